@@ -1,0 +1,153 @@
+//! A BERT in full precision, as the converter holds it between reading and writing.
+//!
+//! Every matrix is row-major `[outputs, inputs]`, whatever the checkpoint's own orientation was.
+
+pub use bertlet::format::Activation;
+
+/// A row-major matrix.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Matrix {
+    /// Number of rows (outputs, or entries of an embedding table).
+    pub rows: usize,
+    /// Number of columns (inputs, or the hidden size).
+    pub cols: usize,
+    /// `rows * cols` values.
+    pub data: Vec<f32>,
+}
+
+impl Matrix {
+    /// Row `i`, `cols` values.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.cols..][..self.cols]
+    }
+}
+
+/// `y = W x + b`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Linear {
+    /// `[outputs, inputs]`.
+    pub weight: Matrix,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+}
+
+/// Layer normalisation, `y = (x - mean) / sqrt(variance + eps) * weight + bias`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerNorm {
+    /// Gamma, `[hidden]`.
+    pub weight: Vec<f32>,
+    /// Beta, `[hidden]`.
+    pub bias: Vec<f32>,
+}
+
+/// What `config.json` (or `bert_config.json`) says about the shape of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Hidden size.
+    pub hidden: usize,
+    /// Number of encoder layers.
+    pub layers: usize,
+    /// Attention heads a layer; divides `hidden`.
+    pub heads: usize,
+    /// Inner size of the feed-forward network.
+    pub intermediate: usize,
+    /// Rows of the word embedding table.
+    pub vocab: usize,
+    /// Rows of the position embedding table: the longest input.
+    pub positions: usize,
+    /// Rows of the token type (segment) embedding table.
+    pub token_types: usize,
+    /// Epsilon of every layer norm.
+    pub eps: f32,
+    /// Activation of the feed-forward network.
+    pub activation: Activation,
+}
+
+/// The three embedding tables and their norm.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Embeddings {
+    /// `[vocab, hidden]`.
+    pub word: Matrix,
+    /// `[positions, hidden]`.
+    pub position: Matrix,
+    /// `[token types, hidden]`.
+    pub token_type: Matrix,
+    /// Norm of the sum.
+    pub norm: LayerNorm,
+}
+
+/// One encoder layer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layer {
+    /// `[hidden, hidden]`; rows grouped by head, as in the other two.
+    pub query: Linear,
+    /// `[hidden, hidden]`.
+    pub key: Linear,
+    /// `[hidden, hidden]`.
+    pub value: Linear,
+    /// Output projection of the attention, `[hidden, hidden]`.
+    pub attention_output: Linear,
+    /// Norm after the attention.
+    pub attention_norm: LayerNorm,
+    /// First feed-forward matrix, `[intermediate, hidden]`.
+    pub intermediate: Linear,
+    /// Second feed-forward matrix, `[hidden, intermediate]`.
+    pub output: Linear,
+    /// Norm after the feed-forward network.
+    pub output_norm: LayerNorm,
+}
+
+/// What a sequence classifier's logits mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Problem {
+    /// One of the labels: softmax.
+    #[default]
+    SingleLabel,
+    /// Any of the labels: sigmoid each.
+    MultiLabel,
+    /// A number (or several): the logits are the answer.
+    Regression,
+}
+
+/// The masked-word head: `decoder(norm(activation(transform(h))))+ bias`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MaskedLm {
+    /// `[hidden, hidden]`.
+    pub transform: Linear,
+    /// Norm of the transformed state.
+    pub norm: LayerNorm,
+    /// A decoder of its own, `[vocab, hidden]`; `None` where it is tied to the word embeddings.
+    pub decoder: Option<Matrix>,
+    /// `[vocab]`.
+    pub bias: Vec<f32>,
+}
+
+/// The heads that the checkpoint has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heads {
+    /// `[labels, hidden]`, on every token of the last layer.
+    pub token_classifier: Option<Linear>,
+    /// `[labels, hidden]`, on the pooler's output.
+    pub sequence_classifier: Option<(Linear, Problem)>,
+    /// Masked words.
+    pub masked_lm: Option<MaskedLm>,
+    /// `[2, hidden]`, on the pooler's output; logit 0 means "is next".
+    pub next_sentence: Option<Linear>,
+    /// `[2, hidden]`, on every token: start and end logits.
+    pub question_answering: Option<Linear>,
+}
+
+/// A whole model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bert {
+    /// Its shape.
+    pub config: Config,
+    /// Token, position and segment embeddings.
+    pub embeddings: Embeddings,
+    /// `config.layers` of them.
+    pub layers: Vec<Layer>,
+    /// `tanh(W h[CLS] + b)`, `[hidden, hidden]`; `None` where the checkpoint has none.
+    pub pooler: Option<Linear>,
+    /// Task heads.
+    pub heads: Heads,
+}

@@ -1,0 +1,4 @@
+//! Reads BERT checkpoints, quantises them, writes bertlet's files.
+
+pub mod bert;
+pub mod error;
