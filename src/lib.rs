@@ -5,3 +5,7 @@
 extern crate no_std_compat as std;
 
 pub mod format;
+#[doc(hidden)]
+pub mod kernels;
+
+pub use kernels::{Isa, IsaError};

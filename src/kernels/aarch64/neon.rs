@@ -1,0 +1,1 @@
+//! Baseline NEON: four 128-bit registers a vector.

@@ -1,0 +1,212 @@
+//! The vector every kernel is written over: sixteen lanes of 32 bits, whatever the registers are.
+//!
+//! An instruction set implements [`Simd`] once: one 512-bit register, two of 256, four of 128, or an
+//! array. Because the vector is sixteen lanes everywhere, a loop written over it adds in the same
+//! order everywhere, and so gives the same bits.
+
+/// Sixteen f32, one cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct F32x16(pub [f32; 16]);
+
+/// Sixteen i32, one cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct I32x16(pub [i32; 16]);
+
+/// Four i8 of each of sixteen channels, channel by channel: one step of an int8 panel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct I8x64(pub [i8; 64]);
+
+/// Two i16 of each of sixteen channels, channel by channel: one step of a 16-bit panel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct I16x32(pub [i16; 32]);
+
+/// The bits of sixteen half-precision floats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(32))]
+pub struct F16x16(pub [u16; 16]);
+
+/// Sixteen int8 values of one row: weights of a table, or a quantised activation. Activations are
+/// held as the instruction set wants them, `q + Simd::OFFSET` in eight bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(16))]
+pub struct I8x16(pub [i8; 16]);
+
+impl F32x16 {
+    /// All zero.
+    pub const ZERO: Self = Self([0.0; 16]);
+}
+
+impl I32x16 {
+    /// Sixteen pairs of i16 as sixteen words, the first of a pair low.
+    #[inline(always)]
+    pub fn of_pairs_mut(pairs: &mut I16x32) -> &mut Self {
+        // SAFETY: both are 64 plain bytes aligned to 64.
+        unsafe { &mut *std::ptr::from_mut(pairs).cast() }
+    }
+}
+
+/// Sixteen lanes of f32 and i32 on one instruction set.
+///
+/// Each value of an implementing type is a proof that the machine has the instructions: only
+/// [`Simd::assume`] makes one, and its caller answers for it. All methods are `inline(always)` and
+/// carry no `target_feature`; they must end up inside a function that does (see `kernels!`).
+///
+/// `max(a, b)` and `min(a, b)` give `b` where `a` is NaN; what else comes of NaN is unspecified.
+pub trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen i32.
+    type I: Copy;
+    /// Four consecutive activations of one row, ready to be multiplied with sixteen channels.
+    type Quad: Copy;
+    /// Two consecutive 16-bit factors of one row, likewise.
+    type Pair: Copy;
+    /// The weights that a [`Simd::Quad`] multiplies, in registers.
+    type Quads: Copy;
+    /// The weights that a [`Simd::Pair`] multiplies, in registers.
+    type Pairs: Copy;
+
+    /// What is added to a quantised activation before it is stored: 128 where the product takes an
+    /// unsigned factor, else 0.
+    const OFFSET: i32;
+    /// Rows of activations that a register tile holds at most.
+    const ROWS: usize;
+    /// Whether there are registers for 24 accumulators of sixteen lanes (else for 6).
+    const WIDE: bool;
+
+    /// # Safety
+    /// The running CPU has every instruction that this type uses.
+    unsafe fn assume() -> Self;
+
+    fn load(self, p: &F32x16) -> Self::F;
+    fn store(self, p: &mut F32x16, v: Self::F);
+    fn splat(self, v: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Correctly rounded quotient.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// Half-precision to f32, exact.
+    fn load_f16(self, p: &F16x16) -> Self::F;
+    /// Lane `i` gets `v[i ^ H] + v[i]` where bit `H` of `i` is clear, `v[i ^ H] - v[i]` where it is
+    /// set: one stage of a Walsh-Hadamard transform. `H` is 1, 2, 4 or 8.
+    fn butterfly<const H: usize>(self, v: Self::F) -> Self::F;
+    /// Sum of the lanes: `i` and `i + 8`, then 4, 2, 1 apart.
+    fn sum(self, v: Self::F) -> f32;
+    /// Largest lane.
+    fn largest(self, v: Self::F) -> f32;
+    /// `v * 2^n` for `v` in [0.5, 2) and `n` a whole number in [-125, 126]: what `exp2` ends with.
+    fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F;
+    /// Nearest whole number, ties to even, for |a| < 2^22.
+    fn round(self, a: Self::F) -> Self::F;
+
+    /// Nearest i32, ties to even.
+    fn to_i32(self, a: Self::F) -> Self::I;
+    /// Nearest f32.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    fn load_i32(self, p: &I32x16) -> Self::I;
+    fn store_i32(self, p: &mut I32x16, v: Self::I);
+    fn splat_i32(self, v: i32) -> Self::I;
+    fn load_i8(self, p: &I8x16) -> Self::I;
+    /// Low eight bits of each lane.
+    fn store_i8(self, p: &mut I8x16, v: Self::I);
+    /// Low eight bits of each lane plus [`Simd::OFFSET`].
+    fn store_activation(self, p: &mut I8x16, v: Self::I);
+    /// Each lane clamped to i16.
+    fn store_i16(self, p: &mut [i16; 16], v: Self::I);
+    /// The low halves of the lanes of `low`, with those of `high` above them.
+    fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+
+    fn quad(self, bytes: [i8; 4]) -> Self::Quad;
+    fn load_quads(self, w: &I8x64) -> Self::Quads;
+    /// `acc[c] + sum over i of a[i] * w[4 c + i]` for each channel `c`; exact for `w` in
+    /// [-127, 127] and stored activations of values in [-127, 127].
+    fn dot_quad(self, acc: Self::I, a: Self::Quad, w: Self::Quads) -> Self::I;
+    fn pair(self, values: [i16; 2]) -> Self::Pair;
+    fn load_pairs(self, w: &I16x32) -> Self::Pairs;
+    /// `acc[c] + a[0] * w[2 c] + a[1] * w[2 c + 1]`; exact while the result fits.
+    fn dot_pair(self, acc: Self::I, a: Self::Pair, w: Self::Pairs) -> Self::I;
+
+    /// What a sum over quads starts from, so that the activations' offset cancels: minus
+    /// [`Simd::OFFSET`] times the sum of each channel's weights.
+    fn start(self, sums: &I32x16) -> Self::I;
+
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+    /// The first `n` lanes of `v`, and `fill` in the others.
+    fn keep_first(self, v: Self::F, n: usize, fill: f32) -> Self::F {
+        let mut lanes = F32x16::ZERO;
+        self.store(&mut lanes, v);
+        for (i, lane) in lanes.0.iter_mut().enumerate() {
+            if i >= n {
+                *lane = fill;
+            }
+        }
+        self.load(&lanes)
+    }
+}
+
+/// Types for which any bytes are a value.
+///
+/// # Safety
+/// The type has no padding, no invalid bit patterns and no pointers.
+pub unsafe trait Plain: Copy {}
+// SAFETY: arrays of integers and floats, whose size equals their alignment's multiple.
+unsafe impl Plain for F32x16 {}
+// SAFETY: as above.
+unsafe impl Plain for I32x16 {}
+// SAFETY: as above.
+unsafe impl Plain for I8x64 {}
+// SAFETY: as above.
+unsafe impl Plain for I16x32 {}
+// SAFETY: as above.
+unsafe impl Plain for F16x16 {}
+// SAFETY: as above.
+unsafe impl Plain for I8x16 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for [i16; 16] {}
+
+/// `bytes` as values of `T`; `None` where the address or the length does not fit.
+pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
+    // SAFETY: any bytes are a `T`, and `align_to` gives only whole, aligned values.
+    match unsafe { bytes.align_to::<T>() } {
+        ([], values, []) => Some(values),
+        _ => None,
+    }
+}
+
+/// Takes `count` values of `T` from the front of `rest`, at the next 64-byte boundary; `None` where
+/// they do not fit.
+pub fn take<'s, T: Plain>(rest: &mut &'s mut [u8], count: usize) -> Option<&'s mut [T]> {
+    let bytes = std::mem::take(rest);
+    let skip = bytes.as_ptr().align_offset(64);
+    let length = count.checked_mul(size_of::<T>())?;
+    let end = skip.checked_add(length)?;
+    if end > bytes.len() {
+        return None;
+    }
+    let (taken, tail) = bytes.split_at_mut(end);
+    *rest = tail;
+    // SAFETY: any bytes are a `T`; the start is 64-byte aligned and the length a multiple of its size.
+    match unsafe { taken[skip..].align_to_mut::<T>() } {
+        ([], values, []) => Some(values),
+        _ => None,
+    }
+}

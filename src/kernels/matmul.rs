@@ -1,0 +1,452 @@
+//! Matrix products: `out[t][n] = sum over k of x[t][k] * w[n][k]`, and what is done to each sum.
+//!
+//! One register tile serves all of them: a few rows of `x` by a few panels of sixteen outputs, every
+//! lane one output, `k` in ascending order. What one step multiplies is a [`Step`]: four int8, two
+//! int16, one f32, one f16.
+
+use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+
+/// An int8 matrix `[outputs, inputs]` in panels, quantised with a scale an output.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Matrix<'a> {
+    /// `[outputs / 16][inputs / 4]`, both rounded up (inputs to a multiple of 16).
+    pub panels: &'a [I8x64],
+    /// `[outputs / 16]`: the scale of each output.
+    pub scale: &'a [F32x16],
+    /// `[outputs / 16]`.
+    pub bias: &'a [F32x16],
+    /// `[outputs / 16]`: the sum over the inputs of each output's weights.
+    pub sums: &'a [I32x16],
+    /// Steps of four inputs.
+    pub steps: usize,
+}
+
+/// A matrix `[outputs, inputs]` of f32 ([`F32x16`]) or f16 ([`F16x16`]) in panels.
+#[derive(Debug)]
+pub struct FloatMatrix<'a, W> {
+    /// `[outputs / 16][inputs]`, outputs rounded up.
+    pub panels: &'a [W],
+    /// `[outputs / 16]`.
+    pub bias: &'a [F32x16],
+    /// Inputs.
+    pub steps: usize,
+}
+
+impl<W> Clone for FloatMatrix<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<W> Copy for FloatMatrix<'_, W> {}
+
+/// Quantised rows: what [`super::Kernels::quantize`] writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Rows<'a> {
+    /// `[rows][width]`.
+    pub values: &'a [I8x16],
+    /// `[rows]`: `x = scale * q`.
+    pub scale: &'a [f32],
+    /// Vectors of sixteen a row.
+    pub width: usize,
+}
+
+/// What one step of a tile multiplies: `Factor` of one row by a vector of weights.
+pub(super) trait Step<S: Simd>: Copy {
+    /// One step's factors of one row, as they stand in memory.
+    type Factor: Copy;
+    /// One step's weights of sixteen outputs.
+    type Weights;
+    type Broadcast: Copy;
+    type Acc: Copy;
+    /// Decoded weights, shared by the rows of a tile.
+    type Loaded: Copy;
+    fn broadcast(s: S, a: Self::Factor) -> Self::Broadcast;
+    fn load(s: S, w: &Self::Weights) -> Self::Loaded;
+    fn step(s: S, acc: Self::Acc, a: Self::Broadcast, w: Self::Loaded) -> Self::Acc;
+}
+
+/// Four int8 inputs.
+#[derive(Clone, Copy)]
+pub(super) struct Quads;
+impl<S: Simd> Step<S> for Quads {
+    type Factor = [i8; 4];
+    type Weights = I8x64;
+    type Broadcast = S::Quad;
+    type Acc = S::I;
+    type Loaded = S::Quads;
+    #[inline(always)]
+    fn broadcast(s: S, a: [i8; 4]) -> S::Quad {
+        s.quad(a)
+    }
+    #[inline(always)]
+    fn load(s: S, w: &I8x64) -> S::Quads {
+        s.load_quads(w)
+    }
+    #[inline(always)]
+    fn step(s: S, acc: S::I, a: S::Quad, w: S::Quads) -> S::I {
+        s.dot_quad(acc, a, w)
+    }
+}
+
+/// Two int16 inputs.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs;
+impl<S: Simd> Step<S> for Pairs {
+    type Factor = [i16; 2];
+    type Weights = I16x32;
+    type Broadcast = S::Pair;
+    type Acc = S::I;
+    type Loaded = S::Pairs;
+    #[inline(always)]
+    fn broadcast(s: S, a: [i16; 2]) -> S::Pair {
+        s.pair(a)
+    }
+    #[inline(always)]
+    fn load(s: S, w: &I16x32) -> S::Pairs {
+        s.load_pairs(w)
+    }
+    #[inline(always)]
+    fn step(s: S, acc: S::I, a: S::Pair, w: S::Pairs) -> S::I {
+        s.dot_pair(acc, a, w)
+    }
+}
+
+/// One f32 input.
+#[derive(Clone, Copy)]
+pub(super) struct Singles;
+impl<S: Simd> Step<S> for Singles {
+    type Factor = f32;
+    type Weights = F32x16;
+    type Broadcast = S::F;
+    type Acc = S::F;
+    type Loaded = S::F;
+    #[inline(always)]
+    fn broadcast(s: S, a: f32) -> S::F {
+        s.splat(a)
+    }
+    #[inline(always)]
+    fn load(s: S, w: &F32x16) -> S::F {
+        s.load(w)
+    }
+    #[inline(always)]
+    fn step(s: S, acc: S::F, a: S::F, w: S::F) -> S::F {
+        s.fma(a, w, acc)
+    }
+}
+
+/// One f32 input by f16 weights.
+#[derive(Clone, Copy)]
+pub(super) struct Halves;
+impl<S: Simd> Step<S> for Halves {
+    type Factor = f32;
+    type Weights = F16x16;
+    type Broadcast = S::F;
+    type Acc = S::F;
+    type Loaded = S::F;
+    #[inline(always)]
+    fn broadcast(s: S, a: f32) -> S::F {
+        s.splat(a)
+    }
+    #[inline(always)]
+    fn load(s: S, w: &F16x16) -> S::F {
+        s.load_f16(w)
+    }
+    #[inline(always)]
+    fn step(s: S, acc: S::F, a: S::F, w: S::F) -> S::F {
+        s.fma(a, w, acc)
+    }
+}
+
+/// Adds `steps` products to `acc`, `MR` rows by `NP` panels.
+///
+/// # Safety
+/// - `a` points to `MR` rows of `steps` factors, `a_stride` factors apart, of any alignment;
+/// - `w` points to `NP` panels of `steps` weight vectors, `w_stride` vectors apart.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>(
+    s: S,
+    mut acc: [[T::Acc; NP]; MR],
+    a: *const T::Factor,
+    a_stride: usize,
+    w: *const T::Weights,
+    w_stride: usize,
+    steps: usize,
+) -> [[T::Acc; NP]; MR] {
+    for k in 0..steps {
+        // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller vouches.
+        unsafe {
+            let mut loaded = [T::load(s, &*w.add(k)); NP];
+            for p in 1..NP {
+                loaded[p] = T::load(s, &*w.add(p * w_stride + k));
+            }
+            for r in 0..MR {
+                let factor = T::broadcast(s, a.add(r * a_stride + k).read_unaligned());
+                for p in 0..NP {
+                    acc[r][p] = T::step(s, acc[r][p], factor, loaded[p]);
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`.
+///
+/// `panels` is one of the numbers that [`panels_at_once`] gives.
+macro_rules! with_tile {
+    ($s:ty, $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
+        if <$s>::WIDE {
+            match $panels {
+                6 => with_tile!(6: 1 2 3 4; $rows, $mr, $np, $body),
+                3 => with_tile!(3: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
+                2 => with_tile!(2: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
+                _ => with_tile!(1: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
+            }
+        } else {
+            match $panels {
+                3 => with_tile!(3: 1 2; $rows, $mr, $np, $body),
+                _ => with_tile!(1: 1 2 3 4 5 6; $rows, $mr, $np, $body),
+            }
+        }
+    };
+    ($n:literal: $($m:literal)*; $rows:expr, $mr:ident, $np:ident, $body:expr) => {{
+        const $np: usize = $n;
+        match $rows {
+            $($m => { const $mr: usize = $m; $body })*
+            _ => unreachable!("tiles have at most Simd::ROWS rows"),
+        }
+    }};
+}
+pub(super) use with_tile;
+
+/// How many panels to multiply at once, of `left`, for tiles of at most `rows` rows: as many as
+/// there are registers for.
+#[inline(always)]
+pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
+    match left {
+        _ if S::WIDE && rows <= 4 && left >= 6 => 6,
+        _ if !S::WIDE && rows <= 2 && left >= 3 => 3,
+        _ if !S::WIDE => 1,
+        4 => 2,
+        3.. => 3,
+        _ => left,
+    }
+}
+
+/// `rows` cut into the fewest tiles of at most `most` rows, as even as can be: the number of rows in
+/// the tile that starts at `done`.
+#[inline(always)]
+pub(super) fn rows_at_once(rows: usize, done: usize, most: usize) -> usize {
+    let left = rows - done;
+    left.div_ceil(left.div_ceil(most))
+}
+
+impl<'a> Int8Matrix<'a> {
+    /// Panels `from..to` alone.
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        Self {
+            panels: &self.panels[from * self.steps..to * self.steps],
+            scale: &self.scale[from..to],
+            bias: &self.bias[from..to],
+            sums: &self.sums[from..to],
+            steps: self.steps,
+        }
+    }
+}
+
+impl<'a, W> FloatMatrix<'a, W> {
+    /// Panels `from..to` alone.
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        Self {
+            panels: &self.panels[from * self.steps..to * self.steps],
+            bias: &self.bias[from..to],
+            steps: self.steps,
+        }
+    }
+}
+
+/// `out[t][n] = (sum over k of q[t][k] * w[n][k]) * x.scale[t] * w.scale[n] + w.bias[n]`: the sum an
+/// exact i32, then to f32, one product, one fused multiply-add.
+///
+/// `out` is `[rows][out_width]` vectors, of which the first `panels` of each row are written.
+#[inline(always)]
+pub(super) fn linear_int8<S: Simd>(
+    s: S,
+    x: Int8Rows<'_>,
+    w: Int8Matrix<'_>,
+    out: &mut [F32x16],
+    out_width: usize,
+) {
+    let (rows, panels) = (x.scale.len(), w.scale.len());
+    assert!(x.values.len() >= rows * x.width && x.width * 4 >= w.steps);
+    assert!(w.panels.len() == panels * w.steps && w.bias.len() == panels && w.sums.len() == panels);
+    assert!(out.len() >= rows * out_width && out_width >= panels);
+    let mut p = 0;
+    while p < panels {
+        let np = panels_at_once::<S>(rows, panels - p);
+        let mut t = 0;
+        while t < rows {
+            let mr = rows_at_once(rows, t, S::ROWS);
+            with_tile!(S, mr, np, |MR, NP| int8_tile::<S, MR, NP>(s, x, w, t, p, out, out_width));
+            t += mr;
+        }
+        p += np;
+    }
+}
+
+#[inline(always)]
+fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
+    s: S,
+    x: Int8Rows<'_>,
+    w: Int8Matrix<'_>,
+    t: usize,
+    p: usize,
+    out: &mut [F32x16],
+    out_width: usize,
+) {
+    let mut start = [s.splat_i32(0); NP];
+    for i in 0..NP {
+        start[i] = s.start(&w.sums[p + i]);
+    }
+    // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
+    // `p..p + NP` have `steps` vectors.
+    let acc = unsafe {
+        tile::<S, Quads, MR, NP>(
+            s,
+            [start; MR],
+            x.values.as_ptr().add(t * x.width).cast(),
+            x.width * 4,
+            w.panels.as_ptr().add(p * w.steps),
+            w.steps,
+            w.steps,
+        )
+    };
+    for r in 0..MR {
+        let scale = s.splat(x.scale[t + r]);
+        let out = &mut out[(t + r) * out_width + p..][..NP];
+        for i in 0..NP {
+            let sum = s.mul(s.to_f32(acc[r][i]), scale);
+            let y = s.fma(sum, s.load(&w.scale[p + i]), s.load(&w.bias[p + i]));
+            s.store(&mut out[i], y);
+        }
+    }
+}
+
+/// `out[t][n] = w.bias[n] + sum over k of x[t][k] * w[n][k]`, `k` ascending, each step fused.
+///
+/// `x` is `[rows][x_width]` vectors, `out` `[rows][out_width]`.
+#[inline(always)]
+pub(super) fn linear_float<S: Simd, T>(
+    s: S,
+    x: &[F32x16],
+    x_width: usize,
+    w: FloatMatrix<'_, T::Weights>,
+    out: &mut [F32x16],
+    out_width: usize,
+) where
+    T: Step<S, Factor = f32, Acc = S::F>,
+{
+    let (rows, panels) = (x.len() / x_width.max(1), w.bias.len());
+    assert!(x.len() == rows * x_width && x_width * 16 >= w.steps);
+    assert!(w.panels.len() == panels * w.steps);
+    assert!(out.len() >= rows * out_width && out_width >= panels);
+    let mut p = 0;
+    while p < panels {
+        let np = panels_at_once::<S>(rows, panels - p);
+        let mut t = 0;
+        while t < rows {
+            let mr = rows_at_once(rows, t, S::ROWS);
+            with_tile!(S, mr, np, |MR, NP| {
+                float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, out, out_width)
+            });
+            t += mr;
+        }
+        p += np;
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
+    s: S,
+    x: &[F32x16],
+    x_width: usize,
+    w: FloatMatrix<'_, T::Weights>,
+    t: usize,
+    p: usize,
+    out: &mut [F32x16],
+    out_width: usize,
+) where
+    T: Step<S, Factor = f32, Acc = S::F>,
+{
+    let mut start = [s.zero(); NP];
+    for i in 0..NP {
+        start[i] = s.load(&w.bias[p + i]);
+    }
+    // SAFETY: `linear_float` asserted that rows `t..t + MR` have `steps` floats and that panels
+    // `p..p + NP` have `steps` vectors.
+    let acc = unsafe {
+        tile::<S, T, MR, NP>(
+            s,
+            [start; MR],
+            x.as_ptr().add(t * x_width).cast(),
+            x_width * 16,
+            w.panels.as_ptr().add(p * w.steps),
+            w.steps,
+            w.steps,
+        )
+    };
+    for r in 0..MR {
+        for i in 0..NP {
+            s.store(&mut out[(t + r) * out_width + p + i], acc[r][i]);
+        }
+    }
+}
+
+/// int8 products of registers alone, to measure what the machine can do at best.
+#[inline(always)]
+pub(super) fn peak_int8<S: Simd>(s: S, rounds: usize) -> u64 {
+    let a = s.quad(std::hint::black_box([1, 2, 3, 4]));
+    let w = s.load_quads(&std::hint::black_box(I8x64([5; 64])));
+    macro_rules! run {
+        ($n:literal) => {{
+            let mut acc = [s.splat_i32(0); $n];
+            for _ in 0..rounds {
+                for acc in &mut acc {
+                    *acc = s.dot_quad(*acc, a, w);
+                }
+            }
+            for acc in acc {
+                let mut out = I32x16([0; 16]);
+                s.store_i32(&mut out, acc);
+                std::hint::black_box(out);
+            }
+            rounds as u64 * $n * 64
+        }};
+    }
+    if S::WIDE { run!(24) } else { run!(6) }
+}
+
+/// Fused f32 multiply-adds of registers alone.
+#[inline(always)]
+pub(super) fn peak_f32<S: Simd>(s: S, rounds: usize) -> u64 {
+    let a = s.splat(std::hint::black_box(1.0));
+    let w = s.load(&std::hint::black_box(F32x16([0.5; 16])));
+    macro_rules! run {
+        ($n:literal) => {{
+            let mut acc = [s.zero(); $n];
+            for _ in 0..rounds {
+                for acc in &mut acc {
+                    *acc = s.fma(a, w, *acc);
+                }
+            }
+            for acc in acc {
+                let mut out = F32x16::ZERO;
+                s.store(&mut out, acc);
+                std::hint::black_box(out);
+            }
+            rounds as u64 * $n * 16
+        }};
+    }
+    if S::WIDE { run!(24) } else { run!(6) }
+}

@@ -1,0 +1,223 @@
+//! AVX-512 with VNNI (Ice Lake and Zen 4 onwards): one register a vector.
+
+use core::arch::x86_64::*;
+
+use crate::kernels::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+
+/// Proof of AVX-512 F, BW, DQ, VL and VNNI.
+#[derive(Clone, Copy)]
+pub struct Avx512Vnni(());
+
+/// Intrinsics that touch no memory.
+macro_rules! op {
+    ($e:expr) => {
+        // SAFETY: every value of the type proves the instruction sets.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512Vnni {
+    type F = __m512;
+    type I = __m512i;
+    type Quad = __m512i;
+    type Pair = __m512i;
+    type Quads = __m512i;
+    type Pairs = __m512i;
+    const OFFSET: i32 = 128;
+    const ROWS: usize = 8;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn load(self, p: &F32x16) -> __m512 {
+        // SAFETY: sixteen floats stand there.
+        unsafe { _mm512_loadu_ps(p.0.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, p: &mut F32x16, v: __m512) {
+        // SAFETY: sixteen floats stand there.
+        unsafe { _mm512_storeu_ps(p.0.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> __m512 {
+        op!(_mm512_set1_ps(v))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        op!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        op!(_mm512_abs_ps(a))
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &F16x16) -> __m512 {
+        // SAFETY: sixteen halves stand there.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.0.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn butterfly<const H: usize>(self, v: __m512) -> __m512 {
+        // Multiplying by 1 or -1 is exact, so the fused form rounds as the plain one.
+        op!(match H {
+            1 => {
+                let sign = _mm512_set4_ps(-1.0, 1.0, -1.0, 1.0);
+                _mm512_fmadd_ps(v, sign, _mm512_permute_ps(v, 0b10_11_00_01))
+            }
+            2 => {
+                let sign = _mm512_set4_ps(-1.0, -1.0, 1.0, 1.0);
+                _mm512_fmadd_ps(v, sign, _mm512_permute_ps(v, 0b01_00_11_10))
+            }
+            4 => {
+                let sign = _mm512_mask_blend_ps(0xf0f0, _mm512_set1_ps(1.0), _mm512_set1_ps(-1.0));
+                _mm512_fmadd_ps(v, sign, _mm512_shuffle_f32x4(v, v, 0b10_11_00_01))
+            }
+            _ => {
+                let sign = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(1.0), _mm512_set1_ps(-1.0));
+                _mm512_fmadd_ps(v, sign, _mm512_shuffle_f32x4(v, v, 0b01_00_11_10))
+            }
+        })
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        op!({
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+    #[inline(always)]
+    fn largest(self, v: __m512) -> f32 {
+        op!({
+            let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        })
+    }
+    #[inline(always)]
+    fn scale_exp2(self, v: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(v, n))
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        op!(_mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+    }
+    #[inline(always)]
+    fn to_i32(self, a: __m512) -> __m512i {
+        op!(_mm512_cvtps_epi32(a))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: __m512i) -> __m512 {
+        op!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn load_i32(self, p: &I32x16) -> __m512i {
+        // SAFETY: sixteen words stand there.
+        unsafe { _mm512_loadu_si512(p.0.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_i32(self, p: &mut I32x16, v: __m512i) {
+        // SAFETY: sixteen words stand there.
+        unsafe { _mm512_storeu_si512(p.0.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn splat_i32(self, v: i32) -> __m512i {
+        op!(_mm512_set1_epi32(v))
+    }
+    #[inline(always)]
+    fn load_i8(self, p: &I8x16) -> __m512i {
+        // SAFETY: sixteen bytes stand there.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.0.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store_i8(self, p: &mut I8x16, v: __m512i) {
+        // SAFETY: sixteen bytes stand there.
+        unsafe { _mm_storeu_si128(p.0.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
+    fn store_activation(self, p: &mut I8x16, v: __m512i) {
+        // SAFETY: sixteen bytes stand there. Flipping the top bit adds 128.
+        unsafe {
+            let bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(v), _mm_set1_epi8(-128));
+            _mm_storeu_si128(p.0.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    fn store_i16(self, p: &mut [i16; 16], v: __m512i) {
+        // SAFETY: sixteen halves stand there.
+        unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(v)) }
+    }
+    #[inline(always)]
+    fn interleave(self, low: __m512i, high: __m512i) -> __m512i {
+        op!(_mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32(high, 16)))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn quad(self, bytes: [i8; 4]) -> __m512i {
+        op!(_mm512_set1_epi32(i32::from_le_bytes(bytes.map(|b| b as u8))))
+    }
+    #[inline(always)]
+    fn load_quads(self, w: &I8x64) -> __m512i {
+        // SAFETY: 64 bytes stand there.
+        unsafe { _mm512_loadu_si512(w.0.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn dot_quad(self, acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
+        op!(_mm512_dpbusd_epi32(acc, a, w))
+    }
+    #[inline(always)]
+    fn start(self, sums: &I32x16) -> __m512i {
+        let sums = self.load_i32(sums);
+        // The offset is 2^7.
+        op!(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 7)))
+    }
+    #[inline(always)]
+    fn pair(self, values: [i16; 2]) -> __m512i {
+        op!(_mm512_set1_epi32(i32::from(values[0] as u16) | i32::from(values[1]) << 16))
+    }
+    #[inline(always)]
+    fn load_pairs(self, w: &I16x32) -> __m512i {
+        // SAFETY: 64 bytes stand there.
+        unsafe { _mm512_loadu_si512(w.0.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn dot_pair(self, acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
+        op!(_mm512_dpwssd_epi32(acc, a, w))
+    }
+    #[inline(always)]
+    fn keep_first(self, v: __m512, n: usize, fill: f32) -> __m512 {
+        let mask = ((1u32 << n.min(16)) - 1) as u16;
+        op!(_mm512_mask_blend_ps(mask, _mm512_set1_ps(fill), v))
+    }
+}

@@ -1,0 +1,29 @@
+//! AVX-VNNI: AVX2's vectors with `vpdpbusd`, which multiplies unsigned activations (`q + 128`).
+
+use core::arch::x86_64::*;
+
+use crate::kernels::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+
+/// Proof of AVX-VNNI, AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct AvxVnni(());
+
+super::ymm!(AvxVnni, offset: 128, quad: __m256i);
+
+impl AvxVnni {
+    #[inline(always)]
+    fn broadcast_quad(self, bytes: [i8; 4]) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_set1_epi32(i32::from_le_bytes(bytes.map(|b| b as u8))) }
+    }
+    #[inline(always)]
+    fn dot_half(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe { _mm256_dpbusd_avx_epi32(acc, a, w) }
+    }
+    #[inline(always)]
+    fn dot_pair_half(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe { _mm256_dpwssd_avx_epi32(acc, a, w) }
+    }
+}

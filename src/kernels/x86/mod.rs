@@ -1,0 +1,311 @@
+//! x86-64: pairs of 256-bit registers (AVX2, AVX-VNNI) and 512-bit registers (AVX-512 VNNI).
+
+/// [`Simd`](super::lanes::Simd) on pairs of 256-bit registers. What differs between the sets that
+/// use it is how int8 and 16-bit factors are multiplied: `broadcast_quad`, `dot_half` and
+/// `dot_pair_half`.
+macro_rules! ymm {
+    ($isa:ident, offset: $offset:literal, quad: $quad:ty) => {
+        /// One vector operation on both halves.
+        macro_rules! halves {
+            ($f:ident, $a:expr) => {{
+                let a = $a;
+                // SAFETY: every value of the type proves AVX2.
+                unsafe { ($f(a.0), $f(a.1)) }
+            }};
+            ($f:ident, $a:expr, $b:expr) => {{
+                let (a, b) = ($a, $b);
+                // SAFETY: every value of the type proves AVX2.
+                unsafe { ($f(a.0, b.0), $f(a.1, b.1)) }
+            }};
+        }
+
+        impl Simd for $isa {
+            type F = (__m256, __m256);
+            type I = (__m256i, __m256i);
+            type Quad = $quad;
+            type Pair = __m256i;
+            type Quads = (__m256i, __m256i);
+            type Pairs = (__m256i, __m256i);
+            const OFFSET: i32 = $offset;
+            const ROWS: usize = 6;
+            const WIDE: bool = false;
+
+            #[inline(always)]
+            unsafe fn assume() -> Self {
+                Self(())
+            }
+            #[inline(always)]
+            fn load(self, p: &F32x16) -> Self::F {
+                let p = p.0.as_ptr();
+                // SAFETY: sixteen floats stand at `p`; `self` proves AVX.
+                unsafe { (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+            }
+            #[inline(always)]
+            fn store(self, p: &mut F32x16, v: Self::F) {
+                let p = p.0.as_mut_ptr();
+                // SAFETY: sixteen floats stand at `p`; `self` proves AVX.
+                unsafe {
+                    _mm256_storeu_ps(p, v.0);
+                    _mm256_storeu_ps(p.add(8), v.1);
+                }
+            }
+            #[inline(always)]
+            fn splat(self, v: f32) -> Self::F {
+                // SAFETY: `self` proves AVX.
+                let v = unsafe { _mm256_set1_ps(v) };
+                (v, v)
+            }
+            #[inline(always)]
+            fn add(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_add_ps, a, b)
+            }
+            #[inline(always)]
+            fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_sub_ps, a, b)
+            }
+            #[inline(always)]
+            fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_mul_ps, a, b)
+            }
+            #[inline(always)]
+            fn div(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_div_ps, a, b)
+            }
+            #[inline(always)]
+            fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+                // SAFETY: `self` proves FMA.
+                unsafe { (_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }
+            }
+            #[inline(always)]
+            fn max(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_max_ps, a, b)
+            }
+            #[inline(always)]
+            fn min(self, a: Self::F, b: Self::F) -> Self::F {
+                halves!(_mm256_min_ps, a, b)
+            }
+            #[inline(always)]
+            fn abs(self, a: Self::F) -> Self::F {
+                halves!(_mm256_andnot_ps, self.splat(-0.0), a)
+            }
+            #[inline(always)]
+            fn load_f16(self, p: &F16x16) -> Self::F {
+                let p = p.0.as_ptr().cast::<__m128i>();
+                // SAFETY: sixteen halves stand at `p`; `self` proves F16C.
+                unsafe {
+                    (
+                        _mm256_cvtph_ps(_mm_loadu_si128(p)),
+                        _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
+                    )
+                }
+            }
+            #[inline(always)]
+            fn butterfly<const H: usize>(self, v: Self::F) -> Self::F {
+                if H == 8 {
+                    // SAFETY: `self` proves AVX.
+                    return unsafe { (_mm256_add_ps(v.0, v.1), _mm256_sub_ps(v.0, v.1)) };
+                }
+                // SAFETY: `self` proves AVX2. Multiplying by 1 or -1 below is exact.
+                let (swapped, sign) = unsafe {
+                    match H {
+                        1 => (
+                            (
+                                _mm256_permute_ps(v.0, 0b10_11_00_01),
+                                _mm256_permute_ps(v.1, 0b10_11_00_01),
+                            ),
+                            _mm256_setr_ps(1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0),
+                        ),
+                        2 => (
+                            (
+                                _mm256_permute_ps(v.0, 0b01_00_11_10),
+                                _mm256_permute_ps(v.1, 0b01_00_11_10),
+                            ),
+                            _mm256_setr_ps(1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0),
+                        ),
+                        _ => (
+                            (
+                                _mm256_permute2f128_ps(v.0, v.0, 1),
+                                _mm256_permute2f128_ps(v.1, v.1, 1),
+                            ),
+                            _mm256_setr_ps(1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0),
+                        ),
+                    }
+                };
+                self.fma(v, (sign, sign), swapped)
+            }
+            #[inline(always)]
+            fn sum(self, v: Self::F) -> f32 {
+                // SAFETY: `self` proves AVX.
+                unsafe {
+                    let v = _mm256_add_ps(v.0, v.1);
+                    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+                    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+                    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+                }
+            }
+            #[inline(always)]
+            fn largest(self, v: Self::F) -> f32 {
+                // SAFETY: `self` proves AVX.
+                unsafe {
+                    let v = _mm256_max_ps(v.0, v.1);
+                    let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+                    let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+                    _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+                }
+            }
+            #[inline(always)]
+            fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F {
+                let n = self.to_i32(n);
+                // SAFETY: `self` proves AVX2.
+                unsafe {
+                    let f = |v, n| {
+                        _mm256_castsi256_ps(_mm256_add_epi32(
+                            _mm256_castps_si256(v),
+                            _mm256_slli_epi32(n, 23),
+                        ))
+                    };
+                    (f(v.0, n.0), f(v.1, n.1))
+                }
+            }
+            #[inline(always)]
+            fn round(self, a: Self::F) -> Self::F {
+                // SAFETY: `self` proves AVX.
+                unsafe {
+                    (
+                        _mm256_round_ps(a.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                        _mm256_round_ps(a.1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                    )
+                }
+            }
+            #[inline(always)]
+            fn to_i32(self, a: Self::F) -> Self::I {
+                halves!(_mm256_cvtps_epi32, a)
+            }
+            #[inline(always)]
+            fn to_f32(self, a: Self::I) -> Self::F {
+                halves!(_mm256_cvtepi32_ps, a)
+            }
+            #[inline(always)]
+            fn load_i32(self, p: &I32x16) -> Self::I {
+                let p = p.0.as_ptr().cast::<__m256i>();
+                // SAFETY: sixteen words stand at `p`; `self` proves AVX.
+                unsafe { (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))) }
+            }
+            #[inline(always)]
+            fn store_i32(self, p: &mut I32x16, v: Self::I) {
+                let p = p.0.as_mut_ptr().cast::<__m256i>();
+                // SAFETY: sixteen words stand at `p`; `self` proves AVX.
+                unsafe {
+                    _mm256_storeu_si256(p, v.0);
+                    _mm256_storeu_si256(p.add(1), v.1);
+                }
+            }
+            #[inline(always)]
+            fn splat_i32(self, v: i32) -> Self::I {
+                // SAFETY: `self` proves AVX.
+                let v = unsafe { _mm256_set1_epi32(v) };
+                (v, v)
+            }
+            #[inline(always)]
+            fn load_i8(self, p: &I8x16) -> Self::I {
+                // SAFETY: sixteen bytes stand at `p`; `self` proves AVX2.
+                unsafe {
+                    let v = _mm_loadu_si128(p.0.as_ptr().cast());
+                    (_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))
+                }
+            }
+            #[inline(always)]
+            fn store_i8(self, p: &mut I8x16, v: Self::I) {
+                // SAFETY: sixteen bytes stand at `p`; `self` proves AVX2. The shuffle takes the low
+                // byte of each word to the front of its 128-bit half.
+                unsafe {
+                    let low = _mm256_setr_epi8(
+                        0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                        0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                    );
+                    let order = _mm256_setr_epi32(0, 4, 1, 1, 1, 1, 1, 1);
+                    let eight = |v| {
+                        _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(
+                            _mm256_shuffle_epi8(v, low),
+                            order,
+                        ))
+                    };
+                    let bytes = _mm_unpacklo_epi64(eight(v.0), eight(v.1));
+                    _mm_storeu_si128(p.0.as_mut_ptr().cast(), bytes);
+                }
+            }
+            #[inline(always)]
+            fn store_activation(self, p: &mut I8x16, v: Self::I) {
+                self.store_i8(p, self.add_i32(v, self.splat_i32(Self::OFFSET)));
+            }
+            #[inline(always)]
+            fn store_i16(self, p: &mut [i16; 16], v: Self::I) {
+                // SAFETY: sixteen halves stand at `p`; `self` proves AVX2.
+                unsafe {
+                    let packed = _mm256_packs_epi32(v.0, v.1);
+                    let ordered = _mm256_permute4x64_epi64(packed, 0b11_01_10_00);
+                    _mm256_storeu_si256(p.as_mut_ptr().cast(), ordered);
+                }
+            }
+            #[inline(always)]
+            fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
+                // SAFETY: `self` proves AVX2.
+                unsafe {
+                    let f = |low, high| _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
+                    (f(low.0, high.0), f(low.1, high.1))
+                }
+            }
+            #[inline(always)]
+            fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+                halves!(_mm256_add_epi32, a, b)
+            }
+            #[inline(always)]
+            fn quad(self, bytes: [i8; 4]) -> Self::Quad {
+                self.broadcast_quad(bytes)
+            }
+            #[inline(always)]
+            fn load_quads(self, w: &I8x64) -> Self::Quads {
+                let p = w.0.as_ptr().cast::<__m256i>();
+                // SAFETY: 64 bytes stand at `p`; `self` proves AVX.
+                unsafe { (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))) }
+            }
+            #[inline(always)]
+            fn dot_quad(self, acc: Self::I, a: Self::Quad, w: Self::Quads) -> Self::I {
+                (self.dot_half(acc.0, a, w.0), self.dot_half(acc.1, a, w.1))
+            }
+            #[inline(always)]
+            fn start(self, sums: &I32x16) -> Self::I {
+                if Self::OFFSET == 0 {
+                    return self.splat_i32(0);
+                }
+                let (zero, sums) = (self.splat_i32(0), self.load_i32(sums));
+                // SAFETY: `self` proves AVX2. The offset is 2^7.
+                unsafe {
+                    let f = |zero, sums| _mm256_sub_epi32(zero, _mm256_slli_epi32(sums, 7));
+                    (f(zero.0, sums.0), f(zero.1, sums.1))
+                }
+            }
+            #[inline(always)]
+            fn pair(self, values: [i16; 2]) -> Self::Pair {
+                let word = i32::from(values[0] as u16) | i32::from(values[1]) << 16;
+                // SAFETY: `self` proves AVX.
+                unsafe { _mm256_set1_epi32(word) }
+            }
+            #[inline(always)]
+            fn load_pairs(self, w: &I16x32) -> Self::Pairs {
+                let p = w.0.as_ptr().cast::<__m256i>();
+                // SAFETY: 64 bytes stand at `p`; `self` proves AVX.
+                unsafe { (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))) }
+            }
+            #[inline(always)]
+            fn dot_pair(self, acc: Self::I, a: Self::Pair, w: Self::Pairs) -> Self::I {
+                (self.dot_pair_half(acc.0, a, w.0), self.dot_pair_half(acc.1, a, w.1))
+            }
+        }
+    };
+}
+use ymm;
+
+pub mod avx2;
+pub mod avx512vnni;
+pub mod avxvnni;
