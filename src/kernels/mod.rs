@@ -171,7 +171,7 @@ impl fmt::Display for IsaError {
     }
 }
 
-impl std::error::Error for IsaError {}
+impl core::error::Error for IsaError {}
 
 /// Whether the CPU has the named features: asked at run time with `std`, else known at build time.
 #[allow(unused_macros)]
