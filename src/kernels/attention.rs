@@ -258,7 +258,7 @@ fn scale<S: Simd>(s: S, x: &[F32x16], scale: &mut f32) -> S::F {
 }
 
 /// Attention of the queries of block `b` (its first `rows` tokens) over all keys: `context` gets
-/// `[rows][heads * width]` vectors. With `maps`, `[heads][rows][keys]` probabilities are written too.
+/// `[rows][heads * width]` vectors. With `maps`, `[rows][heads][keys]` probabilities are written too.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) fn attend_int8<S: Simd>(
@@ -293,7 +293,7 @@ pub(super) fn attend_int8<S: Simd>(
                 let out = &mut probabilities[r * count..][..count];
                 let sum = exponentials_15bit(s, row, c, keys, factors, out, maps.is_some());
                 if let Some(maps) = maps.as_deref_mut() {
-                    let map = &mut maps[(h * rows + t + r) * keys.count..][..keys.count];
+                    let map = &mut maps[((t + r) * heads.count + h) * keys.count..][..keys.count];
                     normalise(row, sum, map);
                 }
                 scores[r * count].0[0] = scale / sum;
@@ -561,7 +561,7 @@ pub(super) fn attend_f32<S: Simd>(
                 let row = &mut scores[r * count..][..count];
                 let sum = exponentials(s, row, heads.temperature(), keys);
                 if let Some(maps) = maps.as_deref_mut() {
-                    let map = &mut maps[(h * rows + t + r) * keys.count..][..keys.count];
+                    let map = &mut maps[((t + r) * heads.count + h) * keys.count..][..keys.count];
                     normalise(row, sum, map);
                 }
                 sums[0].0[r] = 1.0 / sum;

@@ -192,6 +192,18 @@ pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     }
 }
 
+/// Vectors as floats.
+pub fn flat(vectors: &[F32x16]) -> &[f32] {
+    // SAFETY: sixteen floats each, without padding.
+    unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), vectors.len() * 16) }
+}
+
+/// Vectors as floats.
+pub fn flat_mut(vectors: &mut [F32x16]) -> &mut [f32] {
+    // SAFETY: sixteen floats each, without padding.
+    unsafe { std::slice::from_raw_parts_mut(vectors.as_mut_ptr().cast(), vectors.len() * 16) }
+}
+
 /// Takes `count` values of `T` from the front of `rest`, at the next 64-byte boundary; `None` where
 /// they do not fit.
 pub fn take<'s, T: Plain>(rest: &mut &'s mut [u8], count: usize) -> Option<&'s mut [T]> {

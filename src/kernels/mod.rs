@@ -34,7 +34,7 @@ pub use attention::{
     BLOCK, F32Blocks, Heads, Int8Blocks, Int8BlocksMut, Int8BlocksRef, KEYS_EXACT, Keys, Workspace,
 };
 use lanes::Simd;
-pub use lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, take, view};
+pub use lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, flat, flat_mut, take, view};
 pub use matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 pub use rows::{Activation, Norm, Rotation, TABLE_GROUP, TableRow};
 pub use scalar::sqrt;
@@ -68,7 +68,7 @@ macro_rules! for_all_kernels {
         pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>) -> ()
             = attention::pack_int8;
         /// Integer attention of the first `rows` queries of block `b`; `context` is
-        /// `[rows][heads * width]` vectors, `maps` (if wanted) `[heads][rows][keys]`.
+        /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
         attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
             work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>) -> ()
             = attention::attend_int8;

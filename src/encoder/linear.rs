@@ -1,0 +1,47 @@
+//! `y = W x + b`, whatever the weights are stored as.
+
+use super::scratch::Quantised;
+use crate::format::Linear;
+use crate::kernels::{F32x16, Int8Rows, Kernels};
+
+impl Linear<'_> {
+    /// Vectors of sixteen that an output row fills.
+    pub(crate) fn width(&self) -> usize {
+        match self {
+            Self::Int8(w, _) => w.bias.len(),
+            Self::F16(w) => w.bias.len(),
+            Self::F32(w) => w.bias.len(),
+        }
+    }
+
+    /// Vectors `from..to` of the outputs alone.
+    pub(super) fn slice(&self, from: usize, to: usize) -> Self {
+        match self {
+            Self::Int8(w, rotation) => Self::Int8(w.slice(from, to), *rotation),
+            Self::F16(w) => Self::F16(w.slice(from, to)),
+            Self::F32(w) => Self::F32(w.slice(from, to)),
+        }
+    }
+
+    /// `out = x W^T + b`: `x` is `[rows]` of `x.len() / rows` vectors, `out` `[rows][width]`.
+    pub(super) fn forward(
+        &self,
+        kernels: &Kernels,
+        x: &[F32x16],
+        rows: usize,
+        quantised: &mut Quantised<'_>,
+        out: &mut [F32x16],
+    ) {
+        let (x_width, width) = (x.len() / rows, self.width());
+        match *self {
+            Self::Int8(w, rotation) => {
+                let values = &mut quantised.values[..x.len()];
+                let scale = &mut quantised.scale[..rows];
+                kernels.quantize(x, rotation, quantised.row, values, scale);
+                kernels.linear_int8(Int8Rows { values, scale, width: x_width }, w, out, width);
+            }
+            Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
+            Self::F32(w) => kernels.linear_f32(x, x_width, w, out, width),
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The forward pass (BERT, 1810.04805; Transformer encoder, 1706.03762, figure 1, left): embeddings;
+//! then for each layer attention, add & norm, feed-forward, add & norm; then what is asked of the
+//! hidden states.
+//!
+//! Tokens go through a layer in chunks that fit the cache. Between two chunks there is no
+//! dependence but that attention needs the keys and values of all of them, so a layer is two
+//! sweeps: [`Pass::project`] and [`Pass::attend`].
+
+mod collect;
+mod linear;
+mod scratch;
+
+use scratch::{Blocks, CHUNK, Scratch, Sizes, Worker};
+
+use crate::error::RunError;
+use crate::features::{Layers, Pooling};
+use crate::format::{Config, Kind, Layer, Model};
+use crate::kernels::{BLOCK, F32x16, Isa, Kernels, Keys};
+use crate::threads::{Executor, Serial};
+
+/// One sequence of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input<'i> {
+    /// `[tokens]`: ids in the model's vocabulary.
+    pub ids: &'i [u32],
+    /// `[tokens]`: token types (segments); all 0 where `None`.
+    pub type_ids: Option<&'i [u8]>,
+    /// `[tokens]`: 0 for a token that no token shall attend to; all 1 where `None`. Masked tokens
+    /// are left out of pooling; their own hidden states are computed as BERT computes them.
+    pub mask: Option<&'i [u8]>,
+}
+
+impl<'i> Input<'i> {
+    /// Tokens of type 0, none masked.
+    pub const fn new(ids: &'i [u32]) -> Self {
+        Self { ids, type_ids: None, mask: None }
+    }
+}
+
+/// What is asked of a forward pass. Any number may be asked of one pass.
+#[derive(Debug)]
+pub enum Output<'o> {
+    /// Hidden states.
+    Features {
+        /// Which, and how combined.
+        layers: Layers,
+        /// How pooled.
+        pooling: Pooling,
+        /// Whether each vector is divided by its Euclidean length.
+        normalize: bool,
+        /// [`features_len`] values: a vector a token, or one.
+        out: &'o mut [f32],
+    },
+    /// The logits of a head. Of [`Kind::TokenClassifier`] and [`Kind::QuestionAnswering`]:
+    /// `[tokens][outputs]`; of [`Kind::SequenceClassifier`] and [`Kind::NextSentence`]: `[outputs]`.
+    Logits {
+        /// Which head.
+        head: Kind,
+        /// The logits.
+        out: &'o mut [f32],
+    },
+    /// Logits of every word at some positions.
+    MaskedLm {
+        /// Positions in the input.
+        positions: &'o [usize],
+        /// `[positions][vocab]`.
+        out: &'o mut [f32],
+    },
+    /// The probabilities of the attention.
+    Attention {
+        /// Layer, from 0.
+        layer: usize,
+        /// `[tokens][heads][tokens]`: query, head, key.
+        out: &'o mut [f32],
+    },
+}
+
+/// Values that [`Output::Features`] has: tokens (1 if pooled) times features.
+///
+/// # Errors
+/// [`RunError::NoSuchLayer`].
+pub fn features_len(
+    config: &Config,
+    tokens: usize,
+    layers: &Layers,
+    pooling: Pooling,
+) -> Result<usize, RunError> {
+    let selection = layers
+        .resolve(config.layers)
+        .map_err(|layer| RunError::NoSuchLayer { layer, layers: config.layers })?;
+    let width = selection.width(config.hidden);
+    Ok(match pooling {
+        Pooling::None => tokens * width,
+        Pooling::MeanMax => 2 * width,
+        _ => width,
+    })
+}
+
+impl Config {
+    /// Bytes of scratch that an encoder needs for inputs of up to `tokens` tokens on one thread.
+    /// `const`, so that firmware can reserve a `static`.
+    ///
+    /// The formula, for H, I and P = heads x padded head in floats rounded up to 16, T tokens in B
+    /// blocks of 16, and a chunk C = min(32, 16 B): hidden and combined states 8 T H; queries, keys
+    /// and values in int8 64 B P + 256 B heads (f32: about 192 B P); the worker 4 C (widest + P + H) +
+    /// C widest + 4 widest + 1,600 B, where widest is the largest of 3 P, I and H; each part rounded up
+    /// to 64 bytes.
+    pub const fn scratch_len(&self, tokens: usize) -> usize {
+        Sizes::new(self, tokens).scratch_len(1)
+    }
+
+    /// [`Config::scratch_len`] for so many threads.
+    pub const fn scratch_len_threads(&self, tokens: usize, threads: usize) -> usize {
+        Sizes::new(self, tokens).scratch_len(threads)
+    }
+}
+
+/// Runs a model. Holds the model, the instruction set and the caller's scratch; allocates nothing.
+///
+/// ```no_run
+/// use bertlet::{Encoder, Input, Isa, Layers, Model, Output, Pooling, RunError};
+///
+/// # fn embed(bytes: &[u8], scratch: &mut [u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// let model = Model::from_bytes(bytes)?;
+/// let mut encoder = Encoder::new(model, Isa::detect(), scratch, 128)?;
+/// let mut vector = [0.0; 384];
+/// encoder.encode(
+///     &Input::new(&[101, 7592, 102]),
+///     &mut [Output::Features {
+///         layers: Layers::LAST,
+///         pooling: Pooling::Mean,
+///         normalize: true,
+///         out: &mut vector,
+///     }],
+/// )?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Encoder<'a, 's> {
+    model: Model<'a>,
+    kernels: &'static Kernels,
+    executor: &'s dyn Executor,
+    scratch: &'s mut [u8],
+    tokens: usize,
+}
+
+impl<'a, 's> Encoder<'a, 's> {
+    /// An encoder for inputs of up to `tokens` tokens, on the calling thread.
+    ///
+    /// # Errors
+    /// [`RunError::Scratch`] if `scratch` is shorter than [`Config::scratch_len`];
+    /// [`RunError::TooManyTokens`] if the model has fewer positions.
+    pub fn new(
+        model: Model<'a>,
+        isa: Isa,
+        scratch: &'s mut [u8],
+        tokens: usize,
+    ) -> Result<Self, RunError> {
+        Self::with_executor(model, isa, scratch, tokens, &Serial)
+    }
+
+    /// An encoder on an executor's threads, which needs [`Config::scratch_len_threads`].
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn with_executor(
+        model: Model<'a>,
+        isa: Isa,
+        scratch: &'s mut [u8],
+        tokens: usize,
+        executor: &'s dyn Executor,
+    ) -> Result<Self, RunError> {
+        let limit = model.config().positions;
+        if tokens > limit {
+            return Err(RunError::TooManyTokens { have: tokens, limit });
+        }
+        let need = model.config().scratch_len_threads(tokens, executor.threads());
+        let have = scratch.len();
+        if have < need {
+            return Err(RunError::Scratch { need, have });
+        }
+        Ok(Self { model, kernels: isa.kernels(), executor, scratch, tokens })
+    }
+
+    /// The model.
+    pub fn model(&self) -> Model<'a> {
+        self.model
+    }
+
+    /// The most tokens of an input.
+    pub fn max_tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Runs the model on one input as far as `outputs` need, and fills them.
+    ///
+    /// # Errors
+    /// Any [`RunError`] but [`RunError::Scratch`]; then no output has been written.
+    pub fn encode(
+        &mut self,
+        input: &Input<'_>,
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), RunError> {
+        check_input(self.model.config(), input, self.tokens)?;
+        let tokens = input.ids.len();
+        let last = collect::check(&self.model, tokens, outputs)?;
+
+        let sizes = Sizes::new(self.model.config(), tokens);
+        let threads = self.executor.threads();
+        let scratch = Scratch::new(&sizes, threads, self.scratch)
+            .expect("a shorter input needs no more scratch");
+        let Scratch { hidden, combined, limit, mut blocks, workers } = scratch;
+        let pass = Pass {
+            model: self.model,
+            config: self.model.config(),
+            kernels: self.kernels,
+            executor: self.executor,
+            sizes: &sizes,
+            keys: live_keys(input, limit),
+        };
+        let mut collector = collect::Collector::new(&pass, input, combined);
+
+        pass.embed(input, hidden);
+        collector.hidden_state(0, hidden, outputs);
+        for i in 0..last {
+            let layer = self.model.layer(i);
+            pass.project(&layer, hidden, &mut blocks, workers, threads);
+            let maps = collect::attention_of_layer(i, outputs);
+            pass.attend(&layer, hidden, 0, &blocks, workers, threads, maps);
+            collector.hidden_state(i + 1, hidden, outputs);
+        }
+        collector.finish(hidden, &mut Worker::new(&sizes, workers), outputs);
+        Ok(())
+    }
+}
+
+fn check_input(config: &Config, input: &Input<'_>, limit: usize) -> Result<(), RunError> {
+    let need = input.ids.len();
+    if need == 0 {
+        return Err(RunError::NoTokens);
+    }
+    if need > limit {
+        return Err(RunError::TooManyTokens { have: need, limit });
+    }
+    for (what, given) in [("type_ids", input.type_ids), ("mask values", input.mask)] {
+        if let Some(have) = given.map(<[u8]>::len).filter(|have| *have != need) {
+            return Err(RunError::Lengths { what, have, need });
+        }
+    }
+    let vocab = config.vocab;
+    for (position, id) in input.ids.iter().copied().enumerate() {
+        if id as usize >= vocab {
+            return Err(RunError::UnknownToken { position, id, vocab });
+        }
+    }
+    let types = config.token_types;
+    for (position, token_type) in input.type_ids.into_iter().flatten().copied().enumerate() {
+        if usize::from(token_type) >= types {
+            return Err(RunError::UnknownTokenType { position, token_type, types });
+        }
+    }
+    if input.mask.is_some_and(|mask| mask.iter().all(|m| *m == 0)) {
+        return Err(RunError::AllMasked);
+    }
+    Ok(())
+}
+
+/// Notes in `limit` which keys take part.
+fn live_keys<'k>(input: &Input<'_>, limit: &'k mut [F32x16]) -> Keys<'k> {
+    let count = input.ids.len();
+    for (b, limit) in limit.iter_mut().enumerate() {
+        for (lane, limit) in limit.0.iter_mut().enumerate() {
+            let t = b * BLOCK + lane;
+            let live = t < count && input.mask.is_none_or(|mask| mask[t] != 0);
+            *limit = if live { f32::MAX } else { f32::MIN };
+        }
+    }
+    Keys { count, limit, masked: input.mask.is_some_and(|mask| mask.contains(&0)) }
+}
+
+/// What stays the same for a whole forward pass.
+struct Pass<'p> {
+    model: Model<'p>,
+    config: &'p Config,
+    kernels: &'static Kernels,
+    executor: &'p dyn Executor,
+    sizes: &'p Sizes,
+    keys: Keys<'p>,
+}
+
+impl Pass<'_> {
+    /// `hidden = norm(word + token type + position)`, in that order.
+    fn embed(&self, input: &Input<'_>, hidden: &mut [F32x16]) {
+        let width = self.sizes.hidden;
+        let tables = self.model.embeddings();
+        for (t, (id, row)) in input.ids.iter().zip(hidden.chunks_exact_mut(width)).enumerate() {
+            let token_type = input.type_ids.map_or(0, |types| types[t].into());
+            self.kernels.add_row(row, tables.word.row(*id as usize, width), true);
+            self.kernels.add_row(row, tables.token_type.row(token_type, width), false);
+            self.kernels.add_row(row, tables.position.row(t, width), false);
+        }
+        let (hidden_size, eps) = (self.config.hidden, self.config.eps);
+        self.kernels.add_norm(hidden, &[], tables.norm, hidden_size, eps);
+    }
+
+    /// Rows of the first of two halves for so many threads; `None` where one thread does it all.
+    fn halve(&self, hidden: &[F32x16], threads: usize) -> Option<usize> {
+        let blocks = (hidden.len() / self.sizes.hidden).div_ceil(BLOCK);
+        (threads > 1 && blocks > 1)
+            .then(|| (blocks * (threads / 2)).div_ceil(threads).clamp(1, blocks - 1))
+    }
+
+    /// The first sweep: queries, keys and values of every row of `hidden`, into `blocks`.
+    fn project(
+        &self,
+        layer: &Layer<'_>,
+        hidden: &[F32x16],
+        blocks: &mut Blocks<'_>,
+        workers: &mut [u8],
+        threads: usize,
+    ) {
+        let heads = self.config.head_shape();
+        if let Some(half) = self.halve(hidden, threads) {
+            let (hidden_a, hidden_b) = hidden.split_at(half * BLOCK * self.sizes.hidden);
+            let (mut blocks_a, mut blocks_b) = blocks.split_at(heads, half);
+            let left = threads / 2;
+            let (workers_a, workers_b) = workers.split_at_mut(left * self.sizes.worker_len());
+            self.executor.join(
+                &mut || self.project(layer, hidden_a, &mut blocks_a, workers_a, left),
+                &mut || self.project(layer, hidden_b, &mut blocks_b, workers_b, threads - left),
+            );
+            return;
+        }
+        let mut worker = Worker::new(self.sizes, workers);
+        for (i, x) in hidden.chunks(CHUNK * self.sizes.hidden).enumerate() {
+            let rows = x.len() / self.sizes.hidden;
+            let qkv = &mut worker.wide[..rows * 3 * self.sizes.heads];
+            let quantised = &mut worker.quantised;
+            layer.query_key_value.forward(self.kernels, x, rows, quantised, qkv);
+            let (_, mut rest) = blocks.split_at(heads, i * (CHUNK / BLOCK));
+            match rest.split_at(heads, rows.div_ceil(BLOCK)).0 {
+                Blocks::Int8(blocks) => self.kernels.pack_int8(qkv, heads, blocks),
+                Blocks::F32(blocks) => self.kernels.pack_f32(qkv, heads, blocks),
+            }
+        }
+    }
+
+    /// The second sweep: attention of the rows of `hidden`, whose first stands in block `first`, and
+    /// what follows it up to the next layer. `maps` gets the attention's probabilities.
+    #[allow(clippy::too_many_arguments)]
+    fn attend(
+        &self,
+        layer: &Layer<'_>,
+        hidden: &mut [F32x16],
+        first: usize,
+        blocks: &Blocks<'_>,
+        workers: &mut [u8],
+        threads: usize,
+        mut maps: Option<&mut [f32]>,
+    ) {
+        // Probabilities of a block of queries.
+        let map_len = BLOCK * self.config.heads * self.keys.count;
+        if let Some(half) = self.halve(hidden, threads) {
+            let (hidden_a, hidden_b) = hidden.split_at_mut(half * BLOCK * self.sizes.hidden);
+            let (mut maps_a, mut maps_b) = maps.map(|m| m.split_at_mut(half * map_len)).unzip();
+            let left = threads / 2;
+            let (workers_a, workers_b) = workers.split_at_mut(left * self.sizes.worker_len());
+            self.executor.join(
+                &mut || {
+                    self.attend(
+                        layer,
+                        hidden_a,
+                        first,
+                        blocks,
+                        workers_a,
+                        left,
+                        maps_a.as_deref_mut(),
+                    );
+                },
+                &mut || {
+                    let (first, right) = (first + half, threads - left);
+                    self.attend(
+                        layer,
+                        hidden_b,
+                        first,
+                        blocks,
+                        workers_b,
+                        right,
+                        maps_b.as_deref_mut(),
+                    );
+                },
+            );
+            return;
+        }
+        let mut worker = Worker::new(self.sizes, workers);
+        for (i, x) in hidden.chunks_mut(CHUNK * self.sizes.hidden).enumerate() {
+            let rows = x.len() / self.sizes.hidden;
+            for b in 0..rows.div_ceil(BLOCK) {
+                let done = i * (CHUNK / BLOCK) + b;
+                let maps = maps.as_deref_mut().map(|maps| &mut maps[done * map_len..]);
+                self.attend_block(first + done, b, rows, blocks, &mut worker, maps);
+            }
+            self.rest_of_layer(layer, x, rows, &mut worker);
+        }
+    }
+
+    /// Attention of block `b` of the sequence, block `at` of the worker's chunk of `rows` rows.
+    fn attend_block(
+        &self,
+        b: usize,
+        at: usize,
+        rows: usize,
+        blocks: &Blocks<'_>,
+        worker: &mut Worker<'_>,
+        maps: Option<&mut [f32]>,
+    ) {
+        let heads = self.config.head_shape();
+        let rows = BLOCK.min(rows - at * BLOCK);
+        let (work, context) = worker.attention();
+        let context = &mut context[at * BLOCK * self.sizes.heads..];
+        let (kernels, keys) = (self.kernels, self.keys);
+        match blocks {
+            Blocks::Int8(blocks) => {
+                kernels.attend_int8(heads, blocks.as_ref(), b, rows, keys, work, context, maps);
+            }
+            Blocks::F32(blocks) => {
+                kernels.attend_f32(heads, blocks.as_ref(), b, rows, keys, work, context, maps);
+            }
+        }
+    }
+
+    /// From the attention's context to the next hidden state:
+    /// `x = norm(x + W_o context)`, `x = norm(x + W_2 activation(W_1 x))`.
+    fn rest_of_layer(
+        &self,
+        layer: &Layer<'_>,
+        x: &mut [F32x16],
+        rows: usize,
+        worker: &mut Worker<'_>,
+    ) {
+        let (kernels, hidden, eps) = (self.kernels, self.config.hidden, self.config.eps);
+        let Worker { wide, context, output, quantised, .. } = worker;
+        let context = &context[..rows * self.sizes.heads];
+        let inner = &mut wide[..rows * self.sizes.intermediate];
+        let output = &mut output[..x.len()];
+
+        layer.attention_output.forward(kernels, context, rows, quantised, output);
+        kernels.add_norm(x, output, layer.attention_norm, hidden, eps);
+
+        layer.intermediate.forward(kernels, x, rows, quantised, inner);
+        kernels.activate(inner, self.config.activation);
+        layer.output.forward(kernels, inner, rows, quantised, output);
+        kernels.add_norm(x, output, layer.output_norm, hidden, eps);
+    }
+}

@@ -1,0 +1,222 @@
+//! The one buffer that the encoder works in, and how it is divided.
+
+use crate::format::{Attention, Config, round16};
+use crate::kernels::{
+    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, Workspace, take,
+};
+
+/// Rows that go through a layer together: few enough that what they leave between two matrices
+/// stays in the second-level cache, many enough that the weights are read seldom.
+pub(super) const CHUNK: usize = 32;
+
+/// Sizes of what the encoder keeps, in vectors of sixteen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub tokens: usize,
+    /// Blocks of sixteen tokens.
+    pub blocks: usize,
+    /// Vectors of a hidden state.
+    pub hidden: usize,
+    /// Vectors of all heads' inputs.
+    pub heads: usize,
+    /// Vectors of an intermediate state.
+    pub intermediate: usize,
+    /// The widest row of a worker.
+    pub widest: usize,
+    /// Rows of a chunk.
+    pub chunk: usize,
+    shape: Heads,
+    attention: Attention,
+}
+
+const fn bytes(count: usize, size: usize) -> usize {
+    (count * size).next_multiple_of(64)
+}
+
+const fn larger(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+impl Sizes {
+    pub const fn new(config: &Config, tokens: usize) -> Self {
+        let hidden = round16(config.hidden) / 16;
+        let heads = config.padded_heads() / 16;
+        let intermediate = round16(config.intermediate) / 16;
+        let blocks = tokens.div_ceil(BLOCK);
+        let rows = blocks * BLOCK;
+        Self {
+            tokens,
+            blocks,
+            hidden,
+            heads,
+            intermediate,
+            widest: larger(larger(3 * heads, intermediate), hidden),
+            chunk: if rows < CHUNK { rows } else { CHUNK },
+            shape: config.head_shape(),
+            attention: config.attention,
+        }
+    }
+
+    const fn blocks_len(&self) -> usize {
+        let (slots, width) = (self.blocks * self.shape.count, self.shape.width());
+        match self.attention {
+            Attention::Integer => {
+                bytes(slots * BLOCK * width, 16)
+                    + bytes(slots * width * 4, 64)
+                    + bytes(slots * width * 8, 64)
+                    + 4 * bytes(slots, 64)
+            }
+            Attention::Float => {
+                2 * bytes(slots * BLOCK * width, 64) + bytes(slots * self.shape.size, 64)
+            }
+        }
+    }
+
+    /// Bytes of what one worker needs.
+    pub const fn worker_len(&self) -> usize {
+        let chunk = self.chunk;
+        bytes(chunk * self.widest, 64)
+            + bytes(chunk * self.heads, 64)
+            + bytes(chunk * self.hidden, 64)
+            + bytes(chunk * self.widest, 16)
+            + bytes(chunk, 4)
+            + bytes(self.widest, 64)
+            + bytes(BLOCK * self.blocks, 64)
+            + bytes(BLOCK * self.blocks, 32)
+            + bytes(self.blocks, 64)
+    }
+
+    /// Bytes of the whole buffer; 64 more than needed, so that it may start anywhere.
+    pub const fn scratch_len(&self, threads: usize) -> usize {
+        64 + 2 * bytes(self.tokens * self.hidden, 64)
+            + bytes(self.blocks, 64)
+            + self.blocks_len()
+            + threads * self.worker_len()
+    }
+}
+
+/// Queries, keys and values of a layer, in the arithmetic that the model uses.
+pub(super) enum Blocks<'s> {
+    Int8(Int8BlocksMut<'s>),
+    F32(F32Blocks<&'s mut [F32x16]>),
+}
+
+impl Blocks<'_> {
+    /// The first `blocks` blocks, and the others.
+    pub fn split_at(&mut self, heads: Heads, blocks: usize) -> (Blocks<'_>, Blocks<'_>) {
+        match self {
+            Self::Int8(all) => {
+                let (a, b) = all.reborrow().split_at(heads, blocks);
+                (Blocks::Int8(a), Blocks::Int8(b))
+            }
+            Self::F32(all) => {
+                let (a, b) = all.reborrow().split_at(heads, blocks);
+                (Blocks::F32(a), Blocks::F32(b))
+            }
+        }
+    }
+}
+
+/// What stays from layer to layer.
+pub(super) struct Scratch<'s> {
+    /// `[tokens][hidden]`: the hidden state.
+    pub hidden: &'s mut [F32x16],
+    /// `[tokens][hidden]`: a combination of hidden states in the making.
+    pub combined: &'s mut [F32x16],
+    /// `[blocks]`: which keys take part.
+    pub limit: &'s mut [F32x16],
+    pub blocks: Blocks<'s>,
+    /// What the workers work in.
+    pub workers: &'s mut [u8],
+}
+
+impl<'s> Scratch<'s> {
+    /// Divides `buffer`; `None` if it is shorter than [`Sizes::scratch_len`].
+    pub fn new(sizes: &Sizes, threads: usize, mut buffer: &'s mut [u8]) -> Option<Self> {
+        let rest = &mut buffer;
+        let (slots, width) = (sizes.blocks * sizes.shape.count, sizes.shape.width());
+        Some(Self {
+            hidden: take(rest, sizes.tokens * sizes.hidden)?,
+            combined: take(rest, sizes.tokens * sizes.hidden)?,
+            limit: take(rest, sizes.blocks)?,
+            blocks: match sizes.attention {
+                Attention::Integer => Blocks::Int8(Int8Blocks {
+                    q: take(rest, slots * BLOCK * width)?,
+                    k: take(rest, slots * width * 4)?,
+                    v: take(rest, slots * width * 8)?,
+                    q_scale: take(rest, slots)?,
+                    k_scale: take(rest, slots)?,
+                    v_scale: take(rest, slots)?,
+                    k_sums: take(rest, slots)?,
+                }),
+                Attention::Float => Blocks::F32(F32Blocks {
+                    q: take(rest, slots * BLOCK * width)?,
+                    k: take(rest, slots * sizes.shape.size)?,
+                    v: take(rest, slots * width * BLOCK)?,
+                }),
+            },
+            workers: {
+                // A worker's part starts at a multiple of 64 as its length is one.
+                let aligned = take::<F32x16>(rest, 0).map(|_| rest)?;
+                std::mem::take(aligned).get_mut(..threads * sizes.worker_len())?
+            },
+        })
+    }
+}
+
+/// What one worker works in.
+pub(super) struct Worker<'s> {
+    /// `[chunk][widest]`: queries, keys and values; intermediate states.
+    pub wide: &'s mut [F32x16],
+    /// `[chunk][heads]`: what the attention gives.
+    pub context: &'s mut [F32x16],
+    /// `[chunk][hidden]`: what a sublayer gives.
+    pub output: &'s mut [F32x16],
+    pub quantised: Quantised<'s>,
+    scores: &'s mut [F32x16],
+    probabilities: &'s mut [[i16; 16]],
+    factors: &'s mut [F32x16],
+}
+
+/// Where an input is rotated and quantised.
+pub(super) struct Quantised<'s> {
+    /// `[chunk][widest]`.
+    pub values: &'s mut [I8x16],
+    /// `[chunk]`.
+    pub scale: &'s mut [f32],
+    /// `[widest]`.
+    pub row: &'s mut [F32x16],
+}
+
+impl<'s> Worker<'s> {
+    /// Divides a worker's part of [`Scratch::workers`].
+    pub fn new(sizes: &Sizes, mut part: &'s mut [u8]) -> Self {
+        let rest = &mut part;
+        let mut divide = || {
+            Some(Self {
+                wide: take(rest, sizes.chunk * sizes.widest)?,
+                context: take(rest, sizes.chunk * sizes.heads)?,
+                output: take(rest, sizes.chunk * sizes.hidden)?,
+                quantised: Quantised {
+                    values: take(rest, sizes.chunk * sizes.widest)?,
+                    scale: take(rest, sizes.chunk)?,
+                    row: take(rest, sizes.widest)?,
+                },
+                scores: take(rest, BLOCK * sizes.blocks)?,
+                probabilities: take(rest, BLOCK * sizes.blocks)?,
+                factors: take(rest, sizes.blocks)?,
+            })
+        };
+        divide().expect("Sizes::worker_len counts what is taken here")
+    }
+
+    /// Where attention works, and where it writes.
+    pub fn attention(&mut self) -> (Workspace<'_>, &mut [F32x16]) {
+        let work = Workspace {
+            scores: self.scores,
+            probabilities: self.probabilities,
+            factors: self.factors,
+        };
+        (work, self.context)
+    }
+}
