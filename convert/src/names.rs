@@ -324,7 +324,7 @@ impl<'a> Loader<'a> {
         }
         if !unknown.is_empty() && !allow_unknown {
             return Err(Error::new(
-                &source.folder,
+                &source.weights,
                 list(&unknown),
                 "not a parameter of a BERT of this configuration",
             )
@@ -413,7 +413,7 @@ impl<'a> Loader<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::new(&self.source.folder, list(&missing), "missing from the checkpoint")
+        Err(Error::new(&self.source.weights, list(&missing), "missing from the checkpoint")
             .mend("check that the configuration belongs to these weights"))
     }
 
@@ -471,7 +471,7 @@ impl<'a> Loader<'a> {
     /// The values of a parameter; `[outputs, inputs]` whatever the checkpoint has.
     fn read(&self, canonical: &str) -> Result<Vec<f32>> {
         let Some(found) = self.found.get(canonical) else {
-            return Err(Error::new(&self.source.folder, canonical, "is missing"));
+            return Err(Error::new(&self.source.weights, canonical, "is missing"));
         };
         let info = found.info;
         let values = self.source.read_f32(&info.name)?;

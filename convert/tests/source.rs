@@ -386,6 +386,20 @@ fn classifiers_are_told_apart() {
 }
 
 #[test]
+fn googles_fine_tuned_classifiers_are_read() {
+    let dir = changed("formats/tf1", |tensors| {
+        tensors.push(("output_weights".into(), vec![4, 32], (0..128).map(|i| i as f32).collect()));
+        tensors.push(("output_bias".into(), vec![4], vec![0.5; 4]));
+    });
+    let source = open(&dir).unwrap();
+    let (bert, _) = names::load(&source, false).unwrap();
+    let (classifier, problem) = bert.heads.sequence_classifier.unwrap();
+    // Unlike TensorFlow's kernels, this matrix is [labels, hidden].
+    assert_eq!((classifier.weight.row(1)[0], problem), (32.0, Problem::SingleLabel));
+    assert_eq!(source.config.labels(4)[3], "LABEL_3");
+}
+
+#[test]
 fn the_vocabulary_may_be_shorter_than_the_table_but_not_longer() {
     let dir = copy("micro-base");
     let vocabulary = fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
@@ -682,6 +696,7 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("formats/pt-zip-one-storage", &["pytorch_model.bin"]),
     ("formats/sharded-bin", &["pytorch_model-00003-of-00003.bin", "pytorch_model.bin.index.json"]),
     ("formats/tf1", &["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"]),
+    ("micro", &["config.json", "tokenizer.json", "tokenizer_config.json"]),
 ];
 
 /// Numbers that look random and are the same every time.
@@ -966,6 +981,64 @@ fn compressed_entries_are_read_and_bombs_are_not() {
     let (_dir, source) = open_torch(&torch_zip(&pickle, &[("0", &zeros)], true));
     let message = source.unwrap_err().to_string();
     assert!(message.contains("claims to expand"), "{message}");
+}
+
+#[test]
+fn zip_entries_may_not_overlap() {
+    let pickle = torch_pickle("w", "FloatStorage", 2, 0, &[2], &[1]);
+    let bytes = torch_zip(&pickle, &[("0", &[0; 8])], false);
+    let mut zip = zip::ZipWriter::new_append(std::io::Cursor::new(bytes)).unwrap();
+    zip.shallow_copy_file("archive/data/0", "archive/data/1").unwrap();
+    let (_dir, source) = open_torch(&zip.finish().unwrap().into_inner());
+    assert!(source.unwrap_err().to_string().contains("overlap"));
+}
+
+/// A legacy file: `storages` are the keys, their declared lengths, and their bytes.
+fn torch_legacy(pickle: &[u8], storages: &[(&str, u64, &[u8])]) -> Vec<u8> {
+    let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
+    file.extend(b"\x80\x02}X\x0d\0\0\0little_endian\x88s.");
+    file.extend(pickle);
+    file.extend(b"\x80\x02](");
+    for (key, ..) in storages {
+        file.extend([b"X", &(key.len() as u32).to_le_bytes()[..], key.as_bytes()].concat());
+    }
+    file.extend(b"e.");
+    for (_, length, bytes) in storages {
+        file.extend(length.to_le_bytes());
+        file.extend(*bytes);
+    }
+    file
+}
+
+#[test]
+fn legacy_storages_are_not_believed() {
+    let bytes: Vec<u8> = (0..4).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let read = |file: Vec<u8>| open_torch(&file).1.and_then(|s| s.read_f32("w"));
+    let pickle = torch_pickle("w", "FloatStorage", 4, 1, &[3], &[1]);
+    assert_eq!(read(torch_legacy(&pickle, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
+
+    // PyTorch before 0.4 stored views of storages: (key, offset, elements).
+    let at = pickle.windows(2).position(|w| w == b"tQ").unwrap();
+    let view = b"(X\x01\0\0\0vK\x01K\x03t";
+    let mut viewed = [&pickle[..at], view, &pickle[at..]].concat();
+    let message = read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap_err().to_string();
+    assert!(message.contains("outside its storage"), "{message}");
+    let offset = viewed.windows(7).position(|w| w == b"tQJ\x01\0\0\0").unwrap();
+    viewed[offset + 3] = 0;
+    assert_eq!(read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
+
+    for (part, storages) in [
+        ("beyond the end", &[("0", u64::MAX, &bytes[..])][..]),
+        ("beyond the end", &[("0", 1 << 61, &bytes)]),
+        ("beyond the end", &[("0", 5, &bytes)]),
+        ("should have 4 elements", &[("0", 3, &bytes)]),
+        ("is there twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
+        ("belongs to no tensor", &[("1", 4, &bytes)]),
+        ("is missing", &[]),
+    ] {
+        let message = read(torch_legacy(&pickle, storages)).unwrap_err().to_string();
+        assert!(message.contains("pytorch_model.bin: ") && message.contains(part), "{message}");
+    }
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub enum Pooling {
 pub struct Source {
     /// The folder of the weights.
     pub folder: PathBuf,
+    /// The weights file, or the index of several.
+    pub weights: PathBuf,
     /// What the weights are written in.
     pub format: Format,
     /// The configuration.
@@ -89,7 +91,7 @@ impl Source {
 
     /// The elements of a tensor, row-major, converted to `f32`.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        self.tensors.read_f32(name, &self.folder)
+        self.tensors.read_f32(name, &self.weights)
     }
 }
 
@@ -102,10 +104,11 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
     let modules = read_modules(path, &mut files)?;
     let found = match weights::find(path, &mut files) {
         // Old sentence-transformers keep the encoder in a folder of its own.
-        Err(_) if modules.encoder.is_some() => {
-            weights::find(&modules.encoder.clone().unwrap_or_default(), &mut files)?
-        }
-        found => found?,
+        Err(missing) => match &modules.encoder {
+            Some(encoder) if path.is_dir() => weights::find(encoder, &mut files)?,
+            _ => return Err(missing),
+        },
+        Ok(found) => found,
     };
     let folder = found.folder();
 
@@ -132,6 +135,7 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
     let tensors = found.read(&mut files)?;
     Ok(Source {
         folder,
+        weights: found.path().to_owned(),
         format: found.format(),
         config,
         vocabulary,

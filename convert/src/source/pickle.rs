@@ -834,6 +834,32 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_program_panics(program: Vec<u8>) {
+            let _ = load(&program);
+        }
+
+        /// Programs of pieces that make sense get further.
+        #[test]
+        fn no_sensible_program_panics(choices: Vec<u8>) {
+            const PIECES: &[&[u8]] = &[
+                b"(", b")", b"]", b"}", b"t", b"l", b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"Q",
+                b"0", b"1", b"2", b"N", b"K\x01", b"K\x02", b"J\xff\xff\xff\xff", b"X\x01\0\0\0a",
+                b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"\x93", b"\x94", b"h\x00",
+                b"q\x00", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+                b"ctorch._utils\n_rebuild_parameter\n", b"ctorch\nSize\n", b"ctorch\nfloat32\n",
+                STORAGE,
+            ];
+            let mut program = Vec::new();
+            for choice in choices {
+                program.extend_from_slice(PIECES[choice as usize % PIECES.len()]);
+            }
+            program.push(b'.');
+            let _ = load(&program);
+        }
+    }
+
     #[test]
     fn negative_and_oversized_shapes_are_refused() {
         let mut p = b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec();

@@ -225,6 +225,145 @@ mod tests {
         assert!(verify(b"123456780", masked).is_err());
     }
 
+    /// A table of one plain block.
+    fn table(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        fn block(entries: &[(&[u8], &[u8])]) -> Vec<u8> {
+            let mut block = Vec::new();
+            for (key, value) in entries {
+                for n in [0, key.len(), value.len()] {
+                    prost::encoding::encode_varint(n as u64, &mut block);
+                }
+                block.extend_from_slice(key);
+                block.extend_from_slice(value);
+            }
+            block.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0, 0]);
+            let masked = crc32c(&block).rotate_right(15).wrapping_add(0xa282_ead8);
+            block.extend_from_slice(&masked.to_le_bytes());
+            block
+        }
+        fn handle(offset: usize, end: usize) -> Vec<u8> {
+            let mut handle = Vec::new();
+            prost::encoding::encode_varint(offset as u64, &mut handle);
+            prost::encoding::encode_varint((end - offset - 5) as u64, &mut handle);
+            handle
+        }
+        let entries: Vec<_> = entries.iter().map(|(k, v)| (k.as_bytes(), &v[..])).collect();
+        let mut file = block(&entries);
+        let data = handle(0, file.len());
+        let start = file.len();
+        file.extend(block(&[(b"~", &data)]));
+        let mut footer = [data, handle(start, file.len())].concat();
+        footer.resize(40, 0);
+        file.extend(footer);
+        file.extend(0xdb47_7524_8b80_fb57_u64.to_le_bytes());
+        file
+    }
+
+    fn header() -> BundleHeader {
+        BundleHeader { num_shards: 2, endianness: 0 }
+    }
+
+    /// Two floats of shard 0.
+    fn entry() -> BundleEntry {
+        BundleEntry {
+            dtype: 1,
+            shape: Some(TensorShape { dim: vec![Dim { size: 2 }], unknown_rank: false }),
+            shard_id: 0,
+            offset: 0,
+            size: 8,
+            crc32c: crc32c(&DATA[..8]).rotate_right(15).wrapping_add(0xa282_ead8),
+            slices: Vec::new(),
+        }
+    }
+
+    const DATA: [u8; 12] = [0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64];
+
+    /// Reads a checkpoint of two shards, each [`DATA`].
+    fn read_table(header: BundleHeader, entries: &[(&str, BundleEntry)]) -> Result<Tensors> {
+        let dir = tempfile::tempdir().unwrap();
+        for shard in 0..2 {
+            let file = format!("m.ckpt.data-{shard:05}-of-00002");
+            std::fs::write(dir.path().join(file), DATA).unwrap();
+        }
+        let mut all = vec![("", header.encode_to_vec())];
+        all.extend(entries.iter().map(|(name, e)| (*name, e.encode_to_vec())));
+        let index = dir.path().join("m.ckpt.index");
+        std::fs::write(&index, table(&all)).unwrap();
+        let mut tensors = Tensors::default();
+        read(&index, &mut Files::default(), &mut tensors)?;
+        Ok(tensors)
+    }
+
+    #[test]
+    fn tensors_are_found_in_their_shards() {
+        let other = BundleEntry { shard_id: 1, ..entry() };
+        let scalar = BundleEntry {
+            shape: None,
+            offset: 8,
+            size: 4,
+            crc32c: crc32c(&DATA[8..]).rotate_right(15).wrapping_add(0xa282_ead8),
+            ..entry()
+        };
+        let entries = [("a", entry()), ("b", other), ("c", scalar)];
+        let tensors = read_table(header(), &entries).unwrap();
+        let read = |name| tensors.read_f32(name, Path::new("")).unwrap();
+        assert_eq!(read("a"), [1.0, 2.0]);
+        assert_eq!(read("b"), [1.0, 2.0]);
+        assert_eq!(read("c"), [3.0]);
+    }
+
+    #[test]
+    fn entries_are_not_believed() {
+        type Change = fn(&mut BundleEntry);
+        let changes: &[(&str, Change)] = &[
+            ("a: is stored in slices", |e| e.slices.push(TensorSlice {})),
+            ("a: its 8 bytes at 8 lie outside", |e| e.offset = 8),
+            ("lie outside", |e| e.offset = -1),
+            ("lie outside", |e| e.size = -1),
+            ("lie outside", |e| (e.offset, e.size) = (i64::MAX, i64::MAX)),
+            ("does not fill", |e| e.size = 4),
+            ("does not fill", |e| e.dtype = 2),
+            ("a: has a size of -1", |e| e.shape.as_mut().unwrap().dim[0].size = -1),
+            ("impossible shape", |e| e.shape.as_mut().unwrap().unknown_rank = true),
+            ("impossible shape", |e| {
+                e.shape.as_mut().unwrap().dim = vec![Dim { size: 1 }; MAX_RANK + 1];
+            }),
+            ("a: impossible shape", |e| {
+                e.shape.as_mut().unwrap().dim = vec![Dim { size: i64::MAX }; 4];
+            }),
+            ("shard_id: 2 is not below 2", |e| e.shard_id = 2),
+            ("shard_id: -1 is not", |e| e.shard_id = -1),
+        ];
+        for (part, change) in changes {
+            let mut e = entry();
+            change(&mut e);
+            let message = read_table(header(), &[("a", e)]).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+        let twice = [("a", entry()), ("b", entry())];
+        let message = read_table(header(), &twice).unwrap_err().to_string();
+        assert!(message.contains("its tensors overlap"), "{message}");
+        let backwards = [("b", entry()), ("a", entry())];
+        assert!(read_table(header(), &backwards).is_err());
+        // A string is listed (it may be dropped), but cannot be read.
+        let string = BundleEntry { dtype: 7, ..entry() };
+        let tensors = read_table(header(), &[("a", string)]).unwrap();
+        assert!(tensors.read_f32("a", Path::new("")).is_err());
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        for (num_shards, endianness) in [(0, 0), (-1, 0), (i32::MAX, 0), (2, 1)] {
+            let header = BundleHeader { num_shards, endianness };
+            let message = read_table(header, &[("a", entry())]).unwrap_err().to_string();
+            assert!(message.contains("m.ckpt.index: header: "), "{message}");
+        }
+        // Fewer files than the header says.
+        let missing = BundleHeader { num_shards: 3, endianness: 0 };
+        let message = read_table(missing, &[("a", entry())]).unwrap_err().to_string();
+        assert!(message.contains("data-00000-of-00003: cannot be read"), "{message}");
+    }
+
     #[test]
     fn data_files_are_named_after_the_index() {
         assert_eq!(

@@ -43,9 +43,15 @@ impl Weights {
         }
     }
 
-    pub(super) fn folder(&self) -> PathBuf {
+    /// The file, or the index.
+    pub(super) fn path(&self) -> &Path {
         let (Self::Single(_, path) | Self::Sharded(_, path) | Self::TensorFlow(path)) = self;
-        path.parent().unwrap_or(Path::new("")).to_owned()
+        path
+    }
+
+    /// Where it is, and what belongs to it.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.path().parent().unwrap_or(Path::new("")).to_owned()
     }
 
     /// Lists the tensors.
