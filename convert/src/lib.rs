@@ -2,3 +2,5 @@
 
 pub mod bert;
 pub mod error;
+pub mod names;
+pub mod source;

@@ -1,0 +1,302 @@
+//! `config.json` and Google's `bert_config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::bert::{Activation, Config, Problem};
+use crate::error::{Error, Result};
+
+/// Most labels of a classifier.
+const MAX_LABELS: usize = 1 << 16;
+
+/// What the configuration says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// The shape of the encoder.
+    pub bert: Config,
+    /// The first of `architectures`, such as `BertForTokenClassification`.
+    pub architecture: Option<String>,
+    /// Labels in the order of their ids; empty where the file states none.
+    pub labels: Vec<String>,
+    /// `problem_type`, where stated.
+    pub problem: Option<Problem>,
+}
+
+impl ModelConfig {
+    /// Labels for a classifier of `n` outputs: the stated ones, and `LABEL_i` for the others.
+    pub fn labels(&self, n: usize) -> Vec<String> {
+        let name = |i| self.labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
+        (0..n).map(name).collect()
+    }
+}
+
+/// Checks and reads a configuration.
+pub(super) fn parse(file: &Path, json: &Value) -> Result<ModelConfig> {
+    let fields = Fields { file, json };
+    if !json.is_object() {
+        return Err(Error::new(file, "", "is not a JSON object"));
+    }
+    fields.refuse_other_models()?;
+    let bert = Config {
+        hidden: fields.size("hidden_size", 1 << 16, None)?,
+        layers: fields.size("num_hidden_layers", 1 << 10, None)?,
+        heads: fields.size("num_attention_heads", 1 << 10, None)?,
+        intermediate: fields.size("intermediate_size", 1 << 20, None)?,
+        vocab: fields.size("vocab_size", 1 << 24, None)?,
+        positions: fields.size("max_position_embeddings", 1 << 20, None)?,
+        token_types: fields.size("type_vocab_size", 1 << 16, Some(2))?,
+        eps: fields.eps()?,
+        activation: fields.activation()?,
+    };
+    if !bert.hidden.is_multiple_of(bert.heads) {
+        return Err(fields.error(
+            "num_attention_heads",
+            format!("{} does not divide hidden_size {}", bert.heads, bert.hidden),
+        ));
+    }
+    Ok(ModelConfig {
+        file: file.to_owned(),
+        bert,
+        architecture: json["architectures"][0].as_str().map(str::to_owned),
+        labels: fields.labels()?,
+        problem: fields.problem()?,
+    })
+}
+
+struct Fields<'a> {
+    file: &'a Path,
+    json: &'a Value,
+}
+
+impl Fields<'_> {
+    fn error(&self, field: &str, problem: impl std::fmt::Display) -> Error {
+        Error::new(self.file, field, problem)
+    }
+
+    /// The text at `key`; `None` where it is absent or null.
+    fn text(&self, key: &str) -> Result<Option<&str>> {
+        match &self.json[key] {
+            Value::Null => Ok(None),
+            Value::String(s) => Ok(Some(s)),
+            other => Err(self.error(key, format!("{other} is not a text"))),
+        }
+    }
+
+    /// What is not a plain BERT encoder would load and give wrong numbers.
+    fn refuse_other_models(&self) -> Result<()> {
+        let only = |key, allowed: &str| match self.text(key)? {
+            Some(other) if other != allowed => Err(self
+                .error(key, format!("{other:?} is not supported"))
+                .mend(format!("only {allowed:?} is"))),
+            _ => Ok(()),
+        };
+        only("model_type", "bert")?;
+        only("position_embedding_type", "absolute")?;
+        for key in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
+            if self.json[key] == Value::Bool(true) {
+                return Err(self.error(key, "true is not supported").mend("only encoders are"));
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self, key: &str, max: usize, default: Option<usize>) -> Result<usize> {
+        let value = match (&self.json[key], default) {
+            (Value::Null, Some(default)) => return Ok(default),
+            (Value::Null, None) => return Err(self.error(key, "is missing")),
+            (value, _) => value,
+        };
+        value
+            .as_u64()
+            .and_then(|v| usize::try_from(v).ok())
+            .filter(|v| (1..=max).contains(v))
+            .ok_or_else(|| self.error(key, format!("{value} is not between 1 and {max}")))
+    }
+
+    fn eps(&self) -> Result<f32> {
+        let value = match &self.json["layer_norm_eps"] {
+            // Google's configurations do not have the key; their code has the number.
+            Value::Null => return Ok(1e-12),
+            value => value,
+        };
+        value
+            .as_f64()
+            .map(|eps| eps as f32)
+            .filter(|eps| *eps > 0.0 && *eps < 1.0)
+            .ok_or_else(|| self.error("layer_norm_eps", format!("{value} is not between 0 and 1")))
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        Ok(match self.text("hidden_act")?.unwrap_or("gelu") {
+            "gelu" => Activation::Gelu,
+            // Three spellings of one formula.
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
+            "silu" | "swish" => Activation::Silu,
+            "tanh" => Activation::Tanh,
+            other => {
+                return Err(self
+                    .error("hidden_act", format!("{other:?} is not supported"))
+                    .mend(
+                        "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
+                    ));
+            }
+        })
+    }
+
+    fn problem(&self) -> Result<Option<Problem>> {
+        Ok(match self.text("problem_type")? {
+            None => None,
+            Some("single_label_classification") => Some(Problem::SingleLabel),
+            Some("multi_label_classification") => Some(Problem::MultiLabel),
+            Some("regression") => Some(Problem::Regression),
+            Some(other) => {
+                return Err(self
+                    .error("problem_type", format!("{other:?} is unknown"))
+                    .mend("it may be single_label_classification, multi_label_classification or regression"));
+            }
+        })
+    }
+
+    /// `id2label` (an object with ids as keys, or a list), else `label2id`, else `num_labels`.
+    fn labels(&self) -> Result<Vec<String>> {
+        let mut named = Vec::new();
+        let bad = |key: &str, what: &dyn std::fmt::Display| {
+            self.error(key, format!("{what} is no id and label"))
+        };
+        let text = |v: &Value| match v {
+            Value::String(s) => Some(s.clone()),
+            Value::Number(n) => Some(n.to_string()),
+            _ => None,
+        };
+        if let Some(map) = self.json["id2label"].as_object() {
+            for (id, label) in map {
+                let entry = id.parse::<usize>().ok().zip(text(label));
+                named.push(entry.ok_or_else(|| bad("id2label", id))?);
+            }
+        } else if let Some(list) = self.json["id2label"].as_array() {
+            for (id, label) in list.iter().enumerate() {
+                named.push((id, text(label).ok_or_else(|| bad("id2label", label))?));
+            }
+        } else if let Some(map) = self.json["label2id"].as_object() {
+            for (label, id) in map {
+                let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
+                named.push((id.ok_or_else(|| bad("label2id", label))?, label.clone()));
+            }
+        }
+        let stated = match &self.json["num_labels"] {
+            Value::Null => 0,
+            _ => self.size("num_labels", MAX_LABELS, None)?,
+        };
+        let highest = named.iter().map(|(id, _)| *id).max();
+        let count = highest.map_or(0, |id| id.saturating_add(1)).max(stated);
+        if count > MAX_LABELS {
+            return Err(self.error("id2label", format!("more than {MAX_LABELS} labels")));
+        }
+        let mut labels: Vec<_> = (0..count).map(|i| format!("LABEL_{i}")).collect();
+        for (id, label) in named {
+            labels[id] = label;
+        }
+        Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn base() -> Value {
+        json!({
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 64, "vocab_size": 256, "max_position_embeddings": 64,
+        })
+    }
+
+    fn with(key: &str, value: Value) -> Result<ModelConfig> {
+        let mut json = base();
+        json[key] = value;
+        parse(Path::new("config.json"), &json)
+    }
+
+    #[test]
+    fn googles_few_keys_are_enough() {
+        let config = parse(Path::new("bert_config.json"), &base()).unwrap();
+        assert_eq!(config.bert.eps, 1e-12);
+        assert_eq!(config.bert.token_types, 2);
+        assert_eq!(config.bert.activation, Activation::Gelu);
+        assert_eq!((config.architecture.clone(), config.problem), (None, None));
+        assert_eq!(config.labels(2), ["LABEL_0", "LABEL_1"]);
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        for (key, value) in [
+            ("hidden_size", json!(0)),
+            ("hidden_size", json!(-32)),
+            ("hidden_size", json!(32.5)),
+            ("hidden_size", json!("32")),
+            ("hidden_size", Value::Null),
+            ("hidden_size", json!(u64::MAX)),
+            ("num_attention_heads", json!(5)),
+            ("vocab_size", json!(1u64 << 40)),
+            ("num_hidden_layers", json!(100_000)),
+            ("layer_norm_eps", json!(0)),
+            ("layer_norm_eps", json!(-1e-12)),
+            ("layer_norm_eps", json!("1e-12")),
+            ("layer_norm_eps", json!(1e-80)),
+            ("hidden_act", json!("quick_gelu")),
+            ("hidden_act", json!(3)),
+            ("model_type", json!("roberta")),
+            ("position_embedding_type", json!("relative_key")),
+            ("is_decoder", json!(true)),
+            ("add_cross_attention", json!(true)),
+            ("problem_type", json!("ranking")),
+            ("id2label", json!({"x": "a"})),
+            ("id2label", json!({"-1": "a"})),
+            ("id2label", json!({"99999999999": "a"})),
+            ("id2label", json!({"18446744073709551615": "a"})),
+            ("id2label", json!({"0": ["a"]})),
+            ("label2id", json!({"a": -1})),
+            ("num_labels", json!(1e9)),
+        ] {
+            let e = with(key, value.clone()).unwrap_err().to_string();
+            assert!(e.starts_with(&format!("config.json: {key}: ")), "{value}: {e}");
+        }
+        assert!(parse(Path::new("c"), &json!([1])).is_err());
+    }
+
+    #[test]
+    fn every_activation_is_known() {
+        for (name, activation) in [
+            ("gelu", Activation::Gelu),
+            ("gelu_new", Activation::GeluTanh),
+            ("gelu_pytorch_tanh", Activation::GeluTanh),
+            ("gelu_fast", Activation::GeluTanh),
+            ("relu", Activation::Relu),
+            ("silu", Activation::Silu),
+            ("swish", Activation::Silu),
+            ("tanh", Activation::Tanh),
+        ] {
+            let config = with("hidden_act", json!(name)).unwrap();
+            assert_eq!(config.bert.activation, activation);
+        }
+    }
+
+    #[test]
+    fn labels_come_in_the_order_of_their_ids() {
+        let labels = |key, value| with(key, value).unwrap().labels;
+        // As text, 10 sorts before 2.
+        let many: Value = (0..11).rev().map(|i| (i.to_string(), json!(format!("L{i}")))).collect();
+        assert_eq!(labels("id2label", many)[10], "L10");
+        assert_eq!(labels("id2label", json!({"2": "c", "0": "a"})), ["a", "LABEL_1", "c"]);
+        assert_eq!(labels("id2label", json!(["a", "b"])), ["a", "b"]);
+        assert_eq!(labels("id2label", json!({"0": 0, "1": 1})), ["0", "1"]);
+        assert_eq!(labels("label2id", json!({"b": 1, "a": 0})), ["a", "b"]);
+        assert_eq!(labels("num_labels", json!(3)).len(), 3);
+    }
+}

@@ -1,0 +1,320 @@
+//! Tensors of a checkpoint as places in mapped files, converted to `f32` one at a time.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::dtype::DType;
+use super::map::Map;
+use super::{tensorflow, torch};
+use crate::error::{Error, Result};
+
+/// Most dimensions a tensor may have; BERT's have two.
+pub(super) const MAX_RANK: usize = 8;
+
+/// What a checkpoint says about one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name as the checkpoint spells it.
+    pub name: String,
+    /// Type of the elements in the file.
+    pub dtype: DType,
+    /// Sizes of the dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The file that says so: the weights file, the shard, the index.
+    pub file: PathBuf,
+}
+
+impl TensorInfo {
+    /// An error about this tensor, naming its file.
+    pub fn error(&self, problem: impl std::fmt::Display) -> Error {
+        Error::new(&self.file, &self.name, problem)
+    }
+}
+
+/// Bytes that one or several tensors are views of.
+#[derive(Clone, Debug)]
+pub(super) enum Storage {
+    /// Bytes of a mapped file.
+    Mapped(Arc<Map>, Range<usize>),
+    /// A compressed entry of a zip file: its index and inflated size.
+    Deflated(Arc<Map>, usize, usize),
+}
+
+impl Storage {
+    /// `range` of a mapped file, which must lie inside it.
+    pub(super) fn mapped(map: &Arc<Map>, start: u64, len: u64) -> Option<Self> {
+        let start = usize::try_from(start).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        (end <= map.len()).then(|| Self::Mapped(map.clone(), start..end))
+    }
+
+    /// Size in bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Mapped(_, range) => range.len(),
+            Self::Deflated(.., len) => *len,
+        }
+    }
+}
+
+/// A tensor: which elements of which storage.
+#[derive(Clone, Debug)]
+pub(super) struct Tensor {
+    info: TensorInfo,
+    storage: Storage,
+    /// First element, in elements.
+    offset: usize,
+    /// Elements from one index to the next, per dimension; `None` for row-major.
+    strides: Option<Vec<usize>>,
+    /// TensorFlow's masked CRC-32C of the bytes.
+    checksum: Option<u32>,
+}
+
+impl Tensor {
+    /// A row-major tensor that fills its storage.
+    pub(super) fn whole(info: TensorInfo, storage: Storage) -> Result<Self> {
+        let elements = elements(&info)?;
+        if let Some(size) = info.dtype.size()
+            && elements.checked_mul(size) != Some(storage.len())
+        {
+            return Err(info.error(format!(
+                "shape {:?} of {} does not fill the {} bytes that the file gives it",
+                info.shape,
+                info.dtype,
+                storage.len()
+            )));
+        }
+        Ok(Self { info, storage, offset: 0, strides: None, checksum: None })
+    }
+
+    /// A view of a storage. Every element it reaches must lie inside, and it may not repeat
+    /// elements (else a few bytes could claim to be any amount of memory).
+    pub(super) fn view(
+        info: TensorInfo,
+        storage: Storage,
+        offset: usize,
+        strides: Vec<usize>,
+    ) -> Result<Self> {
+        let elements = elements(&info)?;
+        let available = storage.len() / info.dtype.size().unwrap_or(1);
+        if strides.len() != info.shape.len() {
+            return Err(info.error("as many strides as dimensions are needed"));
+        }
+        let last = info.shape.iter().zip(&strides).try_fold(offset, |last, (&n, &stride)| {
+            last.checked_add(n.saturating_sub(1).checked_mul(stride)?)
+        });
+        let inside = elements == 0 || last.is_some_and(|last| last < available);
+        if !inside || elements > available {
+            return Err(info.error(format!(
+                "shape {:?} with strides {strides:?} at {offset} reaches outside its storage of {available} elements",
+                info.shape
+            )));
+        }
+        let contiguous = strides == row_major(&info.shape);
+        Ok(Self {
+            info,
+            storage,
+            offset,
+            strides: (!contiguous).then_some(strides),
+            checksum: None,
+        })
+    }
+
+    /// The same with a checksum to verify when it is read.
+    pub(super) fn with_checksum(self, checksum: u32) -> Self {
+        Self { checksum: Some(checksum), ..self }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Vec<f32>> {
+        let (Some(size), Some(decode)) = (self.info.dtype.size(), self.info.dtype.decoder()) else {
+            return Err(self
+                .info
+                .error(format!("elements of type {} are not supported", self.info.dtype)));
+        };
+        let outside = || self.info.error("reaches outside its storage");
+        let elements = elements(&self.info)?;
+        let Some(strides) = &self.strides else {
+            let start = self.offset.checked_mul(size).ok_or_else(outside)?;
+            let bytes = bytes.get(start..).and_then(|b| b.get(..elements * size));
+            let bytes = bytes.ok_or_else(outside)?;
+            return Ok(bytes.chunks_exact(size).map(decode).collect());
+        };
+        let mut out = Vec::with_capacity(elements);
+        let mut index = vec![0; self.info.shape.len()];
+        for _ in 0..elements {
+            let at: usize = index.iter().zip(strides).map(|(i, s)| i * s).sum();
+            let start = (self.offset + at) * size;
+            out.push(decode(bytes.get(start..start + size).ok_or_else(outside)?));
+            for (i, &n) in index.iter_mut().zip(&self.info.shape).rev() {
+                *i += 1;
+                if *i < n {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Number of elements, refusing shapes whose product overflows or that have too many dimensions.
+fn elements(info: &TensorInfo) -> Result<usize> {
+    let product = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    match product {
+        Some(n) if info.shape.len() <= MAX_RANK && n < isize::MAX as usize / 8 => Ok(n),
+        _ => Err(info.error(format!("impossible shape {:?}", info.shape))),
+    }
+}
+
+/// Strides of a row-major tensor.
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i] * shape[i];
+    }
+    strides
+}
+
+/// File, entry and bytes of a compressed storage.
+type Inflated = (PathBuf, usize, Arc<Vec<u8>>);
+
+/// All tensors of a checkpoint, by name.
+#[derive(Debug, Default)]
+pub(super) struct Tensors {
+    list: Vec<Tensor>,
+    by_name: HashMap<String, usize>,
+    /// The compressed storage that was inflated last: many tensors may be views of one.
+    inflated: Mutex<Option<Inflated>>,
+}
+
+impl Tensors {
+    /// Adds one; two of a name are refused, for it would be a guess which is meant.
+    pub(super) fn push(&mut self, tensor: Tensor) -> Result<()> {
+        let name = tensor.info.name.clone();
+        if self.by_name.insert(name, self.list.len()).is_some() {
+            return Err(tensor.info.error("is there twice"));
+        }
+        self.list.push(tensor);
+        Ok(())
+    }
+
+    /// Every tensor, in the order of the files.
+    pub(super) fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.list.iter().map(|t| &t.info)
+    }
+
+    /// The tensor of that name.
+    pub(super) fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&i| &self.list[i].info)
+    }
+
+    /// Its elements, row-major. `file` is named if there is no such tensor.
+    pub(super) fn read_f32(&self, name: &str, file: &Path) -> Result<Vec<f32>> {
+        let Some(&i) = self.by_name.get(name) else {
+            return Err(Error::new(file, name, "no such tensor"));
+        };
+        let tensor = &self.list[i];
+        match &tensor.storage {
+            Storage::Mapped(map, range) => {
+                let bytes = &map[range.clone()];
+                if let Some(expected) = tensor.checksum {
+                    tensorflow::verify(bytes, expected)
+                        .map_err(|problem| tensor.info.error(problem))?;
+                }
+                tensor.decode(bytes)
+            }
+            Storage::Deflated(map, entry, len) => {
+                let bytes = self.inflate(map, *entry, *len, &tensor.info)?;
+                tensor.decode(&bytes)
+            }
+        }
+    }
+
+    fn inflate(
+        &self,
+        map: &Map,
+        entry: usize,
+        len: usize,
+        info: &TensorInfo,
+    ) -> Result<Arc<Vec<u8>>> {
+        let mut last = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, e, bytes)) = &*last
+            && *e == entry
+            && path == map.path()
+        {
+            return Ok(bytes.clone());
+        }
+        // Free the last one before the next: only one is in memory at a time.
+        *last = None;
+        let bytes = Arc::new(torch::inflate(map, entry, len).map_err(|p| info.error(p))?);
+        *last = Some((map.path().to_owned(), entry, bytes.clone()));
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage(elements: usize) -> (tempfile::NamedTempFile, Storage) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..elements).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Arc::new(Map::open(file.path()).unwrap());
+        let storage = Storage::mapped(&map, 0, bytes.len() as u64).unwrap();
+        (file, storage)
+    }
+
+    fn info(shape: &[usize]) -> TensorInfo {
+        TensorInfo { name: "t".into(), dtype: DType::F32, shape: shape.to_vec(), file: "f".into() }
+    }
+
+    fn read(tensor: Tensor) -> Vec<f32> {
+        let mut all = Tensors::default();
+        all.push(tensor).unwrap();
+        all.read_f32("t", Path::new("f")).unwrap()
+    }
+
+    #[test]
+    fn views_are_read_in_row_major_order() {
+        let (_file, s) = storage(12);
+        let t = Tensor::view(info(&[2, 3]), s.clone(), 1, vec![3, 1]).unwrap();
+        assert_eq!(read(t), [1., 2., 3., 4., 5., 6.]);
+        let t = Tensor::view(info(&[3, 2]), s.clone(), 0, vec![1, 3]).unwrap();
+        assert_eq!(read(t), [0., 3., 1., 4., 2., 5.]);
+        let t = Tensor::view(info(&[]), s.clone(), 11, vec![]).unwrap();
+        assert_eq!(read(t), [11.]);
+        let t = Tensor::view(info(&[0, 7]), s, 12, vec![7, 1]).unwrap();
+        assert!(read(t).is_empty());
+    }
+
+    #[test]
+    fn views_outside_the_storage_are_refused() {
+        let (_file, s) = storage(12);
+        for (shape, offset, strides) in [
+            (&[2, 3][..], 7, vec![3, 1]),
+            (&[13], 0, vec![1]),
+            (&[13], 0, vec![0]),
+            (&[2], usize::MAX, vec![1]),
+            (&[2], 0, vec![usize::MAX]),
+            (&[usize::MAX, 2], 0, vec![1, 1]),
+            (&[2, 2], 0, vec![1]),
+            (&[1; 9], 0, vec![1; 9]),
+        ] {
+            let e = Tensor::view(info(shape), s.clone(), offset, strides).unwrap_err();
+            assert!(e.to_string().starts_with("f: t: "), "{e}");
+        }
+        assert!(Tensor::whole(info(&[11]), s).is_err());
+    }
+
+    #[test]
+    fn a_name_is_there_once() {
+        let (_file, s) = storage(2);
+        let mut all = Tensors::default();
+        let t = Tensor::whole(info(&[2]), s).unwrap();
+        all.push(t.clone()).unwrap();
+        assert!(all.push(t).is_err());
+    }
+}

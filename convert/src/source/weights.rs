@@ -1,0 +1,222 @@
+//! Finds the weights of a checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::files::{self, Files};
+use super::tensors::Tensors;
+use super::{safetensors, tensorflow, torch};
+use crate::error::{Error, Result};
+
+/// Most shards of a checkpoint.
+const MAX_SHARDS: usize = 10_000;
+
+/// What weights are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// safetensors.
+    Safetensors,
+    /// `torch.save`, before or since PyTorch 1.6.
+    PyTorch,
+    /// TensorFlow's Saver.
+    TensorFlow,
+}
+
+/// Weights that were found.
+#[derive(Debug)]
+pub(super) enum Weights {
+    /// One file.
+    Single(Format, PathBuf),
+    /// The index of several.
+    Sharded(Format, PathBuf),
+    /// `PREFIX.index`.
+    TensorFlow(PathBuf),
+}
+
+impl Weights {
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Single(format, _) | Self::Sharded(format, _) => *format,
+            Self::TensorFlow(_) => Format::TensorFlow,
+        }
+    }
+
+    /// The file, or the index.
+    pub(super) fn path(&self) -> &Path {
+        let (Self::Single(_, path) | Self::Sharded(_, path) | Self::TensorFlow(path)) = self;
+        path
+    }
+
+    /// Where it is, and what belongs to it.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.path().parent().unwrap_or(Path::new("")).to_owned()
+    }
+
+    /// Lists the tensors.
+    pub(super) fn read(&self, files: &mut Files) -> Result<Tensors> {
+        let mut tensors = Tensors::default();
+        match self {
+            Self::Single(format, path) => read_file(*format, path, files, &mut tensors)?,
+            Self::Sharded(format, index) => read_shards(*format, index, files, &mut tensors)?,
+            Self::TensorFlow(index) => tensorflow::read(index, files, &mut tensors)?,
+        }
+        Ok(tensors)
+    }
+}
+
+fn read_file(format: Format, path: &Path, files: &mut Files, tensors: &mut Tensors) -> Result<()> {
+    let map = files.map(path)?;
+    match format {
+        Format::Safetensors => safetensors::read(&map, tensors),
+        _ => torch::read(&map, tensors),
+    }
+}
+
+/// `{"weight_map": {tensor: file}}`: every tensor must be in the file that the index says.
+fn read_shards(
+    format: Format,
+    index: &Path,
+    files: &mut Files,
+    tensors: &mut Tensors,
+) -> Result<()> {
+    let json = files.json(index)?;
+    let folder = index.parent().unwrap_or(Path::new(""));
+    let map = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| Error::new(index, "weight_map", "is missing"))?;
+    let mut places = BTreeMap::new();
+    for (tensor, shard) in map {
+        let shard = shard.as_str().ok_or_else(|| {
+            Error::new(index, tensor, format!("{shard} is not the name of a file"))
+        })?;
+        places.insert(tensor, files::inside(folder, shard, index, tensor)?);
+    }
+    let shards: BTreeSet<_> = places.values().collect();
+    if shards.is_empty() || shards.len() > MAX_SHARDS {
+        return Err(Error::new(index, "weight_map", format!("names {} files", shards.len())));
+    }
+    for shard in shards {
+        read_file(format, shard, files, tensors)?;
+    }
+    for (tensor, shard) in &places {
+        match tensors.get(tensor) {
+            Some(info) if info.file == **shard => {}
+            _ => {
+                return Err(Error::new(shard, tensor.as_str(), "is not in this file")
+                    .mend(format!("{} says it should be", index.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the weights that `path` means: a folder, a file, or a TensorFlow prefix.
+pub(super) fn find(path: &Path, files: &mut Files) -> Result<Weights> {
+    if path.is_dir() {
+        return find_in_folder(path, files);
+    }
+    let prefix_index = with_suffix(path, ".index");
+    if !path.exists() && prefix_index.is_file() {
+        return Ok(Weights::TensorFlow(prefix_index));
+    }
+    let path = path.to_owned();
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    if name.ends_with(".safetensors.index.json") {
+        return Ok(Weights::Sharded(Format::Safetensors, path));
+    }
+    if name.ends_with(".bin.index.json") {
+        return Ok(Weights::Sharded(Format::PyTorch, path));
+    }
+    if name.ends_with(".index") {
+        return Ok(Weights::TensorFlow(path));
+    }
+    if name.contains(".data-") && path.with_extension("index").is_file() {
+        return Ok(Weights::TensorFlow(path.with_extension("index")));
+    }
+    if name.ends_with(".safetensors") {
+        return Ok(Weights::Single(Format::Safetensors, path));
+    }
+    // Whatever its name is: a zip file, or a pickle of a protocol with a header.
+    let map = files.map(&path)?;
+    if map.starts_with(b"PK") || map.first() == Some(&0x80) {
+        return Ok(Weights::Single(Format::PyTorch, path));
+    }
+    Err(unknown(&path))
+}
+
+fn find_in_folder(folder: &Path, files: &mut Files) -> Result<Weights> {
+    for (suffix, format) in
+        [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::PyTorch)]
+    {
+        let single = folder.join(suffix);
+        if single.is_file() {
+            return Ok(Weights::Single(format, single));
+        }
+        let index = folder.join(format!("{suffix}.index.json"));
+        if index.is_file() {
+            return Ok(Weights::Sharded(format, index));
+        }
+    }
+    if let Some(index) = named_by_checkpoint(folder, files)? {
+        return Ok(Weights::TensorFlow(index));
+    }
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .map_err(|e| Error::new(folder, "", format!("cannot be read: {e}")))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    // Any name will do where there is only one.
+    for suffix in [".safetensors", ".ckpt.index", ".index"] {
+        let found: Vec<_> = names.iter().filter(|n| n.ends_with(suffix)).collect();
+        let path = match found.as_slice() {
+            [] => continue,
+            [one] => folder.join(one),
+            _ => {
+                return Err(Error::new(folder, "", format!("has {} files *{suffix}", found.len()))
+                    .mend("name the one to convert"));
+            }
+        };
+        return Ok(if suffix == ".safetensors" {
+            Weights::Single(Format::Safetensors, path)
+        } else {
+            Weights::TensorFlow(path)
+        });
+    }
+    Err(unknown(folder))
+}
+
+/// The index that the text file `checkpoint` names. Only the last part of the path counts: it is
+/// often that of the machine which trained, and may not lead out of the folder.
+fn named_by_checkpoint(folder: &Path, files: &mut Files) -> Result<Option<PathBuf>> {
+    let file = folder.join("checkpoint");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let text = files.text(&file)?;
+    let field = "model_checkpoint_path";
+    let named = text.lines().find_map(|line| {
+        let value = line.trim().strip_prefix(field)?.trim_start();
+        let value: Value = serde_json::from_str(value.strip_prefix(':')?.trim()).ok()?;
+        value.as_str().map(str::to_owned)
+    });
+    let Some(named) = named else {
+        return Ok(None);
+    };
+    let last = named.rsplit(['/', '\\']).next().unwrap_or_default();
+    let index = files::inside(folder, &format!("{last}.index"), &file, field)?;
+    Ok(index.is_file().then_some(index))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn unknown(path: &Path) -> Error {
+    Error::new(path, "", "no weights that can be read").mend(
+        "wanted: model.safetensors, pytorch_model.bin (or their .index.json), or bert_model.ckpt.index",
+    )
+}

@@ -1,0 +1,1068 @@
+//! Reading checkpoints: every spelling gives the same model; hostile files give errors.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bertlet_convert::bert::{Bert, Problem};
+use bertlet_convert::error::Result;
+use bertlet_convert::names::{self, Fate, TensorReport};
+use bertlet_convert::source::{self, Format, Options, Pooling, Source};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn open(path: impl AsRef<Path>) -> Result<Source> {
+    source::open(path.as_ref(), Options::default())
+}
+
+fn load(path: impl AsRef<Path>) -> Result<(Bert, Vec<TensorReport>)> {
+    names::load(&open(path)?, false)
+}
+
+fn bert(name: &str) -> Bert {
+    load(fixture(name)).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+fn error(path: impl AsRef<Path>) -> String {
+    match load(&path) {
+        Ok(_) => panic!("{} must be refused", path.as_ref().display()),
+        Err(e) => e.to_string(),
+    }
+}
+
+/// A copy of a fixture that a test may spoil.
+fn copy(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+/// Changes a JSON file of a copy.
+fn edit(dir: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = dir.path().join(file);
+    let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(path, json.to_string()).unwrap();
+}
+
+/// Every value of a model, in one order.
+fn values(bert: &Bert) -> Vec<f32> {
+    let e = &bert.embeddings;
+    let mut all = vec![&e.word.data, &e.position.data, &e.token_type.data];
+    all.extend([&e.norm.weight, &e.norm.bias]);
+    for l in &bert.layers {
+        for linear in [&l.query, &l.key, &l.value, &l.attention_output, &l.intermediate, &l.output]
+        {
+            all.extend([&linear.weight.data, &linear.bias]);
+        }
+        for norm in [&l.attention_norm, &l.output_norm] {
+            all.extend([&norm.weight, &norm.bias]);
+        }
+    }
+    let h = &bert.heads;
+    let sequence = h.sequence_classifier.as_ref().map(|(linear, _)| linear);
+    for linear in [
+        &bert.pooler.as_ref(),
+        &h.token_classifier.as_ref(),
+        &sequence,
+        &h.next_sentence.as_ref(),
+        &h.question_answering.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        all.extend([&linear.weight.data, &linear.bias]);
+    }
+    if let Some(m) = &h.masked_lm {
+        all.extend([&m.transform.weight.data, &m.transform.bias]);
+        all.extend([&m.norm.weight, &m.norm.bias, &m.bias]);
+        all.extend(m.decoder.as_ref().map(|d| &d.data));
+    }
+    all.into_iter().flatten().copied().collect()
+}
+
+/// The same shapes, and every value within a relative `tolerance` (0: the same bits).
+fn assert_same(name: &str, got: &Bert, expected: &Bert, tolerance: f32) {
+    assert_eq!(got.config, expected.config, "{name}");
+    let (got, expected) = (values(got), values(expected));
+    assert_eq!(got.len(), expected.len(), "{name}");
+    for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
+        let same = g.to_bits() == e.to_bits();
+        // Below its smallest normal number, f16 rounds absolutely.
+        let near = (g - e).abs() <= (tolerance * e.abs()).max(tolerance * 6.2e-5);
+        assert!(same || (tolerance > 0.0 && near), "{name}: value {i}: {g} for {e}");
+    }
+}
+
+#[test]
+fn every_spelling_of_micro_is_the_same_model() {
+    let micro = bert("micro");
+    assert!(micro.pooler.is_some());
+    assert!(micro.heads.masked_lm.as_ref().is_some_and(|m| m.decoder.is_none()));
+    assert!(micro.heads.next_sentence.is_some());
+    let mut seen = 0;
+    for entry in fs::read_dir(fixture("formats")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let (got, reports) = load(fixture("formats").join(&name)).unwrap_or_else(|e| panic!("{e}"));
+        let mut expected = micro.clone();
+        if name == "safetensors-base-no-pooler" {
+            expected.pooler = None;
+            expected.heads = Default::default();
+        }
+        // Half a unit in the last place of eleven and of eight bits.
+        let tolerance = match name.as_str() {
+            n if n.starts_with("f16-") => 1.0 / 2048.0,
+            n if n.starts_with("bf16-") => 1.0 / 256.0,
+            _ => 0.0,
+        };
+        assert_same(&name, &got, &expected, tolerance);
+        let source = open(fixture("formats").join(&name)).unwrap();
+        assert_eq!(reports.len(), source.tensors().count(), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 17);
+}
+
+#[test]
+fn the_formats_are_told_apart() {
+    for (name, format) in [
+        ("micro", Format::Safetensors),
+        ("formats/sharded-safetensors", Format::Safetensors),
+        ("formats/pt-zip", Format::PyTorch),
+        ("formats/pt-legacy", Format::PyTorch),
+        ("formats/sharded-bin", Format::PyTorch),
+        ("formats/tf1", Format::TensorFlow),
+    ] {
+        assert_eq!(open(fixture(name)).unwrap().format, format, "{name}");
+    }
+}
+
+#[test]
+fn a_weights_file_may_be_named_itself() {
+    let micro = bert("micro");
+    for file in [
+        "micro/model.safetensors",
+        "formats/pt-zip/pytorch_model.bin",
+        "formats/pt-legacy/pytorch_model.bin",
+        "formats/sharded-bin/pytorch_model.bin.index.json",
+        "formats/sharded-safetensors/model.safetensors.index.json",
+        "formats/tf1/bert_model.ckpt.index",
+        "formats/tf1/bert_model.ckpt.data-00000-of-00001",
+        "formats/tf1/bert_model.ckpt",
+    ] {
+        assert_same(file, &bert(file), &micro, 0.0);
+    }
+}
+
+#[test]
+fn heads_are_found() {
+    let b = bert("micro-base");
+    assert!(b.pooler.is_some() && b.heads == Default::default());
+    let b = bert("micro-qa");
+    assert!(b.pooler.is_none());
+    assert_eq!(b.heads.question_answering.unwrap().weight.rows, 2);
+    let b = bert("micro-token-classification");
+    assert_eq!(b.heads.token_classifier.unwrap().bias.len(), 5);
+    let (classifier, problem) =
+        bert("micro-sequence-classification").heads.sequence_classifier.unwrap();
+    assert_eq!((classifier.weight.rows, problem), (3, Problem::SingleLabel));
+    assert!(bert("micro-mlm").heads.masked_lm.is_some());
+    assert_eq!(bert("micro-odd").config.intermediate, 100);
+
+    let source = open(fixture("micro-token-classification")).unwrap();
+    assert_eq!(source.config.labels, ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]);
+    assert_eq!(source.config.architecture.as_deref(), Some("BertForTokenClassification"));
+}
+
+#[test]
+fn every_tensor_is_reported() {
+    let (_, reports) = load(fixture("formats/tf1-with-adam-slots")).unwrap();
+    let dropped = |end: &str| {
+        let ends = |r: &&TensorReport| r.name.ends_with(end) && matches!(r.fate, Fate::Dropped(_));
+        reports.iter().filter(ends).count()
+    };
+    let mapped = reports.iter().filter(|r| matches!(r.fate, Fate::Mapped(_))).count();
+    assert_eq!(mapped, 46);
+    assert!(dropped("adam_m") > 0 && dropped("adam_m") == dropped("adam_v"));
+    assert_eq!(dropped("global_step"), 1);
+    assert_eq!(mapped + dropped("adam_m") * 2 + 1, reports.len());
+
+    let (_, reports) = load(fixture("formats/pt-old-names")).unwrap();
+    let ids = reports.iter().find(|r| r.name.ends_with("position_ids")).unwrap();
+    assert!(ids.fate.to_string().starts_with("dropped: buffer"));
+}
+
+#[test]
+fn files_are_recorded_with_their_hashes() {
+    let source = open(fixture("micro")).unwrap();
+    let names: Vec<_> = source.files.iter().map(|f| f.path.file_name().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"]
+    );
+    for f in &source.files {
+        assert_eq!(f.size, fs::metadata(&f.path).unwrap().len());
+        assert_eq!(f.sha256_hex().len(), 64);
+    }
+}
+
+// ---- Tied weights, unknown and missing tensors ----
+
+/// A safetensors file of f32 tensors.
+fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A copy of a fixture whose tensors went through `change`.
+fn changed(name: &str, change: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> TempDir {
+    let dir = copy(name);
+    let source = open(fixture(name)).unwrap();
+    let mut tensors = source
+        .tensors()
+        .map(|t| (t.name.clone(), t.shape.clone(), source.read_f32(&t.name).unwrap()))
+        .collect();
+    change(&mut tensors);
+    write_safetensors(&dir.path().join("model.safetensors"), &tensors);
+    dir
+}
+
+#[test]
+fn a_tied_decoder_is_stored_once() {
+    let decoder = |spoil: f32| {
+        changed("micro", |tensors| {
+            let word = tensors.iter().find(|t| t.0.contains("word_emb")).unwrap().2.clone();
+            let bias = tensors.iter().find(|t| t.0 == "cls.predictions.bias").unwrap().2.clone();
+            let mut decoder = word;
+            decoder[0] += spoil;
+            tensors.push(("cls.predictions.decoder.weight".into(), vec![256, 32], decoder));
+            tensors.push(("cls.predictions.decoder.bias".into(), vec![256], bias));
+        })
+    };
+    let (tied, reports) = load(decoder(0.0)).unwrap();
+    assert_same("tied", &tied, &bert("micro"), 0.0);
+    let dropped = reports.iter().filter(|r| r.fate.to_string().starts_with("dropped: tied"));
+    assert_eq!(dropped.count(), 2);
+    let (own, _) = load(decoder(1.0)).unwrap();
+    assert_eq!(own.heads.masked_lm.unwrap().decoder.unwrap().rows, 256);
+}
+
+#[test]
+fn the_decoders_bias_stands_for_the_heads() {
+    let dir = changed("micro", |tensors| {
+        for t in tensors.iter_mut().filter(|t| t.0 == "cls.predictions.bias") {
+            t.0 = "cls.predictions.decoder.bias".into();
+        }
+    });
+    assert_same("bias", &load(&dir).unwrap().0, &bert("micro"), 0.0);
+    let dir = changed("micro", |tensors| {
+        tensors.push(("cls.predictions.decoder.bias".into(), vec![256], vec![7.0; 256]));
+    });
+    assert!(error(&dir).contains("cls.predictions.decoder.bias: differs"));
+}
+
+#[test]
+fn unknown_tensors_are_refused_or_dropped() {
+    let dir = changed("micro", |tensors| {
+        tensors.push(("adapter.weight".into(), vec![1], vec![0.0]));
+        let layer = |t: &(String, _, _)| t.0.contains("layer.1.output.dense.bias");
+        let mut extra = tensors.iter().find(|t| layer(t)).unwrap().clone();
+        extra.0 = extra.0.replace("layer.1", "layer.2");
+        tensors.push(extra);
+    });
+    let message = error(&dir);
+    assert!(message.contains("adapter.weight") && message.contains("layer.2."), "{message}");
+    let (b, reports) = names::load(&open(&dir).unwrap(), true).unwrap();
+    assert_same("unknown", &b, &bert("micro"), 0.0);
+    let fate = &reports.iter().find(|r| r.name == "adapter.weight").unwrap().fate;
+    assert_eq!(*fate, Fate::Dropped("unknown name".into()));
+}
+
+#[test]
+fn missing_tensors_are_listed() {
+    let without = |part: &str| changed("micro", |t| t.retain(|t| !t.0.contains(part)));
+    let message = error(without("attention.self"));
+    assert!(message.contains("encoder.layer.0.attention.self.query.weight"), "{message}");
+    assert!(message.contains("and 7 more: missing"), "{message}");
+    assert!(error(without("pooler.dense.bias")).contains("pooler.dense.bias: missing"));
+    // Next sentence prediction needs the pooler; the masked-word head does not.
+    assert!(error(without("pooler")).contains("pooler.dense.weight"));
+    assert!(load(without("seq_relationship")).is_ok());
+    assert!(
+        error(without("transform.dense.bias")).contains("cls.predictions.transform.dense.bias")
+    );
+
+    let dir = changed("micro-token-classification", |t| t.retain(|t| !t.0.contains("classifier")));
+    assert!(error(&dir).contains("classifier.weight"));
+    let dir = changed("micro-qa", |t| t.retain(|t| !t.0.contains("qa_outputs")));
+    assert!(error(&dir).contains("qa_outputs.weight"));
+}
+
+#[test]
+fn shapes_must_be_the_configurations() {
+    let dir = changed("micro", |tensors| {
+        let t = tensors.iter_mut().find(|t| t.0.contains("layer.1.intermediate.dense.weight"));
+        t.unwrap().1 = vec![32, 64];
+    });
+    let message = error(&dir);
+    for part in
+        ["model.safetensors: ", "layer.1.intermediate.dense.weight: ", "[32, 64]", "[64, 32]"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    let dir = copy("micro-token-classification");
+    edit(&dir, "config.json", |c| c["id2label"] = json!({"0": "a", "1": "b"}));
+    assert!(error(&dir).contains("classifier.bias: has the shape [5], but [2] is expected"));
+    let dir = copy("formats/tf1");
+    edit(&dir, "bert_config.json", |c| c["intermediate_size"] = json!(32));
+    assert!(error(&dir).contains("layer_0/intermediate/dense/bias: has the shape [64], but [32]"));
+}
+
+#[test]
+fn weights_must_be_finite() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let dir = changed("micro", |tensors| {
+            let t = tensors.iter_mut().find(|t| t.0 == "bert.pooler.dense.weight");
+            t.unwrap().2[37] = bad;
+        });
+        let message = error(&dir);
+        assert!(message.contains("bert.pooler.dense.weight: element 37 is"), "{message}");
+    }
+}
+
+#[test]
+fn two_names_of_one_parameter_are_refused() {
+    let dir = changed("micro", |tensors| {
+        let mut twin = tensors.iter().find(|t| t.0 == "bert.pooler.dense.bias").unwrap().clone();
+        twin.0 = "pooler.dense.bias".into();
+        tensors.push(twin);
+    });
+    assert!(error(&dir).contains("means the same as"));
+}
+
+#[test]
+fn classifiers_are_told_apart() {
+    let kind = |architecture: Value, problem: Value| {
+        let dir = copy("micro-sequence-classification");
+        edit(&dir, "config.json", |c| {
+            c["architectures"] = architecture;
+            c["problem_type"] = problem;
+        });
+        let heads = load(&dir).unwrap().0.heads;
+        (heads.token_classifier.is_some(), heads.sequence_classifier.map(|(_, p)| p))
+    };
+    let none = Value::Null;
+    let single = Some(Problem::SingleLabel);
+    assert_eq!(kind(none.clone(), none.clone()), (false, single));
+    assert_eq!(kind(json!(["BertForTokenClassification"]), none.clone()), (true, None));
+    let multi = json!("multi_label_classification");
+    assert_eq!(kind(none.clone(), multi), (false, Some(Problem::MultiLabel)));
+    assert_eq!(kind(none, json!("regression")), (false, Some(Problem::Regression)));
+
+    // Nothing says how many labels: the classifier does. One is a number.
+    let dir = changed("micro-sequence-classification", |tensors| {
+        for t in tensors.iter_mut().filter(|t| t.0.starts_with("classifier")) {
+            t.1[0] = 1;
+            t.2.truncate(t.1.iter().product());
+        }
+    });
+    edit(&dir, "config.json", |c| {
+        c.as_object_mut().unwrap().retain(|key, _| !key.contains("label"));
+    });
+    let (classifier, problem) = load(&dir).unwrap().0.heads.sequence_classifier.unwrap();
+    assert_eq!((classifier.bias.len(), problem), (1, Problem::Regression));
+}
+
+#[test]
+fn googles_fine_tuned_classifiers_are_read() {
+    let dir = changed("formats/tf1", |tensors| {
+        tensors.push(("output_weights".into(), vec![4, 32], (0..128).map(|i| i as f32).collect()));
+        tensors.push(("output_bias".into(), vec![4], vec![0.5; 4]));
+    });
+    let source = open(&dir).unwrap();
+    let (bert, _) = names::load(&source, false).unwrap();
+    let (classifier, problem) = bert.heads.sequence_classifier.unwrap();
+    // Unlike TensorFlow's kernels, this matrix is [labels, hidden].
+    assert_eq!((classifier.weight.row(1)[0], problem), (32.0, Problem::SingleLabel));
+    assert_eq!(source.config.labels(4)[3], "LABEL_3");
+}
+
+#[test]
+fn the_vocabulary_may_be_shorter_than_the_table_but_not_longer() {
+    let dir = copy("micro-base");
+    let vocabulary = fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    fs::write(dir.path().join("vocab.txt"), format!("{vocabulary}surplus\n")).unwrap();
+    assert!(error(&dir).contains("vocab_size: 256 is fewer than the 257 tokens"));
+    let shorter: String = vocabulary.lines().take(200).map(|l| format!("{l}\n")).collect();
+    fs::write(dir.path().join("vocab.txt"), shorter).unwrap();
+    assert!(load(&dir).is_ok());
+    assert_eq!(open(&dir).unwrap().vocabulary.len(), 200);
+}
+
+// ---- Where the weights are ----
+
+#[test]
+fn safetensors_come_before_pytorch_before_tensorflow() {
+    let dir = copy("formats/tf1");
+    for (file, format) in [
+        ("formats/pt-zip/pytorch_model.bin", Format::PyTorch),
+        ("micro/model.safetensors", Format::Safetensors),
+    ] {
+        fs::copy(fixture(file), dir.path().join(Path::new(file).file_name().unwrap())).unwrap();
+        assert_eq!(open(&dir).unwrap().format, format);
+        assert!(load(&dir).is_ok());
+    }
+}
+
+#[test]
+fn the_checkpoint_file_names_the_prefix_inside_the_folder() {
+    let dir = copy("formats/tf1");
+    for extension in ["index", "data-00000-of-00001"] {
+        let file = |stem: &str| dir.path().join(format!("{stem}.{extension}"));
+        fs::copy(file("bert_model.ckpt"), file("model.ckpt-9")).unwrap();
+    }
+    let checkpoint = dir.path().join("checkpoint");
+    // The path is that of the machine that trained.
+    fs::write(&checkpoint, "model_checkpoint_path: \"/home/me/out/model.ckpt-9\"\n").unwrap();
+    let source = open(&dir).unwrap();
+    assert!(source.files.iter().any(|f| f.path.ends_with("model.ckpt-9.index")));
+    fs::write(&checkpoint, "model_checkpoint_path: \"gone\"\n").unwrap();
+    // Then a name that is usual wins over others, and of several others none does.
+    let used = open(&dir).unwrap().files;
+    assert!(used.iter().any(|f| f.path.ends_with("bert_model.ckpt.index")));
+    fs::rename(dir.path().join("bert_model.ckpt.index"), dir.path().join("x.index")).unwrap();
+    assert!(error(&dir).contains("2 files *.index"));
+    fs::write(&checkpoint, "model_checkpoint_path: \"/\"\n").unwrap();
+    assert!(error(&dir).contains("2 files *.index"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(error(&dir).contains("no weights"));
+    assert!(error(dir.path().join("nothing")).contains("nothing"));
+    let dir = copy("micro-base");
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+    assert!(error(&dir).contains("config.json: is missing"));
+    let dir = copy("micro-base");
+    fs::remove_file(dir.path().join("vocab.txt")).unwrap();
+    assert!(error(&dir).contains("vocab.txt: is missing"));
+    let options = Options { allow_missing_vocabulary: true };
+    let source = source::open(dir.path(), options).unwrap();
+    assert!(source.vocabulary.is_empty() && source.tokenizer.is_none());
+    fs::write(dir.path().join("tf_model.h5"), "").unwrap();
+    assert!(error(dir.path().join("tf_model.h5")).contains("no weights that can be read"));
+}
+
+#[test]
+fn sentence_transformers_modules_are_read() {
+    let dir = copy("micro-base");
+    let write = |file: &str, json: Value| {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, json.to_string()).unwrap();
+    };
+    let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
+    let modules = |encoder: &str| {
+        json!([
+            module(encoder, "Transformer"),
+            module("1_Pooling", "Pooling"),
+            module("2_Dense", "Dense"),
+            module("3_Normalize", "Normalize")
+        ])
+    };
+    write("modules.json", modules(""));
+    write(
+        "1_Pooling/config.json",
+        json!({"word_embedding_dimension": 32, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}),
+    );
+    let source = open(&dir).unwrap();
+    assert_eq!((source.pooling, source.normalize), (Some(Pooling::Mean), true));
+    assert_eq!(source.notes, ["modules.json: Dense is not carried over"]);
+
+    write(
+        "1_Pooling/config.json",
+        json!({"pooling_mode_cls_token": true, "pooling_mode_max_tokens": true}),
+    );
+    let source = open(&dir).unwrap();
+    assert_eq!((source.pooling, source.notes.len()), (None, 2));
+
+    // The encoder in a folder of its own.
+    write("modules.json", modules("0_Transformer"));
+    fs::create_dir(dir.path().join("0_Transformer")).unwrap();
+    for file in ["config.json", "vocab.txt", "model.safetensors"] {
+        fs::rename(dir.path().join(file), dir.path().join("0_Transformer").join(file)).unwrap();
+    }
+    assert_same("0_Transformer", &load(&dir).unwrap().0, &bert("micro-base"), 0.0);
+
+    write("modules.json", modules("../elsewhere"));
+    assert!(error(&dir).contains("not the name of a file in the same folder"));
+}
+
+// ---- Tokenizer settings ----
+
+fn vocabulary_folder(vocabulary: &str, config: Value) -> TempDir {
+    let dir = copy("micro-base");
+    fs::write(dir.path().join("vocab.txt"), vocabulary).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    dir
+}
+
+const WORDS: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n";
+
+#[test]
+fn settings_default_to_bert_tokenizers() {
+    let source = open(vocabulary_folder(WORDS, json!({}))).unwrap();
+    let t = source.tokenizer.unwrap();
+    assert!(t.lowercase && !t.lowercase_stated && t.handle_chinese_chars && t.clean_text);
+    assert_eq!(
+        (t.strip_accents, t.model_max_length, t.max_input_chars_per_word),
+        (None, None, 100)
+    );
+    assert_eq!((t.pad, t.unk, t.cls, t.sep, t.mask), (Some(0), 1, 2, 3, Some(4)));
+    assert_eq!(t.added_tokens.len(), 5);
+    assert_eq!(t.added_tokens[4].content, "[MASK]");
+}
+
+#[test]
+fn tokenizer_config_is_followed() {
+    let config = json!({
+        "do_lower_case": false, "strip_accents": false, "tokenize_chinese_chars": false,
+        "clean_text": false, "model_max_length": 512, "tokenizer_class": "BertTokenizer",
+        "unk_token": {"content": "<unk>", "special": true}, "cls_token": "<s>",
+        "added_tokens_decoder": {"0": {"content": "[PAD]"}, "5": {"content": "<extra>"}},
+    });
+    let source = open(vocabulary_folder("[PAD]\n<unk>\n<s>\n[SEP]\nthe\n", config)).unwrap();
+    assert_eq!(source.vocabulary.last().unwrap(), "<extra>");
+    let t = source.tokenizer.unwrap();
+    assert!(!t.lowercase && t.lowercase_stated && !t.handle_chinese_chars && !t.clean_text);
+    assert_eq!((t.strip_accents, t.model_max_length), (Some(false), Some(512)));
+    assert_eq!((t.unk, t.cls, t.mask), (1, 2, None));
+    // BertTokenizer writes this for "no limit".
+    let config: Value =
+        serde_json::from_str(r#"{"model_max_length": 1000000000000000019884624838656}"#).unwrap();
+    let source = open(vocabulary_folder(WORDS, config)).unwrap();
+    assert_eq!(source.tokenizer.unwrap().model_max_length, None);
+}
+
+#[test]
+fn vocabulary_lines_are_kept_as_they_are() {
+    let source =
+        open(vocabulary_folder(&format!("{WORDS} x \n\u{2028}\n##ing\r\nlast"), json!({})))
+            .unwrap();
+    assert_eq!(source.vocabulary[6..], [" x ", "\u{2028}", "##ing", "last"]);
+}
+
+#[test]
+fn bad_vocabularies_and_settings_are_refused() {
+    let refused = |vocabulary: &str, config: Value, part: &str| {
+        let message = error(vocabulary_folder(vocabulary, config));
+        assert!(message.contains(part), "{message}");
+    };
+    refused("[CLS]\n[SEP]\n", json!({}), "[UNK]: is not in the vocabulary");
+    refused("[UNK]\n", json!({}), "[CLS]: is not in the vocabulary");
+    refused(
+        &format!("{WORDS}the\n"),
+        json!({}),
+        "\"the\": is there twice, with the ids 5 and 6; line 7",
+    );
+    refused(WORDS, json!({"tokenizer_class": "BertJapaneseTokenizer"}), "tokenizer_class");
+    refused(WORDS, json!({"do_basic_tokenize": false}), "do_basic_tokenize");
+    refused(WORDS, json!({"do_lower_case": "yes"}), "do_lower_case");
+    refused(
+        WORDS,
+        json!({"added_tokens_decoder": {"9": {"content": "x"}}}),
+        "has the id 9, but 6 is the next",
+    );
+    refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is that of");
+    let dir = vocabulary_folder(WORDS, json!({}));
+    fs::write(dir.path().join("vocab.txt"), b"\xff\xfe").unwrap();
+    assert!(error(&dir).contains("UTF-8"));
+}
+
+/// A `tokenizer.json` in the style of the tokenizers library.
+fn tokenizer_json() -> Value {
+    json!({
+        "version": "1.0",
+        "truncation": {"max_length": 128, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 128}, "pad_id": 0, "pad_token": "[PAD]"},
+        "added_tokens": [{"id": 0, "content": "[PAD]", "special": true}, {"id": 5, "content": "<x>", "lstrip": true}],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": false, "strip_accents": true, "lowercase": false},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "pair": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+            ],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}, "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
+        },
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+            "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "the": 4, "##s": 6},
+        },
+    })
+}
+
+fn with_tokenizer(change: impl FnOnce(&mut Value)) -> TempDir {
+    // What stands in the other files must not count, except for the longest input.
+    let dir = vocabulary_folder("other\n", json!({"do_lower_case": true, "model_max_length": 64}));
+    let mut json = tokenizer_json();
+    change(&mut json);
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn tokenizer_json_wins() {
+    let source = open(with_tokenizer(|_| ())).unwrap();
+    assert_eq!(source.vocabulary, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "<x>", "##s"]);
+    let t = source.tokenizer.unwrap();
+    assert!(!t.lowercase && t.lowercase_stated && !t.handle_chinese_chars && t.clean_text);
+    assert_eq!((t.strip_accents, t.model_max_length), (Some(true), Some(64)));
+    assert_eq!((t.pad, t.unk, t.cls, t.sep, t.mask), (Some(0), 1, 2, 3, None));
+    assert!(t.added_tokens[1].lstrip && !t.added_tokens[1].special);
+}
+
+#[test]
+fn micros_tokenizer_and_vocabulary_agree() {
+    let source = open(fixture("micro")).unwrap();
+    let dir = copy("micro");
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let plain = open(&dir).unwrap();
+    assert_eq!(source.vocabulary, plain.vocabulary);
+    assert_eq!(source.tokenizer, plain.tokenizer);
+}
+
+#[test]
+fn other_tokenizers_are_refused() {
+    type Change = fn(&mut Value);
+    let changes: &[(&str, Change)] = &[
+        ("model", |j| j["model"]["type"] = json!("BPE")),
+        ("model", |j| j["model"] = json!({"type": "Unigram", "vocab": [["a", 0.5]]})),
+        ("model.vocab", |j| j["model"]["vocab"] = json!([])),
+        ("has no id", |j| j["model"]["vocab"]["the"] = json!(-1)),
+        ("but 4 is the next", |j| j["model"]["vocab"]["the"] = json!(40)),
+        ("which is that of", |j| j["model"]["vocab"]["the"] = json!(3)),
+        ("but 7 is the next", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
+        ("<unk>: is not", |j| j["model"]["unk_token"] = json!("<unk>")),
+        ("continuing_subword_prefix", |j| j["model"]["continuing_subword_prefix"] = json!("@@")),
+        ("max_input_chars", |j| j["model"]["max_input_chars_per_word"] = json!(-1)),
+        ("normalizer", |j| j["normalizer"] = json!({"type": "NFC"})),
+        ("normalizer", |j| j["normalizer"] = Value::Null),
+        ("normalizer.lowercase", |j| j["normalizer"]["lowercase"] = json!(1)),
+        ("pre_tokenizer", |j| j["pre_tokenizer"] = json!({"type": "Whitespace"})),
+        ("post_processor", |j| j["post_processor"]["type"] = json!("ByteLevel")),
+        ("post_processor", |j| j["post_processor"]["pair"][3]["Sequence"]["type_id"] = json!(0)),
+        ("post_processor", |j| j["post_processor"]["special_tokens"]["[CLS]"]["ids"] = json!([1])),
+        ("added_tokens", |j| j["added_tokens"] = json!([{"id": -1, "content": "x"}])),
+        ("which is that of", |j| j["added_tokens"][0]["id"] = json!(1)),
+    ];
+    for (part, change) in changes {
+        let message = error(with_tokenizer(change));
+        assert!(
+            message.contains("tokenizer.json: ") && message.contains(part),
+            "{part}: {message}"
+        );
+    }
+    let wrong_id = json!({"type": "BertProcessing", "cls": ["[CLS]", 3], "sep": ["[SEP]", 3]});
+    assert!(error(with_tokenizer(|j| j["post_processor"] = wrong_id)).contains("post_processor"));
+}
+
+// ---- Hostile files ----
+
+/// Fixtures of every format, and the files that hold their weights.
+const FORMATS: &[(&str, &[&str])] = &[
+    ("micro-base", &["model.safetensors"]),
+    (
+        "formats/sharded-safetensors",
+        &["model-00002-of-00004.safetensors", "model.safetensors.index.json"],
+    ),
+    ("formats/pt-zip", &["pytorch_model.bin"]),
+    ("formats/pt-legacy", &["pytorch_model.bin"]),
+    ("formats/pt-zip-one-storage", &["pytorch_model.bin"]),
+    ("formats/sharded-bin", &["pytorch_model-00003-of-00003.bin", "pytorch_model.bin.index.json"]),
+    ("formats/tf1", &["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"]),
+    ("micro", &["config.json", "tokenizer.json", "tokenizer_config.json"]),
+];
+
+/// Numbers that look random and are the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    for (name, files) in FORMATS {
+        for file in *files {
+            let dir = copy(name);
+            let path = dir.path().join(file);
+            let bytes = fs::read(&path).unwrap();
+            // JSON is complete without its last newline.
+            let bytes = bytes.trim_ascii_end();
+            let last = bytes.len() - 1;
+            let mut lengths: Vec<usize> = (0..64).map(|i| i * bytes.len() / 64).collect();
+            lengths.extend([
+                1,
+                4,
+                7,
+                8,
+                9,
+                63,
+                last.saturating_sub(47),
+                last.saturating_sub(3),
+                last,
+            ]);
+            let mut numbers = Numbers(1);
+            lengths.extend((0..20).map(|_| numbers.below(bytes.len())));
+            for n in lengths {
+                fs::write(&path, &bytes[..n]).unwrap();
+                let result = load(&dir);
+                let message = result.err().map(|e| e.to_string());
+                let message = message.unwrap_or_else(|| panic!("{name}/{file} cut at {n}"));
+                assert!(!message.contains('\n'), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_bytes_never_panic() {
+    for (name, files) in FORMATS {
+        for file in *files {
+            let dir = copy(name);
+            let path = dir.path().join(file);
+            let bytes = fs::read(&path).unwrap();
+            let mut numbers = Numbers(2);
+            for round in 0..400 {
+                let mut damaged = bytes.clone();
+                // Structure is at the ends of all these formats.
+                let near = bytes.len().min(9000);
+                let at = match round % 3 {
+                    0 => numbers.below(near),
+                    1 => bytes.len() - 1 - numbers.below(near),
+                    _ => numbers.below(bytes.len()),
+                };
+                match round % 4 {
+                    0 => damaged[at] ^= 1 << numbers.below(8),
+                    1 => damaged[at] = 0xff,
+                    2 => damaged[at] = numbers.below(256) as u8,
+                    _ => {
+                        let end = (at + 8).min(damaged.len());
+                        damaged[at..end].fill(0xff);
+                    }
+                }
+                fs::write(&path, &damaged).unwrap();
+                let _ = load(&dir);
+            }
+        }
+    }
+}
+
+#[test]
+fn tensorflows_checksums_are_checked() {
+    let dir = copy("formats/tf1");
+    let path = dir.path().join("bert_model.ckpt.data-00000-of-00001");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let message = error(&dir);
+    assert!(message.contains("embeddings") && message.contains("checksum"), "{message}");
+}
+
+#[test]
+fn shard_names_stay_in_the_folder() {
+    for evil in ["../x.safetensors", "/etc/passwd", "a/b", "..", "", "a\\b"] {
+        for (name, file) in [
+            ("formats/sharded-safetensors", "model.safetensors.index.json"),
+            ("formats/sharded-bin", "pytorch_model.bin.index.json"),
+        ] {
+            let dir = copy(name);
+            edit(&dir, file, |json| json["weight_map"]["bert.pooler.dense.bias"] = json!(evil));
+            let message = error(&dir);
+            assert!(message.contains("bert.pooler.dense.bias: "), "{message}");
+            assert!(message.contains("not the name of a file in the same folder"), "{message}");
+        }
+    }
+    let dir = copy("formats/sharded-bin");
+    edit(&dir, "pytorch_model.bin.index.json", |json| {
+        json["weight_map"]["bert.pooler.dense.bias"] = json!("pytorch_model-00001-of-00003.bin");
+    });
+    assert!(error(&dir).contains("bert.pooler.dense.bias: is not in this file"));
+    edit(&dir, "pytorch_model.bin.index.json", |json| json["weight_map"] = json!({}));
+    assert!(error(&dir).contains("weight_map"));
+}
+
+fn safetensors_file(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn safetensors_headers_are_not_believed() {
+    let dir = copy("micro-base");
+    let path = dir.path().join("model.safetensors");
+    let eighth = u64::MAX / 8 + 1;
+    // Nine tensors whose sizes are possible, and whose sum is not.
+    let many: Vec<_> = (0u64..9)
+        .map(|i| {
+            let (start, end) = (i.wrapping_mul(eighth), (i + 1).wrapping_mul(eighth));
+            format!(r#""t{i}":{{"dtype":"U8","shape":[{eighth}],"data_offsets":[{start},{end}]}}"#)
+        })
+        .collect();
+    let one = |dtype: &str, shape: &str, offsets: &str| {
+        format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
+    };
+    for (header, data) in [
+        (one("F32", "[2]", "[0,8]"), 4),
+        (one("F32", "[2]", "[4,12]"), 12),
+        (one("F32", "[3]", "[0,8]"), 8),
+        (one("F32", "[4611686018427387904,4]", "[0,8]"), 8),
+        (one("F32", "[18446744073709551615]", "[0,18446744073709551615]"), 8),
+        (one("F99", "[2]", "[0,8]"), 8),
+        (one("F32", "[-2]", "[0,8]"), 8),
+        (format!("{{{}}}", many.join(",")), 8),
+        (format!("{{{}}}", many[..7].join(",")), 8),
+        ("[".repeat(100_000), 0),
+        ("{}".into(), 0),
+        ("null".into(), 0),
+    ] {
+        fs::write(&path, safetensors_file(&header, data)).unwrap();
+        error(&dir);
+    }
+    let mut huge = u64::MAX.to_le_bytes().to_vec();
+    huge.extend(b"{}");
+    fs::write(&path, huge).unwrap();
+    assert!(error(&dir).contains("header"));
+}
+
+#[test]
+fn types_that_are_no_weights_are_refused() {
+    let dir = copy("micro-base");
+    let header = r#"{"pooler.dense.bias":{"dtype":"F8_E4M3","shape":[32],"data_offsets":[0,32]}}"#;
+    fs::write(dir.path().join("model.safetensors"), safetensors_file(header, 32)).unwrap();
+    let source = open(&dir).unwrap();
+    let message = source.read_f32("pooler.dense.bias").unwrap_err().to_string();
+    assert!(message.contains("pooler.dense.bias: elements of type f8_e4m3"), "{message}");
+    assert!(source.read_f32("nothing").is_err());
+}
+
+/// A zip file as PyTorch writes it: stored entries below one folder.
+fn torch_zip(pickle: &[u8], storages: &[(&str, &[u8])], deflate: bool) -> Vec<u8> {
+    use std::io::Write;
+    let method =
+        if deflate { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("archive/data.pkl", options).unwrap();
+    zip.write_all(pickle).unwrap();
+    for (key, bytes) in storages {
+        zip.start_file(format!("archive/data/{key}"), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// The pickle of `{name: tensor}`, storage "0".
+fn torch_pickle(
+    name: &str,
+    class: &str,
+    elements: u32,
+    offset: u32,
+    shape: &[u32],
+    strides: &[u32],
+) -> Vec<u8> {
+    let text = |s: &str| [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat();
+    let int = |i: &u32| [b"J", &i.to_le_bytes()[..]].concat();
+    let ints =
+        |list: &[u32]| [b"(", &list.iter().flat_map(int).collect::<Vec<_>>()[..], b"t"].concat();
+    let mut p = b"\x80\x02}".to_vec();
+    p.extend(text(name));
+    p.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+    p.extend(text("storage"));
+    p.extend(format!("ctorch\n{class}\n").bytes());
+    p.extend([text("0"), text("cpu"), int(&elements)].concat());
+    p.extend(b"tQ");
+    p.extend([int(&offset), ints(shape), ints(strides)].concat());
+    p.extend(b"\x89ccollections\nOrderedDict\n)RtRs.");
+    p
+}
+
+/// Opens a folder whose `pytorch_model.bin` is `bytes`.
+fn open_torch(bytes: &[u8]) -> (TempDir, Result<Source>) {
+    let dir = copy("micro-base");
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    fs::write(dir.path().join("pytorch_model.bin"), bytes).unwrap();
+    let source = open(&dir);
+    (dir, source)
+}
+
+#[test]
+fn pickles_call_nothing() {
+    let marker = std::env::temp_dir().join("bertlet-was-here");
+    let command = format!("touch {}", marker.display());
+    let mut evil = b"\x80\x02cposix\nsystem\nX".to_vec();
+    evil.extend((command.len() as u32).to_le_bytes());
+    evil.extend(command.bytes());
+    evil.extend(b"\x85R.");
+    let (_dir, source) = open_torch(&torch_zip(&evil, &[], false));
+    let message = source.unwrap_err().to_string();
+    assert!(
+        message.contains("pytorch_model.bin: ") && message.contains("posix.system"),
+        "{message}"
+    );
+    assert!(!marker.exists());
+}
+
+#[test]
+fn views_stay_inside_their_storage() {
+    let bytes: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let read = |pickle: &[u8]| {
+        let (_dir, source) = open_torch(&torch_zip(pickle, &[("0", &bytes)], false));
+        source.and_then(|s| s.read_f32("w"))
+    };
+    let good = torch_pickle("w", "FloatStorage", 6, 0, &[3, 2], &[1, 3]);
+    assert_eq!(read(&good).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    let big = 0x7fff_ffff;
+    for pickle in [
+        torch_pickle("w", "FloatStorage", 6, 1, &[3, 2], &[1, 3]),
+        torch_pickle("w", "FloatStorage", 6, big, &[1], &[1]),
+        torch_pickle("w", "FloatStorage", 6, 0, &[7], &[1]),
+        torch_pickle("w", "FloatStorage", 6, 0, &[big, big, big], &[1, 1, 1]),
+        torch_pickle("w", "FloatStorage", 6, 0, &[big], &[0]),
+        torch_pickle("w", "FloatStorage", 6, 0, &[2, 2], &[big, big]),
+        torch_pickle("w", "FloatStorage", 6, 0, &[2, 2], &[1]),
+        torch_pickle("w", "FloatStorage", 7, 0, &[6], &[1]),
+        torch_pickle("w", "DoubleStorage", 6, 0, &[3], &[1]),
+        torch_pickle("w", "FloatStorage", big, 0, &[big], &[1]),
+        torch_pickle("w", "FloatStorage", u32::MAX, 0, &[6], &[1]),
+    ] {
+        let message = read(&pickle).unwrap_err().to_string();
+        assert!(message.contains("pytorch_model.bin"), "{message}");
+    }
+    let missing = torch_zip(&good, &[("1", &bytes)], false);
+    assert!(
+        open_torch(&missing).1.unwrap_err().to_string().contains("w: its storage \"0\" is missing")
+    );
+}
+
+#[test]
+fn compressed_entries_are_read_and_bombs_are_not() {
+    let bytes: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let pickle = torch_pickle("w", "FloatStorage", 6, 1, &[5], &[1]);
+    let (_dir, source) = open_torch(&torch_zip(&pickle, &[("0", &bytes)], true));
+    let source = source.unwrap();
+    for _ in 0..2 {
+        assert_eq!(source.read_f32("w").unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+    let zeros = vec![0; 8 << 20];
+    let pickle = torch_pickle("w", "FloatStorage", 2 << 20, 0, &[2 << 20], &[1]);
+    let (_dir, source) = open_torch(&torch_zip(&pickle, &[("0", &zeros)], true));
+    let message = source.unwrap_err().to_string();
+    assert!(message.contains("claims to expand"), "{message}");
+}
+
+#[test]
+fn zip_entries_may_not_overlap() {
+    let pickle = torch_pickle("w", "FloatStorage", 2, 0, &[2], &[1]);
+    let bytes = torch_zip(&pickle, &[("0", &[0; 8])], false);
+    let mut zip = zip::ZipWriter::new_append(std::io::Cursor::new(bytes)).unwrap();
+    zip.shallow_copy_file("archive/data/0", "archive/data/1").unwrap();
+    let (_dir, source) = open_torch(&zip.finish().unwrap().into_inner());
+    assert!(source.unwrap_err().to_string().contains("overlap"));
+}
+
+/// A legacy file: `storages` are the keys, their declared lengths, and their bytes.
+fn torch_legacy(pickle: &[u8], storages: &[(&str, u64, &[u8])]) -> Vec<u8> {
+    let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
+    file.extend(b"\x80\x02}X\x0d\0\0\0little_endian\x88s.");
+    file.extend(pickle);
+    file.extend(b"\x80\x02](");
+    for (key, ..) in storages {
+        file.extend([b"X", &(key.len() as u32).to_le_bytes()[..], key.as_bytes()].concat());
+    }
+    file.extend(b"e.");
+    for (_, length, bytes) in storages {
+        file.extend(length.to_le_bytes());
+        file.extend(*bytes);
+    }
+    file
+}
+
+#[test]
+fn legacy_storages_are_not_believed() {
+    let bytes: Vec<u8> = (0..4).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let read = |file: Vec<u8>| open_torch(&file).1.and_then(|s| s.read_f32("w"));
+    let pickle = torch_pickle("w", "FloatStorage", 4, 1, &[3], &[1]);
+    assert_eq!(read(torch_legacy(&pickle, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
+
+    // PyTorch before 0.4 stored views of storages: (key, offset, elements).
+    let at = pickle.windows(2).position(|w| w == b"tQ").unwrap();
+    let view = b"(X\x01\0\0\0vK\x01K\x03t";
+    let mut viewed = [&pickle[..at], view, &pickle[at..]].concat();
+    let message = read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap_err().to_string();
+    assert!(message.contains("outside its storage"), "{message}");
+    let offset = viewed.windows(7).position(|w| w == b"tQJ\x01\0\0\0").unwrap();
+    viewed[offset + 3] = 0;
+    assert_eq!(read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
+
+    for (part, storages) in [
+        ("beyond the end", &[("0", u64::MAX, &bytes[..])][..]),
+        ("beyond the end", &[("0", 1 << 61, &bytes)]),
+        ("beyond the end", &[("0", 5, &bytes)]),
+        ("should have 4 elements", &[("0", 3, &bytes)]),
+        ("is there twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
+        ("belongs to no tensor", &[("1", 4, &bytes)]),
+        ("is missing", &[]),
+    ] {
+        let message = read(torch_legacy(&pickle, storages)).unwrap_err().to_string();
+        assert!(message.contains("pytorch_model.bin: ") && message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn zip_files_of_other_programs_are_refused() {
+    for (pickle, part) in [
+        (&b"\x80\x02}."[..], "no dictionary of named tensors"),
+        // d["state_dict"] = d
+        (b"}q\x00X\x0a\0\0\0state_dicth\x00s.", "no dictionary of named tensors"),
+        (b"N.", "no dictionary of named tensors"),
+        (b"", "ends inside"),
+    ] {
+        let message = open_torch(&torch_zip(pickle, &[], false)).1.unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(open_torch(b"PK\x05\x06").1.is_err());
+    assert!(open_torch(b"\x80\x02}.").1.unwrap_err().to_string().contains("not a PyTorch file"));
+    assert!(open_torch(b"").1.is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_opened() {
+    let dir = copy("micro-base");
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("x.safetensors")).unwrap();
+    assert!(error(&dir).contains("is not a regular file"));
+}
