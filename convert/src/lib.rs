@@ -2,3 +2,5 @@
 
 pub mod bert;
 pub mod error;
+pub mod quantize;
+pub mod reference;
