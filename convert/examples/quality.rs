@@ -1,4 +1,4 @@
-//! Measures int8 quality on a MiniLM checkpoint: `quality MODEL_DIR GOLDEN_DIR [name=value ...]`.
+//! Measures int8 quality on a MiniLM checkpoint: `quality MODEL_DIR GOLDEN_DIR OTHER_LINES [name=value ...]`.
 //!
 //! The golden outputs are for measuring only; nothing is calibrated on them.
 
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bertlet_convert::bert::*;
 use bertlet_convert::quantize::{self, Inputs, Options, Rotation, WordFormat, simulate, text};
-use bertlet_convert::reference::{self, Sequence};
+use bertlet_convert::reference::{self, Sequence, Site};
 use safetensors::{Dtype, SafeTensors};
 
 fn main() {
@@ -20,11 +20,15 @@ fn main() {
     let held = text::sequences(&tokenizer, text::HELD_OUT, 512).unwrap();
     let held_states = reference::hidden_states(&bert, &held);
 
+    let lines = std::fs::read_to_string(&args[2]).unwrap();
+    let other = text::sequences(&tokenizer, &lines, 512).unwrap();
+    let other_states = reference::hidden_states(&bert, &other);
+
     // Every group of options, separated by `--`, is one line of the table.
-    for group in args[2..].split(|a| a == "--") {
+    for group in args[3..].split(|a| a == "--") {
         let mut options = Options::default();
         let mut joined: Vec<usize> = vec![512, 256, 128, 64];
-        let (mut weights_only, mut quiet, mut twice) = (false, true, false);
+        let mut quiet = true;
         for arg in group {
             let (name, value) = arg.split_once('=').unwrap();
             let number = || value.parse::<f64>().unwrap();
@@ -48,6 +52,11 @@ fn main() {
                         *c = v == '1';
                     }
                 }
+                "smooth" => {
+                    for (c, v) in options.smooth.iter_mut().zip(value.split(',')) {
+                        *c = v.parse().unwrap();
+                    }
+                }
                 "heads" => options.center_heads = value == "1",
                 "words" => {
                     options.words = match value {
@@ -64,13 +73,24 @@ fn main() {
                 "joined" => {
                     joined = value.split(',').filter_map(|x| x.parse().ok()).collect();
                 }
-                "wonly" => weights_only = value == "1",
-                "twice" => twice = value == "1",
+                "keep" => {
+                    for part in value.split(',') {
+                        let (layer, site) = part.split_once(':').unwrap();
+                        for l in 0..bert.layers.len() {
+                            for s in Site::ALL {
+                                if (layer == "*" || layer == l.to_string())
+                                    && (site == "*" || site == (s as usize).to_string())
+                                {
+                                    options.keep.insert((l, s));
+                                }
+                            }
+                        }
+                    }
+                }
                 "cases" => quiet = value != "1",
                 _ => panic!("{name}"),
             }
         }
-        let _ = (weights_only, twice);
         let batch = text::calibration(&tokenizer, text::CALIBRATION, 512, &joined).unwrap();
         let tokens: usize = batch.iter().map(|s| s.ids.len()).sum();
         let start = Instant::now();
@@ -91,17 +111,20 @@ fn main() {
                 println!("  {name:20} {:4} tokens  {:.4}  {cosine:.5}", span.len(), (n / d).sqrt());
             }
         }
-        let other = simulate::hidden_states(&quantized, &held);
+        let last = simulate::hidden_states(&quantized, &other).pop().unwrap();
+        let (n, d) = errors(&last.data, &other_states.last().unwrap().data);
+        let other = (n / d).sqrt();
+        let held_now = simulate::hidden_states(&quantized, &held);
         let layers: Vec<String> = held_states
             .iter()
-            .zip(&other)
+            .zip(&held_now)
             .map(|(w, g)| {
                 let (n, d) = errors(&g.data, &w.data);
                 format!("{:.4}", (n / d).sqrt())
             })
             .collect();
         println!(
-            "golden {:.5} cos {:.6}/{:.6} held-out {} tokens {tokens} {time:.1}s | {}",
+            "golden {:.5} cos {:.6}/{:.6} other {other:.5} held-out {} tokens {tokens} {time:.1}s | {}",
             (num / den).sqrt(),
             cosines.iter().sum::<f64>() / cosines.len() as f64,
             cosines.iter().fold(1f64, |a, &b| a.min(b)),

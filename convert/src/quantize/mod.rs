@@ -29,6 +29,8 @@ pub struct QuantizedLinear {
     pub rotation: Rotation,
     /// What the runtime takes off inputs before it rotates them.
     pub center: Option<Vec<f32>>,
+    /// What the runtime multiplies inputs by before it rotates them.
+    pub smooth: Option<Vec<f32>>,
 }
 
 /// A linear layer of an int8 file.
@@ -134,6 +136,8 @@ pub struct Options {
     pub rotations: [Option<Rotation>; 4],
     /// Which inputs lose their mean before they are rotated, in the order of `rotations`.
     pub center: [bool; 4],
+    /// Exponents of the smoothing of inputs, in the order of `rotations`; 0 for none.
+    pub smooth: [f64; 4],
     /// Take the mean off keys (no effect on the softmax) and values (moved into the next bias).
     pub center_heads: bool,
     /// Set biases so that the mean error over the calibration text is zero.
@@ -158,7 +162,8 @@ impl Default for Options {
             inputs: Inputs::Rounded,
             rotations: [None; 4],
             center: [false; 4],
-            center_heads: true,
+            smooth: [0.0; 4],
+            center_heads: false,
             correct_bias: true,
             compensate: 0.0,
             compensate_damping: 0.01,
@@ -415,14 +420,23 @@ fn fit(
         bias: linear.bias.clone(),
         rotation,
         center: options.center[at].then(|| mean(&x.actual)),
+        smooth: None,
     };
+    if options.smooth[at] > 0.0 {
+        layer.smooth = Some(smoothing(&x.actual, &linear.weight, options.smooth[at]));
+    }
     let mut weight = linear.weight.clone();
     if let Some(center) = &layer.center {
         for (bias, row) in layer.bias.iter_mut().zip(weight.data.chunks_exact(n)) {
             *bias += row.iter().zip(center).map(|(w, c)| w * c).sum::<f32>();
         }
     }
-    weight.data.chunks_exact_mut(n).for_each(|row| rotation.apply(row));
+    weight.data.chunks_exact_mut(n).for_each(|row| {
+        if let Some(smooth) = &layer.smooth {
+            row.iter_mut().zip(smooth).for_each(|(w, s)| *w /= s);
+        }
+        rotation.apply(row);
+    });
     if !options.gptq {
         layer.weight = QuantizedMatrix::nearest(&weight);
         return Projection::Int8(layer);
@@ -433,6 +447,9 @@ fn fit(
         for row in x.data.chunks_exact_mut(n) {
             if let Some(center) = &layer.center {
                 row.iter_mut().zip(center).for_each(|(x, c)| *x -= c);
+            }
+            if let Some(smooth) = &layer.smooth {
+                row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
             }
             rotation.apply(row);
         }
@@ -479,6 +496,24 @@ fn fit(
         }
     }
     Projection::Int8(layer)
+}
+
+/// `(|W_j| / |x_j|)^exponent` for every input `j`.
+fn smoothing(x: &Matrix, weight: &Matrix, exponent: f64) -> Vec<f32> {
+    let (x, w) = (column_rms(x), column_rms(weight));
+    let ratio = |(&x, &w): (&f64, &f64)| {
+        if x > 0.0 && w > 0.0 { libm::pow(w / x, exponent) as f32 } else { 1.0 }
+    };
+    x.iter().zip(&w).map(ratio).collect()
+}
+
+/// Root mean square of every column.
+fn column_rms(x: &Matrix) -> Vec<f64> {
+    let mut sums = vec![0f64; x.cols];
+    for row in x.data.chunks_exact(x.cols) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    sums.iter().map(|sum| libm::sqrt(sum / x.rows as f64)).collect()
 }
 
 fn subtract(x: &mut Matrix, y: &Matrix) {

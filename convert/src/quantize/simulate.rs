@@ -33,6 +33,9 @@ impl QuantizedRows {
                 if let Some(center) = &layer.center {
                     row.iter_mut().zip(center).for_each(|(x, c)| *x -= c);
                 }
+                if let Some(smooth) = &layer.smooth {
+                    row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
+                }
                 layer.rotation.apply(row);
                 round_row(row)
             })
