@@ -3,4 +3,6 @@
 pub mod bert;
 pub mod error;
 pub mod names;
+pub mod quantize;
+pub mod reference;
 pub mod source;

@@ -1,0 +1,252 @@
+//! Measures int8 quality on a MiniLM checkpoint: `quality MODEL_DIR GOLDEN_DIR OTHER_LINES [name=value ...]`.
+//!
+//! The golden outputs are for measuring only; nothing is calibrated on them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bertlet_convert::bert::*;
+use bertlet_convert::quantize::{self, Inputs, Options, Rotation, WordFormat, simulate, text};
+use bertlet_convert::reference::{self, Sequence, Site};
+use safetensors::{Dtype, SafeTensors};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let bert = load(&args[0]);
+    let mut tokenizer =
+        tokenizers::Tokenizer::from_file(format!("{}/tokenizer.json", args[0])).unwrap();
+    tokenizer.with_padding(None).with_truncation(None).unwrap();
+    let golden = golden(&args[1]);
+    let held = text::sequences(&tokenizer, text::HELD_OUT, 512).unwrap();
+    let held_states = reference::hidden_states(&bert, &held);
+
+    let lines = std::fs::read_to_string(&args[2]).unwrap();
+    let other = text::sequences(&tokenizer, &lines, 512).unwrap();
+    let other_states = reference::hidden_states(&bert, &other);
+
+    // Every group of options, separated by `--`, is one line of the table.
+    for group in args[3..].split(|a| a == "--") {
+        let mut options = Options::default();
+        let mut joined: Vec<usize> = vec![512, 256, 128, 64];
+        let mut quiet = true;
+        for arg in group {
+            let (name, value) = arg.split_once('=').unwrap();
+            let number = || value.parse::<f64>().unwrap();
+            match name {
+                "gptq" => options.gptq = value == "1",
+                "damp" => options.damping = number(),
+                "act" => options.by_activation = value == "1",
+                "clips" => options.clips = value.split(',').map(|x| x.parse().unwrap()).collect(),
+                "inputs" => {
+                    options.inputs = match value {
+                        "ref" => Inputs::Reference,
+                        "quant" => Inputs::Quantized,
+                        _ => Inputs::Rounded,
+                    }
+                }
+                "bias" => options.correct_bias = value == "1",
+                "comp" => options.compensate = number(),
+                "compdamp" => options.compensate_damping = number(),
+                "center" => {
+                    for (c, v) in options.center.iter_mut().zip(value.chars()) {
+                        *c = v == '1';
+                    }
+                }
+                "smooth" => {
+                    for (c, v) in options.smooth.iter_mut().zip(value.split(',')) {
+                        *c = v.parse().unwrap();
+                    }
+                }
+                "heads" => options.center_heads = value == "1",
+                "words" => {
+                    options.words = match value {
+                        "f16" => WordFormat::Half,
+                        group => WordFormat::Int8(group.parse().unwrap()),
+                    }
+                }
+                "rot" => {
+                    let parts: Vec<usize> =
+                        value.split(',').map(|x| x.parse().unwrap()).collect();
+                    options.rotations[parts[0]] =
+                        Some(Rotation { block: parts[1], stride: parts[2] });
+                }
+                "joined" => {
+                    joined = value.split(',').filter_map(|x| x.parse().ok()).collect();
+                }
+                "keep" => {
+                    for part in value.split(',') {
+                        let (layer, site) = part.split_once(':').unwrap();
+                        for l in 0..bert.layers.len() {
+                            for s in Site::ALL {
+                                if (layer == "*" || layer == l.to_string())
+                                    && (site == "*" || site == (s as usize).to_string())
+                                {
+                                    options.keep.insert((l, s));
+                                }
+                            }
+                        }
+                    }
+                }
+                "cases" => quiet = value != "1",
+                _ => panic!("{name}"),
+            }
+        }
+        let batch = text::calibration(&tokenizer, text::CALIBRATION, 512, &joined).unwrap();
+        let tokens: usize = batch.iter().map(|s| s.ids.len()).sum();
+        let start = Instant::now();
+        let quantized = quantize::quantize(&bert, &batch, &options, &mut |_, _| ());
+        let time = start.elapsed().as_secs_f64();
+        let (mut num, mut den, mut cosines) = (0f64, 0f64, Vec::new());
+        let sequences: Vec<Sequence> = golden.iter().map(|c| c.1.clone()).collect();
+        let states = simulate::hidden_states(&quantized, &sequences);
+        let last = states.last().unwrap();
+        for ((name, _, want), span) in golden.iter().zip(reference::spans(&sequences)) {
+            let got = &last.data[span.start * last.cols..span.end * last.cols];
+            let (n, d) = errors(got, want);
+            num += n;
+            den += d;
+            let cosine = pooled_cosine(got, want, last.cols);
+            cosines.push(cosine);
+            if !quiet {
+                println!("  {name:20} {:4} tokens  {:.4}  {cosine:.5}", span.len(), (n / d).sqrt());
+            }
+        }
+        let last = simulate::hidden_states(&quantized, &other).pop().unwrap();
+        let (n, d) = errors(&last.data, &other_states.last().unwrap().data);
+        let other = (n / d).sqrt();
+        let held_now = simulate::hidden_states(&quantized, &held);
+        let layers: Vec<String> = held_states
+            .iter()
+            .zip(&held_now)
+            .map(|(w, g)| {
+                let (n, d) = errors(&g.data, &w.data);
+                format!("{:.4}", (n / d).sqrt())
+            })
+            .collect();
+        println!(
+            "golden {:.5} cos {:.6}/{:.6} other {other:.5} held-out {} tokens {tokens} {time:.1}s | {}",
+            (num / den).sqrt(),
+            cosines.iter().sum::<f64>() / cosines.len() as f64,
+            cosines.iter().fold(1f64, |a, &b| a.min(b)),
+            layers.join(" "),
+            group.join(" ")
+        );
+    }
+}
+
+fn errors(got: &[f32], want: &[f32]) -> (f64, f64) {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let num = got.iter().zip(want).map(|(g, w)| square(g - w)).sum();
+    (num, want.iter().map(|&w| square(w)).sum())
+}
+
+fn pooled_cosine(a: &[f32], b: &[f32], cols: usize) -> f64 {
+    let pool = |x: &[f32]| {
+        let mut sum = vec![0f64; cols];
+        for row in x.chunks_exact(cols) {
+            sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
+        }
+        sum
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let (a, b) = (pool(a), pool(b));
+    dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+}
+
+fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let tensor = tensors.tensor(name).unwrap();
+    assert_eq!(tensor.dtype(), Dtype::F32);
+    let read = |b: &[u8]| f32::from_le_bytes(b.try_into().unwrap());
+    (tensor.shape().to_vec(), tensor.data().chunks_exact(4).map(read).collect())
+}
+
+fn golden(dir: &str) -> Vec<(String, Sequence, Vec<f32>)> {
+    let bytes = std::fs::read(format!("{dir}/outputs.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let ints = |name: &str| {
+        tensors.tensor(name).ok().map(|t| {
+            let read = |b: &[u8]| i32::from_le_bytes(b.try_into().unwrap()) as u32;
+            t.data().chunks_exact(4).map(read).collect::<Vec<u32>>()
+        })
+    };
+    let mut cases = BTreeMap::new();
+    for name in tensors.names() {
+        let Some(case) = name.strip_suffix(".input_ids") else { continue };
+        let shape = tensors.tensor(name).unwrap().shape().to_vec();
+        let ids = ints(name).unwrap();
+        let types = ints(&format!("{case}.token_type_ids")).unwrap_or(vec![0; ids.len()]);
+        let mask = ints(&format!("{case}.attention_mask")).unwrap_or(vec![1; ids.len()]);
+        let (_, hidden) = floats(&tensors, &format!("{case}.hidden_states.6"));
+        for b in 0..shape[0] {
+            let at = b * shape[1];
+            let length = mask[at..at + shape[1]].iter().sum::<u32>() as usize;
+            let sequence = Sequence {
+                ids: ids[at..at + length].to_vec(),
+                types: types[at..at + length].to_vec(),
+            };
+            let hidden = hidden[at * 384..(at + length) * 384].to_vec();
+            cases.insert(format!("{case}.{b}"), (sequence, hidden));
+        }
+    }
+    cases.into_iter().map(|(name, (sequence, hidden))| (name, sequence, hidden)).collect()
+}
+
+fn load(dir: &str) -> Bert {
+    let bytes = std::fs::read(format!("{dir}/model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let prefix = if tensors.names().iter().any(|n| n.starts_with("bert.")) { "bert." } else { "" };
+    let matrix = |name: &str| {
+        let (shape, data) = floats(&tensors, &format!("{prefix}{name}"));
+        Matrix { rows: shape[0], cols: shape[1], data }
+    };
+    let vector = |name: &str| floats(&tensors, &format!("{prefix}{name}")).1;
+    let linear = |name: &str| Linear {
+        weight: matrix(&format!("{name}.weight")),
+        bias: vector(&format!("{name}.bias")),
+    };
+    let norm = |name: &str| LayerNorm {
+        weight: vector(&format!("{name}.weight")),
+        bias: vector(&format!("{name}.bias")),
+    };
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(format!("{dir}/config.json")).unwrap()).unwrap();
+    let size = |name: &str| json[name].as_u64().unwrap() as usize;
+    let config = Config {
+        hidden: size("hidden_size"),
+        layers: size("num_hidden_layers"),
+        heads: size("num_attention_heads"),
+        intermediate: size("intermediate_size"),
+        vocab: size("vocab_size"),
+        positions: size("max_position_embeddings"),
+        token_types: size("type_vocab_size"),
+        eps: json["layer_norm_eps"].as_f64().unwrap() as f32,
+        activation: Activation::Gelu,
+    };
+    let layers = (0..config.layers)
+        .map(|i| {
+            let at = format!("encoder.layer.{i}");
+            Layer {
+                query: linear(&format!("{at}.attention.self.query")),
+                key: linear(&format!("{at}.attention.self.key")),
+                value: linear(&format!("{at}.attention.self.value")),
+                attention_output: linear(&format!("{at}.attention.output.dense")),
+                attention_norm: norm(&format!("{at}.attention.output.LayerNorm")),
+                intermediate: linear(&format!("{at}.intermediate.dense")),
+                output: linear(&format!("{at}.output.dense")),
+                output_norm: norm(&format!("{at}.output.LayerNorm")),
+            }
+        })
+        .collect();
+    Bert {
+        config,
+        embeddings: Embeddings {
+            word: matrix("embeddings.word_embeddings.weight"),
+            position: matrix("embeddings.position_embeddings.weight"),
+            token_type: matrix("embeddings.token_type_embeddings.weight"),
+            norm: norm("embeddings.LayerNorm"),
+        },
+        layers,
+        pooler: Some(linear("pooler.dense")),
+        heads: Heads::default(),
+    }
+}

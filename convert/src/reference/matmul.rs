@@ -1,0 +1,196 @@
+//! Matrix products whose every bit is defined.
+//!
+//! One element of a product is `sum over k of a[k] * b[k]`, added up in f32 with `k` ascending, each
+//! product rounded before it is added (never fused). Vector lanes and threads only ever hold *different*
+//! elements, so neither the instruction set nor the number of threads can change a result.
+//! The inner loop is plain Rust, compiled once for the baseline and once for AVX2 by [`pulp`], which
+//! picks at run time; the compiler vectorises it over the sixteen lanes of a panel.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::bert::Matrix;
+
+/// Columns of a product computed side by side.
+const LANES: usize = 16;
+/// Rows of a product computed side by side.
+const ROWS: usize = 4;
+/// Rows handed to a thread at a time.
+const CHUNK: usize = 64;
+
+/// The right-hand operand of a product, laid out for [`Packed::product`]: panels `[n / 16][k][16]`,
+/// zero padded.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    n: usize,
+    k: usize,
+    panels: Vec<[f32; LANES]>,
+}
+
+impl Packed {
+    /// Packs `n` rows of `k` values; row `i` starts at `i * stride`. The product is `A * rows^T`.
+    pub fn rows(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
+        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
+            for lane in 0..LANES.min(n - p * LANES) {
+                let row = &data[(p * LANES + lane) * stride..][..k];
+                for (slot, &value) in panel.iter_mut().zip(row) {
+                    slot[lane] = value;
+                }
+            }
+        }
+        Self { n, k, panels }
+    }
+
+    /// Packs `k` rows of `n` values; row `i` starts at `i * stride`. The product is `A * rows`.
+    pub fn columns(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
+        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
+            let lanes = LANES.min(n - p * LANES);
+            for (i, slot) in panel.iter_mut().enumerate() {
+                slot[..lanes].copy_from_slice(&data[i * stride + p * LANES..][..lanes]);
+            }
+        }
+        Self { n, k, panels }
+    }
+
+    /// Packs the weight of a linear layer.
+    pub fn weight(weight: &Matrix) -> Self {
+        Self::rows(&weight.data, weight.rows, weight.cols, weight.cols)
+    }
+
+    /// `out = a * self`, on this thread: `a` holds rows of `k` values `a_stride` apart, `out` rows of `n`
+    /// values `out_stride` apart. Columns before `first` may be left as they are.
+    pub fn product(
+        &self,
+        a: &[f32],
+        a_stride: usize,
+        out: &mut [f32],
+        out_stride: usize,
+        first: usize,
+    ) {
+        Arch::new().dispatch(Product { b: self, a, a_stride, out, out_stride, first });
+    }
+}
+
+struct Product<'a> {
+    b: &'a Packed,
+    a: &'a [f32],
+    a_stride: usize,
+    out: &'a mut [f32],
+    out_stride: usize,
+    first: usize,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Product { b, a, a_stride, out, out_stride, first } = self;
+        for (p, panel) in b.panels.chunks_exact(b.k.max(1)).enumerate().skip(first / LANES) {
+            let lanes = LANES.min(b.n - p * LANES);
+            let store = |out: &mut [f32], row: usize, sums: &[f32; LANES]| {
+                out[row * out_stride + p * LANES..][..lanes].copy_from_slice(&sums[..lanes]);
+            };
+            let count = out.len().div_ceil(out_stride.max(1));
+            let mut row = 0;
+            while row + ROWS <= count {
+                let rows: [&[f32]; ROWS] =
+                    std::array::from_fn(|r| &a[(row + r) * a_stride..][..b.k]);
+                let sums = tile(rows, panel);
+                for (r, sums) in sums.iter().enumerate() {
+                    store(out, row + r, sums);
+                }
+                row += ROWS;
+            }
+            while row < count {
+                let [sums] = tile([&a[row * a_stride..][..b.k]], panel);
+                store(out, row, &sums);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// `R x 16` dot products; the lanes are outputs, the sums run over `k` in order.
+#[inline(always)]
+fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[f32; LANES]; R] {
+    let mut sums = [[0f32; LANES]; R];
+    let a = a.map(|row| &row[..panel.len()]);
+    for (k, b) in panel.iter().enumerate() {
+        for (sums, row) in sums.iter_mut().zip(&a) {
+            let x = row[k];
+            for (sum, &b) in sums.iter_mut().zip(b) {
+                *sum += x * b;
+            }
+        }
+    }
+    sums
+}
+
+/// `x * weight^T + bias`, rows spread over the threads.
+pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
+    let mut y = product(x, &Packed::weight(weight));
+    y.data.par_chunks_mut(y.cols.max(1)).for_each(|row| {
+        for (y, b) in row.iter_mut().zip(bias) {
+            *y += b;
+        }
+    });
+    y
+}
+
+/// `x * b`, rows spread over the threads.
+pub fn product(x: &Matrix, b: &Packed) -> Matrix {
+    assert_eq!(x.cols, b.k, "inner sizes of a product");
+    let mut y = Matrix { rows: x.rows, cols: b.n, data: vec![0.0; x.rows * b.n] };
+    y.data
+        .par_chunks_mut((CHUNK * b.n).max(1))
+        .zip(x.data.par_chunks((CHUNK * b.k).max(1)))
+        .for_each(|(y, x)| b.product(x, b.k, y, b.n, 0));
+    y
+}
+
+/// Tokens summed in f32 before they are added to an f64 total.
+const SPAN: usize = 256;
+
+/// `x^T x`: sums of 256 rows in f32, those sums added in f64, in order. Only elements on and right of the
+/// diagonal are computed; the others mirror them.
+pub fn gram(x: &Matrix) -> Vec<f64> {
+    let n = x.cols;
+    let mut total = cross(x, x, true);
+    for i in 0..n {
+        for j in 0..i {
+            total[i * n + j] = total[j * n + i];
+        }
+    }
+    total
+}
+
+/// `x^T y`, `[x.cols, y.cols]`, summed like [`gram`]; with `upper`, elements left of the diagonal are
+/// unspecified.
+pub fn cross(x: &Matrix, y: &Matrix, upper: bool) -> Vec<f64> {
+    assert_eq!(x.rows, y.rows, "rows of a product over tokens");
+    let (m, n) = (x.cols, y.cols);
+    let mut total = vec![0f64; m * n];
+    for start in (0..x.rows).step_by(SPAN) {
+        let rows = SPAN.min(x.rows - start);
+        let b = Packed::columns(&y.data[start * n..], n, rows, n);
+        total.par_chunks_mut((CHUNK * n).max(1)).enumerate().for_each(|(c, total)| {
+            let first = c * CHUNK;
+            let count = total.len() / n;
+            let mut a = vec![0f32; count * rows];
+            for t in 0..rows {
+                for (i, &value) in x.row(start + t)[first..first + count].iter().enumerate() {
+                    a[i * rows + t] = value;
+                }
+            }
+            let mut sums = vec![0f32; count * n];
+            b.product(&a, rows, &mut sums, n, if upper { first } else { 0 });
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total += f64::from(sum);
+            }
+        });
+    }
+    total
+}

@@ -1,0 +1,269 @@
+//! The model in f32, as the paper writes it: the yardstick for every file that is written, and the source
+//! of the activations that the quantiser calibrates on.
+//!
+//! Every result has the same bits on any machine and with any number of threads: products are summed in a
+//! written order ([`matmul`]), elementary functions come from `libm` (plain Rust) instead of the system,
+//! and norms and softmax sum in f64, in order. That is what makes a written file reproducible: the rounding
+//! decisions of the quantiser depend on these values.
+
+pub mod matmul;
+
+use rayon::prelude::*;
+
+use crate::bert::{Activation, Bert, Layer, LayerNorm, Linear, Matrix};
+use matmul::{Packed, linear};
+
+/// One input: token ids with their segments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// Token ids, `[CLS]` and `[SEP]` included.
+    pub ids: Vec<u32>,
+    /// Token type (segment) of each token.
+    pub types: Vec<u32>,
+}
+
+impl Sequence {
+    /// A sequence of a single segment.
+    pub fn single(ids: Vec<u32>) -> Self {
+        let types = vec![0; ids.len()];
+        Self { ids, types }
+    }
+}
+
+/// Where a linear layer stands in an encoder layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Site {
+    /// Query, key and value, which share their input.
+    Qkv,
+    /// The output projection of the attention.
+    AttentionOutput,
+    /// The first feed-forward matrix.
+    Intermediate,
+    /// The second feed-forward matrix.
+    Output,
+}
+
+impl Site {
+    /// All four, in the order of the forward pass.
+    pub const ALL: [Self; 4] =
+        [Self::Qkv, Self::AttentionOutput, Self::Intermediate, Self::Output];
+}
+
+/// What the heads say about a batch; `None` where the checkpoint has no such head.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    /// `[tokens, labels]`.
+    pub token_classifier: Option<Matrix>,
+    /// `[sequences, labels]`.
+    pub sequence_classifier: Option<Matrix>,
+    /// `[tokens, vocab]`.
+    pub masked_lm: Option<Matrix>,
+    /// `[sequences, 2]`.
+    pub next_sentence: Option<Matrix>,
+    /// `[tokens, 2]`.
+    pub question_answering: Option<Matrix>,
+}
+
+/// A row range of a batch for every sequence: sequences lie end to end, without padding.
+pub fn spans(batch: &[Sequence]) -> Vec<std::ops::Range<usize>> {
+    let mut start = 0;
+    batch
+        .iter()
+        .map(|sequence| {
+            let span = start..start + sequence.ids.len();
+            start = span.end;
+            span
+        })
+        .collect()
+}
+
+/// Sum of the three embeddings, normalised: hidden state 0, `[tokens, hidden]`.
+///
+/// # Panics
+/// If an id, a position or a token type lies outside its table.
+pub fn embed(bert: &Bert, batch: &[Sequence]) -> Matrix {
+    let tables = &bert.embeddings;
+    let mut data = Vec::new();
+    for sequence in batch {
+        for (position, (&id, &kind)) in sequence.ids.iter().zip(&sequence.types).enumerate() {
+            let word = tables.word.row(id as usize);
+            let place = tables.position.row(position);
+            let kind = tables.token_type.row(kind as usize);
+            data.extend(word.iter().zip(kind).zip(place).map(|((w, k), p)| w + k + p));
+        }
+    }
+    let cols = bert.config.hidden;
+    let mut x = Matrix { rows: data.len() / cols, cols, data };
+    layer_norm(&mut x, &tables.norm, bert.config.eps);
+    x
+}
+
+/// One encoder layer; `tap` sees the input of each linear layer.
+pub fn layer(
+    bert: &Bert,
+    index: usize,
+    x: &Matrix,
+    spans: &[std::ops::Range<usize>],
+    tap: &mut dyn FnMut(Site, &Matrix),
+) -> Matrix {
+    let Layer {
+        query,
+        key,
+        value,
+        attention_output,
+        attention_norm,
+        intermediate,
+        output,
+        output_norm,
+    } = &bert.layers[index];
+    let apply = |x: &Matrix, linear: &Linear| self::linear(x, &linear.weight, &linear.bias);
+
+    tap(Site::Qkv, x);
+    let context =
+        attention(&apply(x, query), &apply(x, key), &apply(x, value), spans, bert.config.heads);
+    tap(Site::AttentionOutput, &context);
+    let mut attended = apply(&context, attention_output);
+    drop(context);
+    add(&mut attended, x);
+    layer_norm(&mut attended, attention_norm, bert.config.eps);
+
+    tap(Site::Intermediate, &attended);
+    let mut inner = apply(&attended, intermediate);
+    activate(&mut inner, bert.config.activation);
+    tap(Site::Output, &inner);
+    let mut out = apply(&inner, output);
+    add(&mut out, &attended);
+    layer_norm(&mut out, output_norm, bert.config.eps);
+    out
+}
+
+/// All hidden states, embeddings first: `layers + 1` matrices `[tokens, hidden]`.
+pub fn hidden_states(bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
+    let spans = spans(batch);
+    let mut states = vec![embed(bert, batch)];
+    for index in 0..bert.layers.len() {
+        let next = layer(bert, index, &states[index], &spans, &mut |_, _| ());
+        states.push(next);
+    }
+    states
+}
+
+/// `tanh(W h[CLS] + b)` of the last hidden state, `[sequences, hidden]`.
+pub fn pooler(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> {
+    let pooler = bert.pooler.as_ref()?;
+    let mut first = Matrix { rows: batch.len(), cols: last.cols, data: Vec::new() };
+    for span in spans(batch) {
+        first.data.extend_from_slice(last.row(span.start));
+    }
+    let mut pooled = linear(&first, &pooler.weight, &pooler.bias);
+    activate(&mut pooled, Activation::Tanh);
+    Some(pooled)
+}
+
+/// Logits of every head of the checkpoint.
+pub fn logits(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
+    let apply = |x: &Matrix, head: &Linear| linear(x, &head.weight, &head.bias);
+    let pooled = pooler(bert, last, batch);
+    let heads = &bert.heads;
+    Logits {
+        token_classifier: heads.token_classifier.as_ref().map(|head| apply(last, head)),
+        sequence_classifier: heads
+            .sequence_classifier
+            .as_ref()
+            .and_then(|(head, _)| Some(apply(pooled.as_ref()?, head))),
+        masked_lm: heads.masked_lm.as_ref().map(|head| {
+            let mut x = apply(last, &head.transform);
+            activate(&mut x, bert.config.activation);
+            layer_norm(&mut x, &head.norm, bert.config.eps);
+            linear(&x, head.decoder.as_ref().unwrap_or(&bert.embeddings.word), &head.bias)
+        }),
+        next_sentence: heads
+            .next_sentence
+            .as_ref()
+            .and_then(|head| Some(apply(pooled.as_ref()?, head))),
+        question_answering: heads.question_answering.as_ref().map(|head| apply(last, head)),
+    }
+}
+
+/// Softmax attention of every head of every sequence: the context, `[tokens, hidden]`.
+pub fn attention(
+    q: &Matrix,
+    k: &Matrix,
+    v: &Matrix,
+    spans: &[std::ops::Range<usize>],
+    heads: usize,
+) -> Matrix {
+    let hidden = q.cols;
+    let size = hidden / heads;
+    let scale = 1.0 / libm::sqrtf(size as f32);
+    let contexts: Vec<Vec<f32>> = spans
+        .par_iter()
+        .map(|span| {
+            let count = span.len();
+            let mut context = vec![0f32; count * hidden];
+            let mut scores = vec![0f32; count * count];
+            for head in 0..heads {
+                let at = span.start * hidden + head * size;
+                let keys = Packed::rows(&k.data[at..], count, size, hidden);
+                keys.product(&q.data[at..], hidden, &mut scores, count, 0);
+                for row in scores.chunks_exact_mut(count.max(1)) {
+                    row.iter_mut().for_each(|score| *score *= scale);
+                    softmax(row);
+                }
+                let values = Packed::columns(&v.data[at..], size, count, hidden);
+                let end = (count - 1) * hidden + head * size + size;
+                values.product(&scores, count, &mut context[head * size..end], hidden, 0);
+            }
+            context
+        })
+        .collect();
+    Matrix { rows: q.rows, cols: hidden, data: contexts.concat() }
+}
+
+/// Turns scores into probabilities, in place.
+pub fn softmax(row: &mut [f32]) {
+    let max = row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+    let mut sum = 0f64;
+    for x in row.iter_mut() {
+        *x = libm::expf(*x - max);
+        sum += f64::from(*x);
+    }
+    let inverse = (1.0 / sum) as f32;
+    row.iter_mut().for_each(|x| *x *= inverse);
+}
+
+/// Normalises every row, in place.
+pub fn layer_norm(x: &mut Matrix, norm: &LayerNorm, eps: f32) {
+    let cols = x.cols;
+    x.data.par_chunks_mut(cols).for_each(|row| {
+        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / cols as f64;
+        let square = |x: f32| (f64::from(x) - mean) * (f64::from(x) - mean);
+        let variance = row.iter().map(|&x| square(x)).sum::<f64>() / cols as f64;
+        let inverse = 1.0 / libm::sqrt(variance + f64::from(eps));
+        for ((x, weight), bias) in row.iter_mut().zip(&norm.weight).zip(&norm.bias) {
+            *x = ((f64::from(*x) - mean) * inverse) as f32 * weight + bias;
+        }
+    });
+}
+
+/// Applies an activation function, in place.
+pub fn activate(x: &mut Matrix, activation: Activation) {
+    let f = match activation {
+        Activation::Gelu => |x: f32| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => |x: f32| {
+            let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + libm::tanhf(inner))
+        },
+        Activation::Relu => |x: f32| x.max(0.0),
+        Activation::Silu => |x: f32| x / (1.0 + libm::expf(-x)),
+        Activation::Tanh => |x: f32| libm::tanhf(x),
+    };
+    x.data.par_chunks_mut(4096).for_each(|chunk| chunk.iter_mut().for_each(|x| *x = f(*x)));
+}
+
+/// `x += y`.
+pub fn add(x: &mut Matrix, y: &Matrix) {
+    for (x, y) in x.data.iter_mut().zip(&y.data) {
+        *x += y;
+    }
+}
