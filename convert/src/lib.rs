@@ -3,6 +3,7 @@
 pub mod bert;
 pub mod error;
 pub mod names;
+pub mod pack;
 pub mod quantize;
 pub mod reference;
 pub mod source;

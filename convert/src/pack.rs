@@ -1,0 +1,261 @@
+//! From matrices to a model file.
+
+use bertlet::Pooling;
+use bertlet::format::writer::{Defaults, Int8Rows, Writer};
+use bertlet::format::{self, Attention, Encoding, Kind, round16};
+use half::f16;
+
+use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, Problem};
+use crate::quantize::{
+    Projection, QuantizedBert, QuantizedLayer, QuantizedLinear, Rotation, Words,
+};
+
+/// What a file holds besides weights.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Default pooling.
+    pub pooling: Pooling,
+    /// Whether pooled vectors are divided by their length by default.
+    pub normalize: bool,
+    /// Names of a classifier's outputs.
+    pub labels: Vec<String>,
+    /// The tokenizer's section; empty for none.
+    pub tokenizer: Vec<u8>,
+    /// Where the model came from: JSON; empty for none.
+    pub provenance: String,
+    /// Self-test vectors; empty for none.
+    pub self_test: Vec<u8>,
+}
+
+/// A file in f16 or f32, with attention in f32.
+pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
+    let stored = QuantizedBert {
+        config: bert.config.clone(),
+        words: Words::Half(bert.embeddings.word.clone()),
+        positions: bert.embeddings.position.clone(),
+        token_types: bert.embeddings.token_type.clone(),
+        embedding_norm: bert.embeddings.norm.clone(),
+        layers: bert
+            .layers
+            .iter()
+            .map(|layer| {
+                let parts = [&layer.query, &layer.key, &layer.value];
+                let hidden = bert.config.hidden;
+                QuantizedLayer {
+                    qkv: Projection::Full(Linear {
+                        weight: Matrix {
+                            rows: 3 * hidden,
+                            cols: hidden,
+                            data: parts.iter().flat_map(|p| &p.weight.data).copied().collect(),
+                        },
+                        bias: parts.iter().flat_map(|p| &p.bias).copied().collect(),
+                    }),
+                    attention_output: Projection::Full(layer.attention_output.clone()),
+                    attention_norm: layer.attention_norm.clone(),
+                    intermediate: Projection::Full(layer.intermediate.clone()),
+                    output: Projection::Full(layer.output.clone()),
+                    output_norm: layer.output_norm.clone(),
+                }
+            })
+            .collect(),
+        pooler: bert.pooler.clone(),
+        heads: bert.heads.clone(),
+    };
+    pack(&stored, Attention::Float, encoding, extras)
+}
+
+/// A file in int8, with attention in integers; what is not int8 is f16.
+pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
+    pack(bert, Attention::Integer, Encoding::F16, extras)
+}
+
+fn pack(bert: &QuantizedBert, attention: Attention, float: Encoding, extras: &Extras) -> Writer {
+    let c = &bert.config;
+    let config = format::Config {
+        hidden: c.hidden,
+        layers: c.layers,
+        heads: c.heads,
+        intermediate: c.intermediate,
+        vocab: c.vocab,
+        positions: c.positions,
+        token_types: c.token_types,
+        eps: c.eps,
+        activation: c.activation,
+        attention,
+    };
+    let problem = match bert.heads.sequence_classifier {
+        Some((_, Problem::MultiLabel)) => format::Problem::MultiLabel,
+        Some((_, Problem::Regression)) => format::Problem::Regression,
+        _ => format::Problem::SingleLabel,
+    };
+    let mut packer = Packer {
+        heads: c.heads,
+        head_size: c.hidden / c.heads,
+        float,
+        writer: Writer::new(
+            config,
+            Defaults {
+                pooling: extras.pooling,
+                normalize: extras.normalize,
+                problem,
+                labels: extras.labels.len(),
+            },
+        ),
+    };
+    match &bert.words {
+        Words::Half(words) => {
+            packer.writer.float_table(Kind::WordEmbeddings, float, &words.data);
+        }
+        Words::Int8 { cols, group, values, scales } => {
+            let scales = regroup(scales, *cols, *group);
+            packer.writer.int8_table(Kind::WordEmbeddings, values, &scales);
+        }
+    }
+    packer.writer.float_table(Kind::PositionEmbeddings, float, &bert.positions.data);
+    packer.writer.float_table(Kind::TokenTypeEmbeddings, float, &bert.token_types.data);
+    packer.norm(Kind::EmbeddingsNorm, 0, &bert.embedding_norm);
+    for (i, layer) in bert.layers.iter().enumerate() {
+        packer.projection(Kind::QueryKeyValue, i, &layer.qkv);
+        packer.projection(Kind::AttentionOutput, i, &layer.attention_output);
+        packer.norm(Kind::AttentionNorm, i, &layer.attention_norm);
+        packer.projection(Kind::Intermediate, i, &layer.intermediate);
+        packer.projection(Kind::Output, i, &layer.output);
+        packer.norm(Kind::OutputNorm, i, &layer.output_norm);
+    }
+    if let Some(pooler) = &bert.pooler {
+        packer.linear(Kind::Pooler, 0, pooler);
+    }
+    packer.task_heads(&bert.heads);
+    let mut writer = packer.writer;
+    for (kind, bytes) in [
+        (Kind::Tokenizer, extras.tokenizer.clone()),
+        (Kind::Labels, Vec::new()),
+        (Kind::Provenance, extras.provenance.clone().into_bytes()),
+        (Kind::SelfTest, extras.self_test.clone()),
+    ] {
+        if kind == Kind::Labels && !extras.labels.is_empty() {
+            writer.labels(&extras.labels);
+        } else if !bytes.is_empty() {
+            writer.bytes(kind, bytes);
+        }
+    }
+    writer
+}
+
+/// Scales of groups of `group` columns as the file wants them: f16, one for each 64 columns.
+fn regroup(scales: &[f32], cols: usize, group: usize) -> Vec<f16> {
+    const WANTED: usize = bertlet::kernels::TABLE_GROUP;
+    assert!(group == WANTED || group == cols, "scales for {group} of {cols} columns");
+    let a_row = cols.div_ceil(group);
+    let wanted = |row: &[f32]| {
+        (0..cols.div_ceil(WANTED)).map(|i| f16::from_f32(row[i * WANTED / group])).collect()
+    };
+    scales.chunks_exact(a_row).flat_map::<Vec<f16>, _>(wanted).collect()
+}
+
+/// Puts a model's parts into a file.
+struct Packer {
+    heads: usize,
+    head_size: usize,
+    /// How matrices and tables are stored that are not int8.
+    float: Encoding,
+    writer: Writer,
+}
+
+impl Packer {
+    fn norm(&mut self, kind: Kind, layer: usize, norm: &LayerNorm) {
+        self.writer.norm(kind, layer, &norm.weight, &norm.bias);
+    }
+
+    fn linear(&mut self, kind: Kind, layer: usize, linear: &Linear) {
+        self.writer.float_matrix(kind, layer, self.float, &linear.weight.data, &linear.bias);
+    }
+
+    fn projection(&mut self, kind: Kind, layer: usize, projection: &Projection) {
+        match projection {
+            Projection::Full(linear) => {
+                let weight = self.pad(kind, linear.weight.cols, &linear.weight.data);
+                let bias = self.pad_rows(kind, 1, &linear.bias);
+                self.writer.float_matrix(kind, layer, self.float, &weight, &bias);
+            }
+            Projection::Int8(linear) => self.int8(kind, layer, linear),
+        }
+    }
+
+    fn int8(&mut self, kind: Kind, layer: usize, linear: &QuantizedLinear) {
+        assert!(linear.center.is_none() && linear.smooth.is_none(), "no run-time support");
+        let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
+        // The runtime's transform is not normalised.
+        let norm = (linear.rotation.block as f32).sqrt();
+        let scale: Vec<f32> = linear.weight.scales.iter().map(|s| s / norm).collect();
+        let scale = self.pad_rows(kind, 1, &scale);
+        let bias = self.pad_rows(kind, 1, &linear.bias);
+        let rotation = self.rotation(kind, linear.rotation);
+        let rows = Int8Rows { values: &values, scale: &scale, bias: &bias, rotation };
+        self.writer.int8_matrix(kind, layer, rows);
+    }
+
+    /// The rotation in terms of padded heads.
+    fn rotation(&self, kind: Kind, rotation: Rotation) -> bertlet::kernels::Rotation {
+        let across_heads = kind == Kind::AttentionOutput && rotation.stride == self.head_size;
+        let stride = if across_heads { round16(self.head_size) } else { rotation.stride };
+        bertlet::kernels::Rotation { block: rotation.block, stride }
+    }
+
+    /// Pads the heads that a matrix gives or takes.
+    fn pad<T: Copy + Default>(&self, kind: Kind, cols: usize, values: &[T]) -> Vec<T> {
+        match kind {
+            Kind::QueryKeyValue => self.pad_rows(kind, cols, values),
+            Kind::AttentionOutput => {
+                let mut padded = Vec::new();
+                for head in values.chunks_exact(self.head_size) {
+                    padded.extend(head);
+                    padded.resize(padded.len() + self.head_padding(), T::default());
+                }
+                padded
+            }
+            _ => values.to_vec(),
+        }
+    }
+
+    /// Pads the heads that a matrix gives; `cols` values a row.
+    fn pad_rows<T: Copy + Default>(&self, kind: Kind, cols: usize, values: &[T]) -> Vec<T> {
+        if kind != Kind::QueryKeyValue {
+            return values.to_vec();
+        }
+        let mut padded = Vec::new();
+        for head in values.chunks_exact(self.head_size * cols) {
+            padded.extend(head);
+            padded.resize(padded.len() + self.head_padding() * cols, T::default());
+        }
+        assert_eq!(padded.len(), 3 * self.heads * round16(self.head_size) * cols);
+        padded
+    }
+
+    fn head_padding(&self) -> usize {
+        round16(self.head_size) - self.head_size
+    }
+
+    fn task_heads(&mut self, heads: &Heads) {
+        if let Some(head) = &heads.token_classifier {
+            self.linear(Kind::TokenClassifier, 0, head);
+        }
+        if let Some((head, _)) = &heads.sequence_classifier {
+            self.linear(Kind::SequenceClassifier, 0, head);
+        }
+        if let Some(head) = &heads.masked_lm {
+            self.linear(Kind::MaskedLmTransform, 0, &head.transform);
+            self.norm(Kind::MaskedLmNorm, 0, &head.norm);
+            if let Some(decoder) = &head.decoder {
+                self.writer.float_table(Kind::MaskedLmDecoder, self.float, &decoder.data);
+            }
+            self.writer.vector(Kind::MaskedLmBias, &head.bias);
+        }
+        if let Some(head) = &heads.next_sentence {
+            self.linear(Kind::NextSentence, 0, head);
+        }
+        if let Some(head) = &heads.question_answering {
+            self.linear(Kind::QuestionAnswering, 0, head);
+        }
+    }
+}
