@@ -44,14 +44,47 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
+            write!(f, ": {}", OneLine(&self.field))?;
         }
-        write!(f, ": {}", self.problem)?;
+        write!(f, ": {}", OneLine(&self.problem))?;
         if !self.mend.is_empty() {
-            write!(f, "; {}", self.mend)?;
+            write!(f, "; {}", OneLine(&self.mend))?;
         }
         Ok(())
     }
 }
 
+/// A text that may quote names out of a hostile file: line ends and terminal codes are escaped,
+/// and what is too long to read is cut.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 1000;
+        for c in self.0.chars().take(LONGEST) {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        match self.0.chars().nth(LONGEST) {
+            Some(_) => f.write_str("..."),
+            None => Ok(()),
+        }
+    }
+}
+
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_hostile_files_stay_on_one_line() {
+        let e = Error::new("f", "a\nb\x1b[2J", "x".repeat(2000)).mend("mend");
+        let line = e.to_string();
+        assert!(line.starts_with("f: a\\nb\\u{1b}[2J: xxx"), "{line}");
+        assert!(line.ends_with("x...; mend") && line.len() < 1100);
+    }
+}

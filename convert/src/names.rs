@@ -128,6 +128,9 @@ pub const PREFIXES: &[&str] =
 pub const SYNONYMS: &[(&str, &str)] =
     &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
+/// What Keras calls TensorFlow's `LayerNorm`, with `_1`, `_2`, ... behind it from the second on.
+const KERAS_NORM: &str = "layer_normalization";
+
 /// Tensors that are no weights, by their whole name or by its end, and why.
 pub const IGNORED: &[(&str, &str)] = &[
     ("embeddings.position_ids", "buffer of the numbers 0, 1, 2, ..."),
@@ -169,11 +172,12 @@ pub enum Meaning {
 /// Looks a name up.
 pub fn meaning(name: &str) -> Meaning {
     let plain = plain(name);
+    let tensorflow = tensorflow(name);
     for parameter in PARAMETERS {
         let mut spellings = parameter
             .tensorflow
             .iter()
-            .map(|pattern| (name, *pattern))
+            .map(|pattern| (tensorflow.as_str(), *pattern))
             .chain([(plain.as_str(), parameter.canonical)]);
         let found = spellings.find_map(|(name, p)| Some((p, matches(p, name)?)));
         if let Some((pattern, layer)) = found {
@@ -205,6 +209,16 @@ fn plain(name: &str) -> String {
         }
     }
     rest.to_owned()
+}
+
+/// A TensorFlow name with `LayerNorm` wherever Keras counted its norms.
+fn tensorflow(name: &str) -> String {
+    let part = |part| match str::strip_prefix(part, KERAS_NORM) {
+        Some("") => "LayerNorm",
+        Some(n) if n.starts_with('_') && n[1..].bytes().all(|b| b.is_ascii_digit()) => "LayerNorm",
+        _ => part,
+    };
+    name.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 /// Whether a name is an instance of a pattern, and of which layer.
@@ -647,6 +661,12 @@ mod tests {
             ("bert.embeddings.LayerNorm.gamma", "embeddings.LayerNorm.weight", false),
             ("embeddings.LayerNorm.beta", "embeddings.LayerNorm.bias", false),
             ("bert/embeddings/LayerNorm/beta", "embeddings.LayerNorm.bias", false),
+            ("bert/embeddings/layer_normalization/beta", "embeddings.LayerNorm.bias", false),
+            (
+                "bert/encoder/layer_3/output/layer_normalization_8/gamma",
+                "encoder.layer.3.output.LayerNorm.weight",
+                false,
+            ),
             ("bert/embeddings/word_embeddings", "embeddings.word_embeddings.weight", false),
             ("bert/pooler/dense/kernel", "pooler.dense.weight", true),
             ("cls/predictions/output_bias", "cls.predictions.bias", false),

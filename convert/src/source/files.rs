@@ -30,6 +30,17 @@ impl FileRecord {
     }
 }
 
+/// SHA-256 of a file, without keeping it in memory.
+fn hash(map: &Map) -> [u8; 32] {
+    const CHUNK: usize = 4 << 20;
+    let mut hasher = Sha256::new();
+    for (i, chunk) in map.chunks(CHUNK).enumerate() {
+        hasher.update(chunk);
+        map.release(i * CHUNK..i * CHUNK + chunk.len());
+    }
+    hasher.finalize().into()
+}
+
 /// Opens files and keeps the record.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -44,7 +55,7 @@ impl Files {
             self.records.push(FileRecord {
                 path: path.to_owned(),
                 size: map.len() as u64,
-                sha256: Sha256::digest(&map[..]).into(),
+                sha256: hash(&map),
             });
         }
         Ok(Arc::new(map))
@@ -118,5 +129,19 @@ mod tests {
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].size, 3);
         assert!(records[0].sha256_hex().starts_with("ba7816bf8f01cfea"));
+    }
+
+    #[test]
+    fn long_files_are_hashed_in_pieces_and_stay_readable() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..9_000_001_u32).map(|i| (i >> 8) as u8).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Map::open(file.path()).unwrap();
+        let expected: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(hash(&map), expected);
+        assert!(map[..] == bytes[..]);
+        map.release(5000..20_000);
+        map.release(0..usize::MAX);
+        assert!(map[..] == bytes[..]);
     }
 }

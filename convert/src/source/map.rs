@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -36,6 +36,23 @@ impl Map {
             Some(unsafe { Mmap::map(&file) }.map_err(failed)?)
         };
         Ok(Self { path: path.to_owned(), map })
+    }
+
+    /// Gives the memory of `range` back to the system; it is read from the file again if needed.
+    /// Else a converter that has read the whole file would hold it a second time.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map
+            && !range.is_empty()
+            && range.end <= map.len()
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: nobody writes to the map, so the pages that are dropped are those of the
+            // file, and come back with the same bytes. A refusal only costs memory.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 
     /// Where the bytes came from.

@@ -119,7 +119,7 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
     }
     let config_file =
         names.iter().map(|name| folder.join(name)).find(|file| file.exists()).ok_or_else(|| {
-            Error::new(&folder, "config.json", "is missing")
+            Error::new(folder.join("config.json"), "", "is missing")
                 .mend("put it beside the weights (Google calls it bert_config.json)")
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
@@ -128,7 +128,7 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
         Some((vocabulary, tokenizer)) => (vocabulary, Some(tokenizer)),
         None if options.allow_missing_vocabulary => (Vec::new(), None),
         None => {
-            return Err(Error::new(&folder, "vocab.txt", "is missing")
+            return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
                 .mend("put it, or tokenizer.json, beside the weights"));
         }
     };

@@ -223,7 +223,9 @@ impl Tensors {
                     tensorflow::verify(bytes, expected)
                         .map_err(|problem| tensor.info.error(problem))?;
                 }
-                tensor.decode(bytes)
+                let values = tensor.decode(bytes);
+                map.release(range.clone());
+                values
             }
             Storage::Deflated(map, entry, len) => {
                 let bytes = self.inflate(map, *entry, *len, &tensor.info)?;

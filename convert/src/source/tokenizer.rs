@@ -21,6 +21,10 @@ const NO_LIMIT: f64 = 1e9;
 const CLASSES: &[&str] = &[
     "BertTokenizer",
     "BertTokenizerFast",
+    "DistilBertTokenizer",
+    "DistilBertTokenizerFast",
+    "ElectraTokenizer",
+    "ElectraTokenizerFast",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerFast",
     "TokenizersBackend",
