@@ -5,3 +5,4 @@
 extern crate no_std_compat as std;
 
 pub mod format;
+pub mod tokenizer;
