@@ -350,18 +350,386 @@ impl Buffers {
     }
 }
 
-/// Every code point alone, inside of a word, and between marks.
+fn every_code_point_of(both: &Both) {
+    let all: Vec<char> = ('\0'..=char::MAX).collect();
+    // Many of them in one text: the offsets tell them apart.
+    for chars in all.chunks(512) {
+        let mut text = String::new();
+        for c in chars {
+            text.extend([' ', *c, ' ', 'a', *c, '\u{1d165}']);
+        }
+        both.compare(&text);
+    }
+}
+
+/// Every code point alone, inside of a word, and before a mark that remains.
 #[test]
 fn every_code_point() {
-    for both in all_both() {
-        let all: Vec<char> = ('\0'..=char::MAX).collect();
-        // Many of them in one text: the offsets tell them apart.
-        for chars in all.chunks(512) {
-            let mut text = String::new();
-            for c in chars {
-                text.extend([' ', *c, ' ', 'a', *c, 'b', ' ', 'e', '\u{1d165}', *c, '\u{301}']);
+    for settings in [Settings::UNCASED, Settings::CASED] {
+        every_code_point_of(&Both::new(&small_vocab(), settings));
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_code_point_under_all_settings() {
+    all_both().iter().for_each(every_code_point_of);
+}
+
+fn strings<const N: usize>(tokens: [&str; N]) -> Vec<String> {
+    tokens.map(str::to_owned).to_vec()
+}
+
+#[test]
+fn odd_vocabularies() {
+    let specials = SpecialTokens::default();
+    let fails = |vocab: &[String]| {
+        build(vocab, &Settings::UNCASED, &specials).expect_err("must fail").to_string()
+    };
+    assert_eq!(fails(&[]), "the vocabulary is empty");
+    assert_eq!(fails(&strings(["", ""])), "the vocabulary is empty");
+    assert_eq!(fails(&strings(["[CLS]", "[SEP]", "a"])), "the vocabulary lacks [UNK]");
+    assert_eq!(fails(&strings(["[UNK]", "[SEP]", "a"])), "the vocabulary lacks [CLS]");
+    let mut long = strings(["[UNK]", "[CLS]", "[SEP]"]);
+    long.push("x".repeat(2001));
+    assert!(fails(&long).starts_with("token 3 has 2001 bytes"));
+
+    // Duplicates: the last wins. Gaps stay empty. No [PAD], no [MASK].
+    let vocab = read_vocab("[UNK]\n[CLS]\na\n\n[SEP]\r\na \nb\n##b\n[MASK\n");
+    assert_eq!(vocab.len(), 9);
+    let both = Both::new(&vocab, Settings::UNCASED);
+    let tokenizer = both.ours();
+    assert_eq!(tokenizer.vocab_len(), 9);
+    assert_eq!(tokenizer.id("a"), Some(5));
+    assert_eq!(tokenizer.token(2), Some("a"));
+    assert_eq!(tokenizer.token(3), None);
+    assert_eq!(tokenizer.token(9), None);
+    assert_eq!(tokenizer.token(u32::MAX), None);
+    assert_eq!((tokenizer.id("##b"), tokenizer.id(""), tokenizer.id("zz")), (Some(7), None, None));
+    assert_eq!((tokenizer.pad_id(), tokenizer.mask_id()), (None, None));
+    assert_eq!((tokenizer.unk_id(), tokenizer.cls_id(), tokenizer.sep_id()), (0, 1, 4));
+    assert_eq!(tokenizer.settings(), Settings::UNCASED);
+    for text in ["a ab b [MASK] [MASK [CLS]a[SEP]", "", "abbbc", "[PAD]"] {
+        both.compare(text);
+    }
+}
+
+#[test]
+fn added_tokens() {
+    let vocab = small_vocab();
+    let id = vocab.len() as u32;
+    let added = |text: &str, id| Added { text: text.to_owned(), id };
+    let tokens = [
+        added("ab", 20),
+        added("abc", id),
+        added("é", id + 1),
+        added("<e1>", id + 2),
+        added("\u{301}", id + 3),
+        added("[SEP]x", id + 4),
+    ];
+    for settings in [Settings::UNCASED, Settings::CASED] {
+        let mut reference = reference(&vocab, &settings);
+        let names = tokens.iter().skip(1).map(|token| AddedToken::from(token.text.clone(), true));
+        reference.add_special_tokens(names).unwrap();
+        let specials = SpecialTokens::default();
+        let section = build_with(&vocab, &settings, &specials, "##", &tokens[1..]).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&section).unwrap();
+        for text in [
+            "abcabc abcd xabcx <e1> <e1 <e1>e1> [SEP]x [SEP][SEP]xx É é e\u{301} \u{1d165}\u{323}\u{301}\u{1d165}",
+            "Abc ABC abc",
+        ] {
+            let theirs = reference.encode(text, false).unwrap();
+            let ours: Vec<Token> = tokenizer.tokens(text).collect::<Result<_, _>>().unwrap();
+            let known = vocab.iter().position(|token| token == "abc").unwrap() as u32;
+            // The reference reuses the id of a token it knows.
+            let ours: Vec<Token> = ours
+                .into_iter()
+                .map(|t| Token { id: if t.id == id { known } else { t.id }, ..t })
+                .collect();
+            let theirs_ids: Vec<u32> = theirs.get_ids().to_vec();
+            assert_eq!(ours.len(), theirs_ids.len(), "{text}");
+            for (token, place) in ours.iter().zip(theirs.get_offsets()) {
+                assert_eq!((token.start as usize, token.end as usize), *place, "{text}");
             }
-            both.compare(&text);
+        }
+        assert_eq!(tokenizer.token(id + 2), Some("<e1>"));
+        assert_eq!(tokenizer.id("<e1>"), Some(id + 2));
+    }
+}
+
+#[test]
+fn limits() {
+    let both = &all_both()[0];
+    let tokenizer = both.ours();
+    let mut buffers = Buffers::new(8);
+    let mut encode = |text: &str, pair: Option<&str>, limits: Limits| {
+        tokenizer.encode(text, pair, &limits, &mut buffers.view())
+    };
+    let never = |max_length| Limits { max_length, truncation: Truncation::Never };
+    assert_eq!(
+        encode("a b", None, Limits::new(1)),
+        Err(TokenizeError::LimitTooSmall { needed: 2 })
+    );
+    assert_eq!(
+        encode("a", Some("b"), Limits::new(2)),
+        Err(TokenizeError::LimitTooSmall { needed: 3 })
+    );
+    assert_eq!(encode("a b c", None, never(4)), Err(TokenizeError::TooLong { max_length: 2 }));
+    assert_eq!(
+        encode("a b c a b c a", None, Limits::new(512)),
+        Err(TokenizeError::BufferTooSmall { needed: 9 })
+    );
+    assert!(!encode("a b c a b c", None, never(8)).unwrap().truncated);
+    let cut = encode("a b c a b c a", None, Limits::new(8)).unwrap();
+    assert_eq!((cut.len, cut.truncated, cut.first.len()), (8, true, 6));
+    // Only ids wanted.
+    let mut ids = [0; 4];
+    let mut only_ids = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+    assert_eq!(tokenizer.encode("a", Some("b"), &Limits::new(4), &mut only_ids).unwrap().len, 4);
+    // Bytes that are no text, and where.
+    let mut buffers = Buffers::new(8);
+    for (bytes, at) in [
+        (&b"a \xff"[..], 2),
+        (b"\xc3", 0),
+        (b"a\xed\xa0\x80", 1),
+        (b"ab\xf0\x9f\x98", 2),
+        (b"\xc0\x80", 0),
+        (b"\xf4\x90\x80\x80", 0),
+    ] {
+        let result = tokenizer.encode(bytes, None, &Limits::new(8), &mut buffers.view());
+        assert_eq!(result, Err(TokenizeError::InvalidUtf8 { at }));
+        let mut tokens = tokenizer.tokens(bytes);
+        assert_eq!(tokens.by_ref().filter(Result::is_err).count(), 1);
+        assert!(tokens.next().is_none());
+    }
+}
+
+/// A line of 10 MB, of what is slow: no end of marks, words that match nowhere.
+#[test]
+fn long_lines() {
+    let both = &all_both()[0];
+    let tokenizer = both.ours();
+    for part in
+        ["\u{1d165}\u{301}\u{323}\u{334}", "the ab ", "abab", "[MAS", "中", "x\u{302e}\u{f73}"]
+    {
+        let text = part.repeat(10_000_000 / part.len());
+        let mut buffers = Buffers::new(64);
+        let encoded =
+            tokenizer.encode(text.as_str(), None, &Limits::new(64), &mut buffers.view()).unwrap();
+        assert!(encoded.len == 64 && encoded.truncated || encoded.len == 3, "{part}");
+        assert!(tokenizer.count(text.as_str()).unwrap() > 0);
+    }
+}
+
+fn mutations() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    let value = prop_oneof![
+        any::<u32>(),
+        0u32..300,
+        Just(u32::MAX),
+        Just(0),
+        (0u32..32).prop_map(|bit| 1 << bit)
+    ];
+    // Mostly in the header, where it hurts.
+    let place = prop_oneof![(0usize..64).prop_map(|word| word * 4), 0usize..100_000];
+    prop::collection::vec((place, value), 1..12)
+}
+
+proptest! {
+    #![proptest_config(config(3000))]
+
+    /// Whatever the section holds: an error or an answer, and texts end.
+    #[test]
+    fn mutated_sections(
+        changes in mutations(), cut in prop::option::of(0usize..100_000), text in text(),
+        noise in prop::collection::vec(any::<u8>(), 0..400), noise_at in 256usize..60_000,
+    ) {
+        let mut section = all_both()[0].section.clone();
+        for (place, value) in changes {
+            if let Some(bytes) = section.get_mut(place..place + 4) {
+                bytes.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        if let Some(bytes) = section.get_mut(noise_at..noise_at + noise.len()) {
+            bytes.copy_from_slice(&noise);
+        }
+        if let Some(cut) = cut {
+            section.truncate(cut);
+        }
+        let Ok(tokenizer) = Tokenizer::from_bytes(&section) else { return Ok(()) };
+        let _ = tokenizer.settings();
+        for id in [0, 1, 100, 250, u32::MAX, tokenizer.vocab_len() as u32] {
+            let _ = tokenizer.token(id);
+        }
+        let _ = tokenizer.id("the");
+        // A broken table must not give more tokens than eight times the characters.
+        let tokens = tokenizer.tokens(text.as_str()).take_while(Result::is_ok).count();
+        prop_assert!(tokens <= text.len() * 8 + 1);
+        let mut buffers = Buffers::new(64);
+        let limits = Limits::new(64);
+        let _ = tokenizer.encode(text.as_str(), Some("the é"), &limits, &mut buffers.view());
+        if let Ok(mut windows) = tokenizer.windows(text.as_str(), None, &Limits::new(12), 3) {
+            for _ in 0..10 {
+                let _ = windows.next_into(&mut buffers.view());
+            }
         }
     }
+
+    #[test]
+    fn random_sections(mut bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        let _ = Tokenizer::from_bytes(&bytes).is_ok();
+        // With the right start.
+        for (to, from) in bytes.iter_mut().zip(&all_both()[0].section[..64]) {
+            *to = *from;
+        }
+        if let Ok(tokenizer) = Tokenizer::from_bytes(&bytes) {
+            let _ = tokenizer.tokens("the é").count();
+        }
+    }
+}
+
+// The golden files, outside of the repository.
+
+fn data() -> Option<std::path::PathBuf> {
+    let data = std::env::var_os("BERTLET_DATA");
+    if data.is_none() {
+        eprintln!("SKIPPED: BERTLET_DATA is not set, golden files not compared");
+    }
+    data.map(Into::into)
+}
+
+fn json_lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect()
+}
+
+fn golden_tokenizer(data: &std::path::Path, config: &str) -> (Vec<String>, Vec<u8>, Settings) {
+    let meta = std::fs::read_to_string(data.join("golden/tokenizer/meta.json")).unwrap();
+    let meta: serde_json::Value = serde_json::from_str(&meta).unwrap();
+    let config = &meta["configs"][config];
+    let settings = Settings {
+        lowercase: config["lowercase"].as_bool().unwrap(),
+        strip_accents: config["strip_accents"].as_bool(),
+        handle_chinese_chars: config["handle_chinese_chars"].as_bool().unwrap(),
+        clean_text: config["clean_text"].as_bool().unwrap(),
+        max_word_chars: 100,
+    };
+    let path = data.join("vocabs").join(config["vocab"].as_str().unwrap());
+    let vocab = read_vocab(&std::fs::read_to_string(path).unwrap());
+    let section = build(&vocab, &settings, &SpecialTokens::default()).unwrap();
+    (vocab, section, settings)
+}
+
+/// Offsets of the golden files are code points, one after another; specials are (0, 0).
+fn golden_offsets(text: &str, pair: &str, buffers: &Buffers, encoded: &Encoded) -> Vec<u32> {
+    use bertlet::tokenizer::{OffsetUnit, convert_offsets};
+    let mut offsets = buffers.offsets[..encoded.len].to_vec();
+    let (first, second) = offsets.split_at_mut(encoded.first.len() + 2);
+    convert_offsets(text.as_bytes(), first, OffsetUnit::Char);
+    convert_offsets(pair.as_bytes(), second, OffsetUnit::Char);
+    offsets.into_iter().flat_map(|(start, end)| [start, end]).collect()
+}
+
+#[test]
+fn golden_texts() {
+    let Some(data) = data() else { return };
+    let mut n = 0;
+    for config in [
+        "uncased",
+        "cased",
+        "chinese",
+        "uncased_keep_accents",
+        "cased_strip_accents",
+        "uncased_no_chinese",
+        "uncased_no_clean",
+    ] {
+        let (vocab, section, _) = golden_tokenizer(&data, config);
+        let tokenizer = Tokenizer::from_bytes(&section).unwrap();
+        eprintln!("{config}: section of {} bytes", section.len());
+        for (id, token) in vocab.iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+            assert_eq!(tokenizer.token(id as u32), Some(token.as_str()));
+            assert_eq!(tokenizer.id(token), Some(id as u32));
+        }
+        let mut buffers = Buffers::new(20_000);
+        for line in json_lines(&data.join(format!("golden/tokenizer/{config}.jsonl"))) {
+            let text = line["text"].as_str().unwrap();
+            let limits = Limits::new(20_000);
+            let encoded = tokenizer.encode(text, None, &limits, &mut buffers.view()).unwrap();
+            assert_eq!(&buffers.ids[..encoded.len], numbers(&line["ids"]), "{config}: {text:?}");
+            let offsets = golden_offsets(text, "", &buffers, &encoded);
+            assert_eq!(offsets, numbers(&line["offsets"]), "{config}: {text:?}");
+            n += 1;
+        }
+    }
+    eprintln!("{n} golden texts equal");
+    assert!(n > 0);
+}
+
+#[test]
+fn golden_pairs() {
+    let Some(data) = data() else { return };
+    let (_, section, _) = golden_tokenizer(&data, "uncased");
+    let tokenizer = Tokenizer::from_bytes(&section).unwrap();
+    let (mut n, mut overflows) = (0, 0);
+    for line in json_lines(&data.join("golden/tokenizer/pairs.jsonl")) {
+        let text = line["text"].as_str().unwrap();
+        let pair = line["pair"].as_str();
+        let max_length = line["max_length"].as_u64().unwrap() as usize;
+        let stride = line["stride"].as_u64().unwrap() as usize;
+        let truncation = match line["strategy"].as_str().unwrap() {
+            "longest_first" => Truncation::LongestFirst,
+            "only_first" => Truncation::OnlyFirst,
+            _ => Truncation::OnlySecond,
+        };
+        let limits = Limits { max_length, truncation };
+        let mut buffers = Buffers::new(max_length);
+        let ours = tokenizer.encode(text, pair, &limits, &mut buffers.view());
+        n += 1;
+        if !line["error"].is_null() {
+            assert!(ours.is_err(), "{line}");
+            continue;
+        }
+        let check = |buffers: &Buffers, encoded: &Encoded, golden: &serde_json::Value| {
+            assert_eq!(&buffers.ids[..encoded.len], numbers(&golden["ids"]), "{line}");
+            let types: Vec<u32> =
+                buffers.type_ids[..encoded.len].iter().map(|t| u32::from(*t)).collect();
+            assert_eq!(types, numbers(&golden["type_ids"]), "{line}");
+            let offsets = golden_offsets(text, pair.unwrap_or(""), buffers, encoded);
+            assert_eq!(offsets, numbers(&golden["offsets"]), "{line}");
+        };
+        let encoded = ours.unwrap();
+        check(&buffers, &encoded, &line);
+        let golden = line["overflowing"].as_array().unwrap();
+        assert_eq!(encoded.truncated, !golden.is_empty(), "{line}");
+
+        // The reference stopped tokenizing where it knew what to cut, so its last windows are cut
+        // short; and of two long texts it has windows we order alike but cannot pair up.
+        let Ok(mut windows) = tokenizer.windows(text, pair, &limits, stride) else { continue };
+        let first = windows.next_into(&mut buffers.view()).unwrap().unwrap();
+        let mut seconds = std::collections::HashSet::new();
+        let mut ours = vec![(buffers.ids.clone(), first)];
+        while let Some(window) = windows.next_into(&mut buffers.view()).unwrap() {
+            seconds.insert(window.second.start);
+            ours.push((buffers.ids.clone(), window));
+        }
+        if first.first != encoded.first || (seconds.len() > 1 && ours[1].1.first.start > 0) {
+            continue;
+        }
+        for (window, golden) in ours[1..].iter().zip(golden) {
+            let golden = numbers(&golden["ids"]);
+            let same = window.0[..window.1.len]
+                .iter()
+                .zip(&golden[..golden.len() - 1])
+                .take_while(|(a, b)| a == b)
+                .count();
+            let cut_short = golden.len() < window.1.len;
+            assert!(same == golden.len() - 1 || cut_short && same > 0, "{line}");
+            overflows += 1;
+        }
+    }
+    eprintln!("{n} golden pairs equal, {overflows} windows");
+    assert!(n > 0);
 }
