@@ -170,13 +170,10 @@ impl<'k, 't> Tokens<'k, 't> {
         Ok(Some(self.token(self.next - 1)))
     }
 
-    /// Counts the tokens that are left, or up to the word that reaches `limit`.
-    ///
-    /// The reference stops there as well when it truncates (and, like here, not directly behind an
-    /// added token), which shows in how it shares the room between two long texts.
-    fn count_to(&mut self, limit: usize) -> Result<usize, TokenizeError> {
-        let mut count = 0;
-        while (count < limit || self.added.is_some()) && self.next_word()? {
+    /// Counts the tokens that are left.
+    fn count_rest(&mut self) -> Result<usize, TokenizeError> {
+        let mut count = self.len - self.next;
+        while self.next_word()? {
             count += self.len;
         }
         Ok(count)
@@ -344,14 +341,14 @@ impl<'a> Tokenizer<'a> {
 
     /// Number of tokens of a text, without `[CLS]` and `[SEP]`.
     pub fn count<'t>(&self, source: impl Into<Source<'t>>) -> Result<usize, TokenizeError> {
-        self.tokens(source).count_to(usize::MAX)
+        self.tokens(source).count_rest()
     }
 
     /// Writes `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]`, into `out`.
     ///
     /// Works on `&str`, on `&[u8]` (invalid UTF-8 is an error that tells where) and on lists of
-    /// words. A text longer than the limit is cut as asked for, and the result says so; bytes far
-    /// behind the cut are not looked at, so invalid UTF-8 there goes unnoticed.
+    /// words. A text longer than the limit is cut as asked for, and the result says so. A single text
+    /// is not read far behind the cut, so invalid UTF-8 there goes unnoticed.
     pub fn encode<'t, T: Into<Source<'t>>>(
         &self,
         text: T,
@@ -371,11 +368,6 @@ impl<'a> Tokenizer<'a> {
     ) -> Result<Encoded, TokenizeError> {
         let room = self.check(text, pair, limits)?;
         let buffer = out.room();
-        let most = |source: Source<'_>| {
-            // See `Tokens::count_to`. Each of a list of words is short.
-            if matches!(source, Source::Text(_)) { limits.max_length } else { usize::MAX }
-        };
-
         // The first text goes where it belongs, as far as it may stay at all.
         let mut tokens = Tokens::new(self, text);
         let mut first = 0;
@@ -391,7 +383,6 @@ impl<'a> Tokenizer<'a> {
         if let Some(pair) = pair {
             // Most pairs fit: the second text goes right behind the first. If it does not fit, only
             // its length is still of use (unless the first stays whole).
-            let most_second = most(pair);
             let mut tokens = Tokens::new(self, pair);
             while first + second <= room
                 && let Some(token) = tokens.next_token()?
@@ -402,11 +393,11 @@ impl<'a> Tokenizer<'a> {
                 second += 1;
             }
             if first + second > room {
-                second = Tokens::new(self, pair).count_to(most_second)?;
+                // Which text is longer decides who gets the odd token, so both are counted to
+                // their ends.
+                second += tokens.count_rest()?;
                 if first > room {
-                    let only_second = limits.truncation == Truncation::OnlySecond;
-                    let limit = if only_second { usize::MAX } else { most(text) };
-                    first = Tokens::new(self, text).count_to(limit)?;
+                    first = Tokens::new(self, text).count_rest()?;
                 }
             }
         }
@@ -469,9 +460,9 @@ impl<'a> Tokenizer<'a> {
         let text = text.into();
         let pair: Option<Source<'t>> = pair.map(Into::into);
         let room = self.check(text, pair, limits)?;
-        let first = Tokens::new(self, text).count_to(usize::MAX)?;
+        let first = Tokens::new(self, text).count_rest()?;
         let second = match pair {
-            Some(pair) => Some(Tokens::new(self, pair).count_to(usize::MAX)?),
+            Some(pair) => Some(Tokens::new(self, pair).count_rest()?),
             None => None,
         };
         let (first_kept, second_kept) = share(first, second, room, limits.truncation)?;
