@@ -10,6 +10,7 @@ use bertlet::tokenizer::{Settings, layout};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 use tokenizers::normalizers::{BertNormalizer, NFD};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{
@@ -188,20 +189,32 @@ fn ranks() -> HashMap<char, u8> {
 /// What becomes of each code point under these settings.
 fn rules(settings: &Settings) -> Result<Vec<Rule>, BuildError> {
     let strip = settings.strips_accents();
-    // One switch of the normaliser at a time: clean, Chinese, accents, lower case.
-    let step = |on: [bool; 4]| {
-        if !on.contains(&true) {
-            return HashMap::new();
-        }
-        changes(&BertNormalizer::new(on[0], on[1], Some(on[2]), on[3]))
+    // The answers to single questions are the same for all settings: they are asked once.
+    type Changes = OnceLock<HashMap<char, String>>;
+    static NONE: Changes = OnceLock::new();
+    let ask_once = |on: bool, answers: &'static Changes, normalizer: &dyn Fn() -> _| {
+        if on { answers.get_or_init(normalizer) } else { NONE.get_or_init(HashMap::new) }
     };
-    let clean = step([settings.clean_text, false, false, false]);
-    let chinese = step([false, settings.handle_chinese_chars, false, false]);
-    let stripped = step([false, false, strip, false]);
-    let lower = step([false, false, false, settings.lowercase]);
-    let nfd = if strip { changes(&NFD) } else { HashMap::new() };
-    let ranks = if strip { ranks() } else { HashMap::new() };
-    let classes = classes();
+    // One switch of the normaliser at a time: clean, Chinese, accents, lower case.
+    let step = |clean, chinese, strip, lower| {
+        changes(&BertNormalizer::new(clean, chinese, Some(strip), lower))
+    };
+    static CLEAN: Changes = OnceLock::new();
+    let clean = ask_once(settings.clean_text, &CLEAN, &|| step(true, false, false, false));
+    static CHINESE: Changes = OnceLock::new();
+    let spaced = settings.handle_chinese_chars;
+    let chinese = ask_once(spaced, &CHINESE, &|| step(false, true, false, false));
+    static STRIPPED: Changes = OnceLock::new();
+    let stripped = ask_once(strip, &STRIPPED, &|| step(false, false, true, false));
+    static LOWER: Changes = OnceLock::new();
+    let lower = ask_once(settings.lowercase, &LOWER, &|| step(false, false, false, true));
+    static DECOMPOSED: Changes = OnceLock::new();
+    let nfd = ask_once(strip, &DECOMPOSED, &|| changes(&NFD));
+    static RANKS: OnceLock<HashMap<char, u8>> = OnceLock::new();
+    let no_ranks = HashMap::new();
+    let ranks = if strip { RANKS.get_or_init(ranks) } else { &no_ranks };
+    static CLASSES: OnceLock<Vec<Class>> = OnceLock::new();
+    let classes = CLASSES.get_or_init(classes);
 
     let mut rules = Vec::with_capacity(CODES as usize);
     for code in 0..CODES {
