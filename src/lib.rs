@@ -21,3 +21,4 @@ pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Kind, Model};
 pub use kernels::{Isa, IsaError};
 pub use threads::{Executor, Serial};
+pub mod tokenizer;

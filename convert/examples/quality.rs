@@ -65,8 +65,7 @@ fn main() {
                     }
                 }
                 "rot" => {
-                    let parts: Vec<usize> =
-                        value.split(',').map(|x| x.parse().unwrap()).collect();
+                    let parts: Vec<usize> = value.split(',').map(|x| x.parse().unwrap()).collect();
                     options.rotations[parts[0]] =
                         Some(Rotation { block: parts[1], stride: parts[2] });
                 }

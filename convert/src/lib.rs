@@ -7,3 +7,4 @@ pub mod pack;
 pub mod quantize;
 pub mod reference;
 pub mod source;
+pub mod tokenizer;

@@ -27,8 +27,7 @@ pub struct QuantizedMatrix {
 impl QuantizedMatrix {
     /// Rounds every weight to the nearest step of its row.
     pub fn nearest(weight: &Matrix) -> Self {
-        let mut quantized =
-            Self { rows: weight.rows, cols: weight.cols, ..Self::default() };
+        let mut quantized = Self { rows: weight.rows, cols: weight.cols, ..Self::default() };
         for row in weight.data.chunks_exact(weight.cols.max(1)) {
             let scale = largest(row) / 127.0;
             quantized.scales.push(scale);
@@ -212,7 +211,9 @@ impl WithSimd for Round<'_> {
         let mut losses = [0f32; GROUP];
         for k in (0..n).rev() {
             let mut wanted = weights[k];
-            for (error, &share) in errors[k + 1..n].iter().zip(&feedback[k * n + k + 1..][..n - k - 1]) {
+            for (error, &share) in
+                errors[k + 1..n].iter().zip(&feedback[k * n + k + 1..][..n - k - 1])
+            {
                 for (wanted, error) in wanted.iter_mut().zip(error) {
                     *wanted += error * share;
                 }

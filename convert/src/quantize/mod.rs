@@ -264,8 +264,10 @@ pub fn quantize(
         pooler: bert.pooler.as_ref().map(half_linear),
         heads: half_heads(&bert.heads),
     };
-    let mut states =
-        States { reference: reference::embed(bert, batch), actual: simulate::embed(&quantized, batch) };
+    let mut states = States {
+        reference: reference::embed(bert, batch),
+        actual: simulate::embed(&quantized, batch),
+    };
     let spans = spans(batch);
     let total = 4 * bert.layers.len();
     for index in 0..bert.layers.len() {
@@ -281,14 +283,11 @@ pub fn quantize(
 
 fn half_heads(heads: &Heads) -> Heads {
     let mut heads = heads.clone();
-    for linear in [
-        &mut heads.token_classifier,
-        &mut heads.next_sentence,
-        &mut heads.question_answering,
-    ]
-    .into_iter()
-    .flatten()
-    .chain(heads.sequence_classifier.as_mut().map(|(linear, _)| linear))
+    for linear in
+        [&mut heads.token_classifier, &mut heads.next_sentence, &mut heads.question_answering]
+            .into_iter()
+            .flatten()
+            .chain(heads.sequence_classifier.as_mut().map(|(linear, _)| linear))
     {
         halve(&mut linear.weight.data);
     }

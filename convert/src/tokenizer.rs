@@ -1,0 +1,323 @@
+//! Writes the tokenizer section of a model, by asking the `tokenizers` crate.
+//!
+//! What becomes of a code point is asked step by step (cleaning, Chinese characters, NFD, accents,
+//! lower case, splitting into words), for the runtime needs more than the outcome; then the outcome
+//! of all steps together is compared with the reference's for every code point.
+
+use bertlet::tokenizer::writer::{self, BuildError, Class, Mark, Rule, Spec};
+pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
+use bertlet::tokenizer::{Settings, layout};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use tokenizers::normalizers::{BertNormalizer, NFD};
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
+
+/// The reference's normaliser for these settings.
+pub fn reference_normalizer(settings: &Settings) -> BertNormalizer {
+    BertNormalizer::new(
+        settings.clean_text,
+        settings.handle_chinese_chars,
+        settings.strip_accents,
+        settings.lowercase,
+    )
+}
+
+/// Reads a `vocab.txt` as the reference does: one token a line, white space behind it removed.
+///
+/// Of equal lines the last counts; an empty line leaves its id unused.
+pub fn read_vocab(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// Writes the section for a vocabulary, with `##` and the special tokens as the only added ones.
+pub fn build(
+    vocab: &[String],
+    settings: &Settings,
+    specials: &SpecialTokens,
+) -> Result<Vec<u8>, BuildError> {
+    build_with(vocab, settings, specials, "##", &[])
+}
+
+/// Writes the section for a vocabulary with another continuation prefix and more added tokens.
+pub fn build_with(
+    vocab: &[String],
+    settings: &Settings,
+    specials: &SpecialTokens,
+    continuation_prefix: &str,
+    added: &[AddedToken],
+) -> Result<Vec<u8>, BuildError> {
+    let rules = rules(settings)?;
+    let settings = *settings;
+    writer::write(&Spec { settings, vocab, continuation_prefix, specials, added, rules: &rules })
+}
+
+const CODES: u32 = 0x11_0000;
+/// Code points asked at once.
+const CHUNK: usize = 2048;
+/// Stands between the texts asked at once; one that no other character becomes or combines with.
+const SEPARATOR: char = 'q';
+
+fn normalize(normalizer: &impl Normalizer, text: &str) -> String {
+    let mut text = NormalizedString::from(text);
+    // The normalisers of the reference never fail.
+    normalizer.normalize(&mut text).expect("normaliser failed");
+    text.get().to_owned()
+}
+
+/// Normalises each text on its own. They are joined for speed; where the separator gets lost or
+/// is found in a text, they are asked one by one.
+fn ask(normalizer: &impl Normalizer, texts: &[String]) -> Vec<String> {
+    let mut joined = String::new();
+    for text in texts {
+        joined.push(SEPARATOR);
+        joined.push_str(text);
+    }
+    joined.push(SEPARATOR);
+    let answer = normalize(normalizer, &joined);
+    let answers: Vec<String> = answer.split(SEPARATOR).map(str::to_owned).collect();
+    if answers.len() == texts.len() + 2 {
+        return answers[1..=texts.len()].to_vec();
+    }
+    texts.iter().map(|text| normalize(normalizer, text)).collect()
+}
+
+/// Calls `f` with what becomes of each character.
+fn ask_all(normalizer: &impl Normalizer, mut f: impl FnMut(char, &str)) {
+    let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
+    for chars in all.chunks(CHUNK) {
+        let texts: Vec<String> = chars.iter().map(|c| c.to_string()).collect();
+        for (&c, answer) in chars.iter().zip(ask(normalizer, &texts)) {
+            f(c, &answer);
+        }
+    }
+}
+
+/// What changes: characters that become something else.
+fn changes(normalizer: &impl Normalizer) -> HashMap<char, String> {
+    let mut map = HashMap::new();
+    ask_all(normalizer, |c, answer| {
+        if !answer.chars().eq([c]) {
+            map.insert(c, answer.to_owned());
+        }
+    });
+    map
+}
+
+/// How the pre-tokenizer treats each character.
+fn classes() -> Vec<Class> {
+    let mut classes = vec![Class::Word; CODES as usize];
+    let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
+    for chars in all.chunks(CHUNK) {
+        let mut text = String::new();
+        let mut places = Vec::new();
+        for &c in chars {
+            text.push(SEPARATOR);
+            places.push((text.len(), c));
+            text.push(c);
+        }
+        text.push(SEPARATOR);
+        let mut split = PreTokenizedString::from(text.as_str());
+        BertPreTokenizer.pre_tokenize(&mut split).expect("pre-tokenizer failed");
+        let splits = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let mut splits = splits.into_iter().map(|(_, place, _)| place).peekable();
+        for (start, c) in places {
+            while splits.next_if(|(_, end)| *end <= start).is_some() {}
+            classes[c as usize] = match splits.peek() {
+                Some(&(from, to)) if from == start && to == start + c.len_utf8() => Class::Isolated,
+                Some(&(from, _)) if from <= start => Class::Word,
+                _ => Class::Space,
+            };
+        }
+    }
+    classes
+}
+
+/// The rank of the canonical combining class of every character whose class is not 0.
+///
+/// The classes themselves cannot be asked, their order can: NFD swaps two neighbours if the class
+/// of the second is smaller and not 0.
+fn ranks() -> HashMap<char, u8> {
+    // Two marks of the lowest and the highest class: every other mark passes one of them.
+    const LOWEST: char = '\u{334}';
+    const HIGHEST: char = '\u{345}';
+    let mut marks: Vec<char> = Vec::new();
+    let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
+    for chars in all.chunks(CHUNK) {
+        let texts: Vec<String> =
+            chars.iter().flat_map(|c| [format!("{HIGHEST}{c}"), format!("{c}{LOWEST}")]).collect();
+        let answers = ask(&NFD, &texts);
+        for (&c, answers) in chars.iter().zip(answers.chunks(2)) {
+            let passes = answers[0].chars().eq([c, HIGHEST]) && c != HIGHEST;
+            if passes || answers[1].chars().eq([LOWEST, c]) && c != LOWEST {
+                marks.push(c);
+            }
+        }
+    }
+    let passes = |first: char, second: char| {
+        normalize(&NFD, &format!("{first}{second}")).chars().eq([second, first])
+    };
+    let compare = |a: char, b: char| {
+        if a == b {
+            Ordering::Equal
+        } else if passes(b, a) {
+            Ordering::Less
+        } else if passes(a, b) {
+            Ordering::Greater
+        } else {
+            Ordering::Equal
+        }
+    };
+    marks.sort_by(|a, b| compare(*a, *b));
+    let mut rank = 0u8;
+    let mut ranks = HashMap::new();
+    let mut last = None;
+    for &c in &marks {
+        if last.is_none_or(|last| compare(last, c) == Ordering::Less) {
+            rank += 1;
+        }
+        last = Some(c);
+        ranks.insert(c, rank);
+    }
+    ranks
+}
+
+/// What becomes of each code point under these settings.
+fn rules(settings: &Settings) -> Result<Vec<Rule>, BuildError> {
+    let strip = settings.strips_accents();
+    // The answers to single questions are the same for all settings: they are asked once.
+    type Changes = OnceLock<HashMap<char, String>>;
+    static NONE: Changes = OnceLock::new();
+    let ask_once = |on: bool, answers: &'static Changes, normalizer: &dyn Fn() -> _| {
+        if on { answers.get_or_init(normalizer) } else { NONE.get_or_init(HashMap::new) }
+    };
+    // One switch of the normaliser at a time: clean, Chinese, accents, lower case.
+    let step = |clean, chinese, strip, lower| {
+        changes(&BertNormalizer::new(clean, chinese, Some(strip), lower))
+    };
+    static CLEAN: Changes = OnceLock::new();
+    let clean = ask_once(settings.clean_text, &CLEAN, &|| step(true, false, false, false));
+    static CHINESE: Changes = OnceLock::new();
+    let spaced = settings.handle_chinese_chars;
+    let chinese = ask_once(spaced, &CHINESE, &|| step(false, true, false, false));
+    static STRIPPED: Changes = OnceLock::new();
+    let stripped = ask_once(strip, &STRIPPED, &|| step(false, false, true, false));
+    static LOWER: Changes = OnceLock::new();
+    let lower = ask_once(settings.lowercase, &LOWER, &|| step(false, false, false, true));
+    static DECOMPOSED: Changes = OnceLock::new();
+    let nfd = ask_once(strip, &DECOMPOSED, &|| changes(&NFD));
+    static RANKS: OnceLock<HashMap<char, u8>> = OnceLock::new();
+    let no_ranks = HashMap::new();
+    let ranks = if strip { RANKS.get_or_init(ranks) } else { &no_ranks };
+    static CLASSES: OnceLock<Vec<Class>> = OnceLock::new();
+    let classes = CLASSES.get_or_init(classes);
+
+    let mut rules = Vec::with_capacity(CODES as usize);
+    for code in 0..CODES {
+        let error = |problem| BuildError::Rule(code, problem);
+        let Some(c) = char::from_u32(code) else {
+            // Surrogates stand in no text.
+            rules.push(Rule::Keep(Class::Word));
+            continue;
+        };
+        let c = match clean.get(&c).map(String::as_str) {
+            None => c,
+            Some("") => {
+                rules.push(Rule::Drop);
+                continue;
+            }
+            Some(answer) => {
+                one(answer).ok_or_else(|| error("cleaning gives several characters"))?
+            }
+        };
+        let isolated = match chinese.get(&c) {
+            None => false,
+            Some(answer) if answer.chars().eq([' ', c, ' ']) => true,
+            Some(_) => return Err(error("unknown treatment of a Chinese character")),
+        };
+        let decomposed = nfd.get(&c).cloned().unwrap_or_else(|| c.to_string());
+        let (mut starters, mut marks, mut anchor) = (Vec::new(), Vec::<Mark>::new(), false);
+        for d in decomposed.chars() {
+            let remains = stripped.get(&d).is_none_or(|answer| !answer.is_empty());
+            let lowered = lower.get(&d).cloned().unwrap_or_else(|| d.to_string());
+            let lowered = lowered.chars().map(|c| (c, classes[c as usize]));
+            let lowered: Vec<(char, Class)> = lowered.filter(|_| remains).collect();
+            match ranks.get(&d) {
+                Some(&rank) => {
+                    if lowered.len() > 1 {
+                        return Err(error("a mark becomes several characters"));
+                    }
+                    marks.push(Mark { rank, remains: lowered.first().copied() });
+                }
+                None => {
+                    if !marks.is_empty() {
+                        return Err(error("a mark precedes its base"));
+                    }
+                    anchor = true;
+                    starters.extend(lowered);
+                }
+            }
+        }
+        if isolated {
+            let ([(_, class)], []) = (&mut starters[..], &marks[..]) else {
+                return Err(error("a Chinese character becomes several"));
+            };
+            *class = Class::Isolated;
+        }
+        rules.push(match starters[..] {
+            [(to, class)] if to as u32 == code && marks.is_empty() => Rule::Keep(class),
+            _ if is_hangul(code, &starters, &marks) => Rule::Hangul,
+            _ => Rule::Expand { starters, marks, anchor },
+        });
+    }
+    check(settings, &rules)?;
+    Ok(rules)
+}
+
+fn one(text: &str) -> Option<char> {
+    let mut chars = text.chars();
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+fn is_hangul(code: u32, starters: &[(char, Class)], marks: &[Mark]) -> bool {
+    let jamo = layout::decompose_hangul(code).map(|jamo| (jamo, Class::Word));
+    let jamo = if jamo[2].0 == 0 { &jamo[..2] } else { &jamo[..] };
+    (layout::HANGUL_FIRST..=layout::HANGUL_LAST).contains(&code)
+        && marks.is_empty()
+        && starters.iter().map(|&(c, class)| (c as u32, class)).eq(jamo.iter().copied())
+}
+
+/// Compares the rules with the reference, all steps together. White space is compared as such, for
+/// isolation and spaces around a character come to the same.
+fn check(settings: &Settings, rules: &[Rule]) -> Result<(), BuildError> {
+    let mut wrong = None;
+    ask_all(&reference_normalizer(settings), |c, answer| {
+        let mut ours = String::new();
+        let mut put = |c: char| ours.write_char(c).expect("strings take characters");
+        match &rules[c as usize] {
+            Rule::Keep(_) => put(c),
+            Rule::Drop => {}
+            Rule::Hangul => layout::decompose_hangul(c as u32)
+                .into_iter()
+                .filter(|jamo| *jamo != 0)
+                .filter_map(char::from_u32)
+                .for_each(put),
+            Rule::Expand { starters, marks, .. } => {
+                starters.iter().for_each(|(c, _)| put(*c));
+                marks.iter().filter_map(|mark| mark.remains).for_each(|(c, _)| put(c));
+            }
+        }
+        let spaced = answer.strip_prefix(' ').and_then(|rest| rest.strip_suffix(' '));
+        if ours != answer && spaced != Some(&ours) {
+            wrong.get_or_insert(c as u32);
+        }
+    });
+    match wrong {
+        Some(code) => Err(BuildError::Rule(code, "differs from the reference")),
+        None => Ok(()),
+    }
+}

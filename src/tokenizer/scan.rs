@@ -1,0 +1,497 @@
+//! From text to normalised words: Hugging Face's `BertNormalizer` and `BertPreTokenizer` (the
+//! "basic tokenizer" of the BERT repository) in one pass, driven by the table of the section.
+
+use super::layout::{self, action, ascii, item, record};
+use super::read::{Normalizer, Tables};
+use super::{MAX_WORD_CHARS, TokenizeError};
+
+/// A word after normalisation, with the place of every character in the original text.
+///
+/// A word of plain ASCII, where one byte became one byte, keeps no places: character `i` stands at
+/// `start + i`.
+pub(super) struct Word {
+    pub bytes: [u8; MAX_WORD_CHARS * 4],
+    /// Characters of the word; may exceed `MAX_WORD_CHARS`, then the excess is not stored.
+    pub chars: usize,
+    pub plain: bool,
+    /// Where the first character starts and the last one ends in the original text.
+    pub start: u32,
+    pub end: u32,
+    /// End of each character in `bytes`.
+    ends: [u16; MAX_WORD_CHARS],
+    starts: [u32; MAX_WORD_CHARS],
+    lens: [u8; MAX_WORD_CHARS],
+}
+
+impl Word {
+    pub const fn new() -> Self {
+        Self {
+            bytes: [0; MAX_WORD_CHARS * 4],
+            chars: 0,
+            plain: true,
+            start: 0,
+            end: 0,
+            ends: [0; MAX_WORD_CHARS],
+            starts: [0; MAX_WORD_CHARS],
+            lens: [0; MAX_WORD_CHARS],
+        }
+    }
+
+    #[inline(always)]
+    fn clear(&mut self) {
+        self.chars = 0;
+        self.plain = true;
+    }
+
+    /// End of character `i` in `bytes`.
+    #[inline(always)]
+    pub fn char_end<const PLAIN: bool>(&self, i: usize) -> usize {
+        if PLAIN { i + 1 } else { usize::from(self.ends[i]) }
+    }
+
+    /// Place of the characters `from..to` (not empty) in the original text.
+    #[inline(always)]
+    pub fn place(&self, from: usize, to: usize) -> (u32, u32) {
+        if self.plain {
+            (self.start + from as u32, self.start + to as u32)
+        } else {
+            (self.starts[from], self.starts[to - 1] + u32::from(self.lens[to - 1]))
+        }
+    }
+
+    /// Appends a character that came from the original bytes `start..start + len`.
+    fn push(&mut self, code: u32, start: usize, len: usize) {
+        if self.chars == 0 {
+            self.start = start as u32;
+            self.plain = false;
+        } else if self.plain {
+            self.plain = false;
+            for i in 0..self.chars.min(MAX_WORD_CHARS) {
+                self.ends[i] = i as u16 + 1;
+                self.starts[i] = self.start + i as u32;
+                self.lens[i] = 1;
+            }
+        }
+        self.end = (start + len) as u32;
+        if self.chars < MAX_WORD_CHARS {
+            let i = self.chars;
+            let from = if i == 0 { 0 } else { usize::from(self.ends[i - 1]) };
+            // A broken table may hold something that is no character.
+            let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            let to = from + c.encode_utf8(&mut self.bytes[from..from + 4]).len();
+            self.ends[i] = to as u16;
+            self.starts[i] = start as u32;
+            self.lens[i] = len as u8;
+        }
+        self.chars += 1;
+    }
+}
+
+/// What the scanner found.
+pub(super) enum Found {
+    /// A word, now in the `Word` that was handed in.
+    Word,
+    /// An added token: id and place.
+    Added(u32, u32, u32),
+    /// The end of the text.
+    End,
+}
+
+/// One normalised character and the place it came from.
+#[derive(Clone, Copy)]
+struct Step {
+    item: u32,
+    start: usize,
+    len: usize,
+}
+
+/// A run of combining marks of which some survive, given in canonical order.
+///
+/// `BertNormalizer` decomposes to NFD, which sorts each run of marks by combining class, and then
+/// drops the nonspacing ones. Places are given by position in the *sorted* run: the k-th first
+/// character of a decomposition takes the place of the k-th source character. Marks that survive
+/// (musical stems, a few viramas, marks newer than the reference's Unicode tables) are rare, so the
+/// run is not stored but read again, once for each class in it: no buffer, however long the run.
+#[derive(Clone, Copy)]
+struct Run {
+    active: bool,
+    /// First source character of the run (its starter, if there is one) and the end.
+    start: usize,
+    end: usize,
+    /// Class now given out, and the next larger one met on this pass.
+    rank: u8,
+    next_rank: u8,
+    /// Source character and item now looked at.
+    at: usize,
+    item: usize,
+    /// Source character that lends its place, and where the next one is looked for.
+    place: usize,
+    place_len: usize,
+    next_place: usize,
+}
+
+/// Reads a text, word by word.
+#[derive(Clone, Copy)]
+pub(super) struct Scanner<'t> {
+    text: &'t [u8],
+    pos: usize,
+    /// Behind the last added token: marks never reorder across it.
+    segment: usize,
+    /// A character that was read but starts the next word.
+    held: Option<Step>,
+    /// Normalised characters of the last source character not given out yet.
+    queue: [u32; record::MAX_STARTERS],
+    queue_at: usize,
+    queue_len: usize,
+    queue_start: usize,
+    queue_char_len: usize,
+    run: Run,
+}
+
+impl<'t> Scanner<'t> {
+    pub const fn new(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            pos: 0,
+            segment: 0,
+            held: None,
+            queue: [0; record::MAX_STARTERS],
+            queue_at: 0,
+            queue_len: 0,
+            queue_start: 0,
+            queue_char_len: 0,
+            run: Run {
+                active: false,
+                start: 0,
+                end: 0,
+                rank: 0,
+                next_rank: 0,
+                at: 0,
+                item: 0,
+                place: 0,
+                place_len: 0,
+                next_place: 0,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn in_character(&self) -> bool {
+        self.held.is_some() || self.queue_at < self.queue_len || self.run.active
+    }
+
+    /// Reads the next word into `word`.
+    pub fn next_word(
+        &mut self,
+        tables: &Tables<'_>,
+        word: &mut Word,
+    ) -> Result<Found, TokenizeError> {
+        word.clear();
+        loop {
+            if !self.in_character() && self.ascii_word(tables.normalizer.ascii, word) {
+                return Ok(Found::Word);
+            }
+            if !self.in_character() {
+                let Some(&byte) = self.text.get(self.pos) else {
+                    return Ok(if word.chars > 0 { Found::Word } else { Found::End });
+                };
+                if tables.added.may_start(byte)
+                    && let Some((id, len)) = tables.added.match_at(&self.text[self.pos..])
+                {
+                    if word.chars > 0 {
+                        return Ok(Found::Word);
+                    }
+                    let start = self.pos;
+                    self.pos += len;
+                    self.segment = self.pos;
+                    return Ok(Found::Added(id, start as u32, self.pos as u32));
+                }
+            }
+            let Some(step) = self.next_char(tables)? else { continue };
+            match item::class(step.item) {
+                item::SPACE => {
+                    if word.chars > 0 {
+                        return Ok(Found::Word);
+                    }
+                }
+                item::ISOLATED => {
+                    if word.chars > 0 {
+                        self.held = Some(step);
+                        return Ok(Found::Word);
+                    }
+                    word.push(step.item & item::CODE_MASK, step.start, step.len);
+                    return Ok(Found::Word);
+                }
+                _ => word.push(step.item & item::CODE_MASK, step.start, step.len),
+            }
+        }
+    }
+
+    /// The fast path: reads on while single bytes become single bytes. True if a word ended.
+    #[inline(always)]
+    fn ascii_word(&mut self, table: &[u8; 128], word: &mut Word) -> bool {
+        let text = self.text;
+        let mut pos = self.pos;
+        while let Some(&byte) = text.get(pos) {
+            if byte >= 128 {
+                break;
+            }
+            let class = table[usize::from(byte)];
+            if class == ascii::SPACE {
+                pos += 1;
+                if word.chars > 0 {
+                    self.pos = pos;
+                    return true;
+                }
+            } else if class == ascii::SLOW {
+                break;
+            } else if class & ascii::ISOLATED != 0 {
+                if word.chars == 0 {
+                    word.start = pos as u32;
+                    word.end = pos as u32 + 1;
+                    word.bytes[0] = class & 127;
+                    word.chars = 1;
+                    pos += 1;
+                }
+                self.pos = pos;
+                return true;
+            } else if word.plain && (word.chars == 0 || word.end as usize == pos) {
+                // The body of a word, in a loop of its own. (Where a character was dropped inside
+                // of a word, places are no longer in a row.)
+                let mut chars = word.chars;
+                if chars == 0 {
+                    word.start = pos as u32;
+                }
+                let mut class = class;
+                loop {
+                    if let Some(to) = word.bytes.get_mut(chars) {
+                        *to = class;
+                    }
+                    chars += 1;
+                    pos += 1;
+                    match text.get(pos) {
+                        Some(&byte) if byte < 128 => class = table[usize::from(byte)],
+                        _ => break,
+                    }
+                    if class <= ascii::SPACE || class & ascii::ISOLATED != 0 {
+                        break;
+                    }
+                }
+                word.chars = chars;
+                word.end = pos as u32;
+            } else {
+                word.push(u32::from(class), pos, 1);
+                pos += 1;
+            }
+        }
+        self.pos = pos;
+        false
+    }
+
+    /// The next normalised character, or `None` if the next source character gives none.
+    fn next_char(&mut self, tables: &Tables<'_>) -> Result<Option<Step>, TokenizeError> {
+        if let Some(step) = self.held.take() {
+            return Ok(Some(step));
+        }
+        if self.queue_at < self.queue_len {
+            let item = self.queue[self.queue_at];
+            self.queue_at += 1;
+            return Ok(Some(Step { item, start: self.queue_start, len: self.queue_char_len }));
+        }
+        let normalizer = &tables.normalizer;
+        if self.run.active {
+            return self.next_of_run(normalizer);
+        }
+        let start = self.pos;
+        let (code, len) = decode(self.text, start)?;
+        let (kind, argument) = normalizer.entry(code);
+        self.pos += len;
+        let one = |item| Ok(Some(Step { item, start, len }));
+        match kind {
+            action::WORD => one(item::pack(code, item::WORD, 0)),
+            action::SPACE => one(item::pack(code, item::SPACE, 0)),
+            action::ISOLATED => one(item::pack(code, item::ISOLATED, 0)),
+            action::SINGLE => one(normalizer.single(argument)),
+            action::HANGUL => {
+                let jamo = layout::decompose_hangul(code);
+                self.queue[..3].copy_from_slice(&jamo);
+                self.set_queue(if jamo[2] == 0 { 2 } else { 3 }, start, len);
+                Ok(None)
+            }
+            action::EXPAND => {
+                let head = normalizer.expansion(argument);
+                let starters = (head & record::STARTERS_MASK) as usize;
+                let starters = starters.min(record::MAX_STARTERS);
+                for (i, slot) in self.queue.iter_mut().enumerate().take(starters) {
+                    *slot = normalizer.expansion(argument + 1 + i);
+                }
+                self.set_queue(starters, start, len);
+                if head & record::SURVIVOR != 0 {
+                    self.start_run(tables, start)?;
+                }
+                Ok(None)
+            }
+            // DROP and MARK.
+            _ => Ok(None),
+        }
+    }
+
+    fn set_queue(&mut self, len: usize, start: usize, char_len: usize) {
+        self.queue_at = 0;
+        self.queue_len = len;
+        self.queue_start = start;
+        self.queue_char_len = char_len;
+    }
+
+    /// Finds the bounds of the run of marks around the surviving mark at `at`.
+    #[cold]
+    fn start_run(&mut self, tables: &Tables<'_>, at: usize) -> Result<(), TokenizeError> {
+        let normalizer = &tables.normalizer;
+        let mut start = at;
+        let mut anchored = false;
+        loop {
+            let (code, _) = decode(self.text, start)?;
+            if has_starter(normalizer, code) {
+                anchored = true;
+                break;
+            }
+            if start <= self.segment {
+                break;
+            }
+            start -= 1;
+            while start > self.segment && self.text[start] & 0xC0 == 0x80 {
+                start -= 1;
+            }
+        }
+        let mut end = self.pos;
+        while let Some(&byte) = self.text.get(end) {
+            let (code, len) = decode(self.text, end)?;
+            let added =
+                tables.added.may_start(byte) && tables.added.match_at(&self.text[end..]).is_some();
+            if added || has_starter(normalizer, code) {
+                break;
+            }
+            end += len;
+        }
+        // The starter has already taken its own place.
+        let (place_len, next_place) =
+            if anchored { (decode(self.text, start)?.1, start) } else { (0, start) };
+        self.run = Run {
+            active: true,
+            start,
+            end,
+            rank: 0,
+            next_rank: u8::MAX,
+            at: start,
+            item: 0,
+            place: start,
+            place_len,
+            next_place: next_place + place_len,
+        };
+        Ok(())
+    }
+
+    fn next_of_run(&mut self, normalizer: &Normalizer<'_>) -> Result<Option<Step>, TokenizeError> {
+        let run = &mut self.run;
+        loop {
+            while run.at < run.end {
+                let (code, len) = decode(self.text, run.at)?;
+                while let Some((mark, first)) = mark_of(normalizer, code, run.item) {
+                    run.item += 1;
+                    let rank = item::rank(mark);
+                    if rank != run.rank {
+                        if rank > run.rank && rank < run.next_rank {
+                            run.next_rank = rank;
+                        }
+                        continue;
+                    }
+                    if first {
+                        // Dropped characters have no place to lend.
+                        while run.next_place < run.end {
+                            let (code, len) = decode(self.text, run.next_place)?;
+                            run.place = run.next_place;
+                            run.place_len = len;
+                            run.next_place += len;
+                            if normalizer.entry(code).0 != action::DROP {
+                                break;
+                            }
+                        }
+                    }
+                    if item::class(mark) != item::DROPPED {
+                        let (start, len) = (run.place, run.place_len);
+                        return Ok(Some(Step { item: mark, start, len }));
+                    }
+                }
+                run.at += len;
+                run.item = 0;
+            }
+            if run.next_rank == u8::MAX {
+                run.active = false;
+                self.pos = run.end;
+                return Ok(None);
+            }
+            run.rank = run.next_rank;
+            run.next_rank = u8::MAX;
+            run.at = run.start;
+            run.item = 0;
+        }
+    }
+}
+
+/// Whether a source character ends a run of marks.
+fn has_starter(normalizer: &Normalizer<'_>, code: u32) -> bool {
+    match normalizer.entry(code) {
+        (action::DROP, _) => false,
+        (action::MARK, rank) => rank == 0,
+        (action::EXPAND, at) => normalizer.expansion(at) & record::ANCHOR != 0,
+        _ => true,
+    }
+}
+
+/// The `i`-th mark a source character decomposes to, and whether it is the first character of the
+/// decomposition.
+fn mark_of(normalizer: &Normalizer<'_>, code: u32, i: usize) -> Option<(u32, bool)> {
+    match normalizer.entry(code) {
+        (action::MARK, rank) if i == 0 && rank > 0 => {
+            Some((item::pack(0, item::DROPPED, rank as u32), true))
+        }
+        (action::EXPAND, at) => {
+            let head = normalizer.expansion(at);
+            let starters = (head & record::STARTERS_MASK) as usize;
+            let total = (head >> record::TOTAL_SHIFT & 0xff) as usize;
+            (starters + i < total).then(|| {
+                let first = i == 0 && head & record::ANCHOR == 0;
+                (normalizer.expansion(at + 1 + starters + i), first)
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Decodes the character at `at`: its code point and length.
+#[inline(always)]
+fn decode(text: &[u8], at: usize) -> Result<(u32, usize), TokenizeError> {
+    let error = TokenizeError::InvalidUtf8 { at };
+    let rest = text.get(at..).ok_or(error)?;
+    let &first = rest.first().ok_or(error)?;
+    if first < 0x80 {
+        return Ok((u32::from(first), 1));
+    }
+    let tail = |i: usize| match rest.get(i) {
+        Some(&byte) if byte & 0xC0 == 0x80 => Ok(u32::from(byte & 0x3F)),
+        _ => Err(error),
+    };
+    let first = u32::from(first);
+    let (code, len, smallest) = match first {
+        0xC2..=0xDF => ((first & 0x1F) << 6 | tail(1)?, 2, 0x80),
+        0xE0..=0xEF => ((first & 0x0F) << 12 | tail(1)? << 6 | tail(2)?, 3, 0x800),
+        0xF0..=0xF4 => {
+            ((first & 0x07) << 18 | tail(1)? << 12 | tail(2)? << 6 | tail(3)?, 4, 0x1_0000)
+        }
+        _ => return Err(error),
+    };
+    if code < smallest || code > 0x10_FFFF || (0xD800..0xE000).contains(&code) {
+        return Err(error);
+    }
+    Ok((code, len))
+}

@@ -1,0 +1,499 @@
+//! Writes the tokenizer section. What becomes of each code point is the caller's answer; the
+//! converter gets it from the reference.
+
+use super::layout::{self, action, ascii, field, flag, item, record};
+use super::{SectionError, Settings, Tokenizer};
+use std::collections::HashMap;
+use std::fmt;
+
+/// What a normalised character is to the splitting into words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Part of a word.
+    Word,
+    /// White space.
+    Space,
+    /// A word of its own.
+    Isolated,
+}
+
+/// A mark in the decomposition of a character: combining class not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// Rank of its canonical combining class among those that exist, from 1.
+    pub rank: u8,
+    /// What remains of it, if anything does.
+    pub remains: Option<(char, Class)>,
+}
+
+/// What becomes of a code point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It stays as it is.
+    Keep(Class),
+    /// Cleaning removes it.
+    Drop,
+    /// A Hangul syllable that becomes its jamo.
+    Hangul,
+    /// Anything else: characters of combining class 0 that remain, then the marks of the
+    /// decomposition.
+    Expand {
+        /// Characters that remain.
+        starters: Vec<(char, Class)>,
+        /// Marks of the decomposition.
+        marks: Vec<Mark>,
+        /// The decomposition holds a character of class 0, be it one that does not remain.
+        anchor: bool,
+    },
+}
+
+/// Ids and texts of the special tokens.
+#[derive(Clone, Debug)]
+pub struct SpecialTokens {
+    /// Stands for unknown words.
+    pub unk: String,
+    /// In front of every input.
+    pub cls: String,
+    /// Behind every text.
+    pub sep: String,
+    /// Padding; need not exist.
+    pub pad: String,
+    /// Masked words; need not exist.
+    pub mask: String,
+}
+
+impl Default for SpecialTokens {
+    fn default() -> Self {
+        Self {
+            unk: "[UNK]".into(),
+            cls: "[CLS]".into(),
+            sep: "[SEP]".into(),
+            pad: "[PAD]".into(),
+            mask: "[MASK]".into(),
+        }
+    }
+}
+
+/// A token that is matched literally in the text, before normalisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedToken {
+    /// Its text.
+    pub text: String,
+    /// Its id; may lie beyond the vocabulary.
+    pub id: u32,
+}
+
+/// Everything a section is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'s> {
+    /// Switches of the normaliser, for the record; the rules must come from the same.
+    pub settings: Settings,
+    /// Tokens by id. An empty string is a gap. Of equal tokens the last is found.
+    pub vocab: &'s [String],
+    /// The prefix of tokens inside a word.
+    pub continuation_prefix: &'s str,
+    /// The special tokens. Those that exist are also added tokens.
+    pub specials: &'s SpecialTokens,
+    /// More tokens matched literally.
+    pub added: &'s [AddedToken],
+    /// A rule for each code point up to U+10FFFF.
+    pub rules: &'s [Rule],
+}
+
+/// Why no section could be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no token.
+    EmptyVocabulary,
+    /// This token must be in the vocabulary.
+    MissingToken(String),
+    /// More tokens than ids.
+    TooManyTokens(usize),
+    /// This token is too long.
+    TokenTooLong {
+        /// Its id.
+        id: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// An added token without text.
+    EmptyAddedToken,
+    /// More added tokens than a section holds.
+    TooManyAddedTokens(usize),
+    /// The longest word must lie in `1..=MAX_WORD_CHARS`.
+    MaxWordChars(usize),
+    /// The continuation prefix is too long.
+    PrefixTooLong(usize),
+    /// The rules are not one for each code point, or one of them cannot be stored.
+    Rule(u32, &'static str),
+    /// The section would reach 4 GiB.
+    TooLarge,
+    /// The reader refuses what was written.
+    Unreadable(SectionError),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyVocabulary => f.write_str("the vocabulary is empty"),
+            Self::MissingToken(token) => write!(f, "the vocabulary lacks {token}"),
+            Self::TooManyTokens(n) => write!(f, "{n} tokens are more than a section holds"),
+            Self::TokenTooLong { id, len } => write!(
+                f,
+                "token {id} has {len} bytes, more than the {} a section holds",
+                layout::MAX_TOKEN_BYTES
+            ),
+            Self::EmptyAddedToken => f.write_str("an added token is empty"),
+            Self::TooManyAddedTokens(n) => write!(
+                f,
+                "{n} added tokens are more than the {} a section holds",
+                layout::MAX_ADDED
+            ),
+            Self::MaxWordChars(n) => {
+                write!(f, "longest word of {n} characters, not in 1..={}", layout::MAX_WORD_CHARS)
+            }
+            Self::PrefixTooLong(n) => write!(f, "continuation prefix of {n} bytes is too long"),
+            Self::Rule(code, problem) => write!(f, "rule of U+{code:04X}: {problem}"),
+            Self::TooLarge => f.write_str("the tokenizer section would reach 4 GiB"),
+            Self::Unreadable(error) => write!(f, "written section cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Where the tables end up.
+struct Output(Vec<u8>);
+
+impl Output {
+    fn set(&mut self, at: usize, value: u32) {
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Appends a table, aligned to 64 bytes, and notes its offset.
+    fn table(&mut self, at: usize, bytes: impl IntoIterator<Item = u8>) -> Result<(), BuildError> {
+        self.0.resize(self.0.len().next_multiple_of(64), 0);
+        let offset = u32::try_from(self.0.len()).map_err(|_| BuildError::TooLarge)?;
+        self.set(at, offset);
+        self.0.extend(bytes);
+        Ok(())
+    }
+
+    fn words(&mut self, at: usize, words: &[u32]) -> Result<(), BuildError> {
+        self.table(at, words.iter().flat_map(|word| word.to_le_bytes()))
+    }
+}
+
+/// Writes the section.
+pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
+    let vocab = spec.vocab;
+    if vocab.iter().all(String::is_empty) {
+        return Err(BuildError::EmptyVocabulary);
+    }
+    if vocab.len() >= (1 << layout::MAX_ID_BITS) - 1 {
+        return Err(BuildError::TooManyTokens(vocab.len()));
+    }
+    if !(1..=layout::MAX_WORD_CHARS).contains(&spec.settings.max_word_chars) {
+        return Err(BuildError::MaxWordChars(spec.settings.max_word_chars));
+    }
+    if let Some((id, token)) =
+        vocab.iter().enumerate().find(|(_, token)| token.len() > layout::MAX_TOKEN_BYTES)
+    {
+        return Err(BuildError::TokenTooLong { id, len: token.len() });
+    }
+    // A later line wins over an equal earlier one, as in the reference.
+    let ids: HashMap<&str, u32> =
+        vocab.iter().enumerate().map(|(id, token)| (token.as_str(), id as u32)).collect();
+    let mut added: Vec<AddedToken> = spec.added.to_vec();
+    let specials = spec.specials;
+    let mut special = |token: &String| {
+        let known = spec.added.iter().find(|other| other.text == *token).map(|other| other.id);
+        let id = known.or_else(|| ids.get(token.as_str()).copied()).filter(|_| !token.is_empty());
+        if let (Some(id), None) = (id, known) {
+            added.push(AddedToken { text: token.clone(), id });
+        }
+        id
+    };
+    let mut required =
+        |token: &String| special(token).ok_or_else(|| BuildError::MissingToken(token.clone()));
+    let unk = required(&specials.unk)?;
+    let cls = required(&specials.cls)?;
+    let sep = required(&specials.sep)?;
+    let pad = special(&specials.pad).unwrap_or(layout::NO_ID);
+    let mask = special(&specials.mask).unwrap_or(layout::NO_ID);
+
+    let mut out = Output(vec![0; layout::HEADER_LEN]);
+    out.0[..4].copy_from_slice(&layout::MAGIC);
+    out.set(field::VERSION, layout::VERSION);
+    out.set(field::FLAGS, flags(&spec.settings));
+    out.set(field::MAX_WORD_CHARS, spec.settings.max_word_chars as u32);
+    for (at, id) in [
+        (field::UNK, unk),
+        (field::CLS, cls),
+        (field::SEP, sep),
+        (field::PAD, pad),
+        (field::MASK, mask),
+    ] {
+        out.set(at, id);
+    }
+    let first_bytes = write_added(&mut out, added)?;
+    write_rules(&mut out, spec.rules, &first_bytes)?;
+    write_vocabulary(&mut out, vocab, &ids, spec.continuation_prefix)?;
+
+    let len = u32::try_from(out.0.len()).map_err(|_| BuildError::TooLarge)?;
+    out.set(field::SECTION_LEN, len);
+    Tokenizer::from_bytes(&out.0).map_err(BuildError::Unreadable)?;
+    Ok(out.0)
+}
+
+fn flags(settings: &Settings) -> u32 {
+    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+    bit(settings.lowercase, flag::LOWERCASE)
+        | bit(settings.handle_chinese_chars, flag::CHINESE)
+        | bit(settings.clean_text, flag::CLEAN)
+        | bit(settings.strip_accents.is_some(), flag::STRIP_GIVEN)
+        | bit(settings.strip_accents == Some(true), flag::STRIP)
+}
+
+fn write_added(out: &mut Output, mut added: Vec<AddedToken>) -> Result<[u8; 32], BuildError> {
+    if added.len() > layout::MAX_ADDED as usize {
+        return Err(BuildError::TooManyAddedTokens(added.len()));
+    }
+    // The longest match wins, so the longest is tried first.
+    added.sort_by(|a, b| (b.text.len(), &a.text).cmp(&(a.text.len(), &b.text)));
+    let mut first_bytes = [0u8; 32];
+    let (mut entries, mut text) = (Vec::new(), Vec::new());
+    for token in &added {
+        let &first = token.text.as_bytes().first().ok_or(BuildError::EmptyAddedToken)?;
+        first_bytes[usize::from(first / 8)] |= 1 << (first % 8);
+        entries.extend([token.id, text.len() as u32, token.text.len() as u32]);
+        text.extend_from_slice(token.text.as_bytes());
+    }
+    out.0[field::ADDED_FIRST..][..32].copy_from_slice(&first_bytes);
+    out.set(field::ADDED_COUNT, added.len() as u32);
+    out.set(field::ADDED_TEXT_LEN, u32::try_from(text.len()).map_err(|_| BuildError::TooLarge)?);
+    out.words(field::ADDED, &entries)?;
+    out.table(field::ADDED_TEXT, text)?;
+    Ok(first_bytes)
+}
+
+/// Stores words once each, and tells where.
+#[derive(Default)]
+struct Pool {
+    words: Vec<u32>,
+    known: HashMap<Vec<u32>, usize>,
+}
+
+impl Pool {
+    fn put(&mut self, words: Vec<u32>) -> usize {
+        *self.known.entry(words).or_insert_with_key(|words| {
+            self.words.extend_from_slice(words);
+            self.words.len() - words.len()
+        })
+    }
+}
+
+const fn class_of(class: Class) -> u32 {
+    match class {
+        Class::Word => item::WORD,
+        Class::Space => item::SPACE,
+        Class::Isolated => item::ISOLATED,
+    }
+}
+
+fn entry(
+    code: u32,
+    rule: &Rule,
+    singles: &mut Pool,
+    expansions: &mut Pool,
+) -> Result<u16, BuildError> {
+    let error = |problem| BuildError::Rule(code, problem);
+    let with = |kind: u16, argument: usize| {
+        if argument > action::MAX_ARGUMENT {
+            return Err(error("the tables are full"));
+        }
+        Ok(kind | (argument as u16) << action::BITS)
+    };
+    match rule {
+        Rule::Keep(Class::Word) => Ok(action::WORD),
+        Rule::Keep(Class::Space) => Ok(action::SPACE),
+        Rule::Keep(Class::Isolated) => Ok(action::ISOLATED),
+        Rule::Drop => Ok(action::DROP),
+        Rule::Hangul => Ok(action::HANGUL),
+        Rule::Expand { starters, marks, anchor } => match (&starters[..], &marks[..]) {
+            (&[], &[]) => with(action::MARK, 0),
+            (&[], &[Mark { rank, remains: None }]) if !anchor => {
+                with(action::MARK, usize::from(rank))
+            }
+            (&[(c, class)], &[]) => {
+                let item = item::pack(c.into(), class_of(class), 0);
+                with(action::SINGLE, singles.put(vec![item]))
+            }
+            _ => {
+                if starters.len() > record::MAX_STARTERS || marks.len() > 16 {
+                    return Err(error("the expansion is too long"));
+                }
+                let survivor = marks.iter().any(|mark| mark.remains.is_some());
+                let total = (starters.len() + marks.len()) as u32;
+                let head = starters.len() as u32
+                    | total << record::TOTAL_SHIFT
+                    | if *anchor { record::ANCHOR } else { 0 }
+                    | if survivor { record::SURVIVOR } else { 0 };
+                let starters = starters.iter().map(|&(c, class)| (c, class_of(class), 0));
+                let marks = marks.iter().map(|mark| match mark.remains {
+                    Some((c, class)) => (c, class_of(class), u32::from(mark.rank)),
+                    None => ('\0', item::DROPPED, u32::from(mark.rank)),
+                });
+                let items = starters.chain(marks);
+                let words = std::iter::once(head)
+                    .chain(items.map(|(c, class, rank)| item::pack(c.into(), class, rank)));
+                with(action::EXPAND, expansions.put(words.collect()))
+            }
+        },
+    }
+}
+
+fn write_rules(out: &mut Output, rules: &[Rule], first_bytes: &[u8; 32]) -> Result<(), BuildError> {
+    if rules.len() != 0x11_0000 {
+        return Err(BuildError::Rule(rules.len() as u32, "there must be one for each code point"));
+    }
+    let (mut singles, mut expansions) = (Pool::default(), Pool::default());
+    let mut blocks: Vec<u8> = Vec::new();
+    let mut known: HashMap<Vec<u8>, u8> = HashMap::new();
+    let mut index = Vec::new();
+    for (block, rules) in rules.chunks(1 << layout::BLOCK_SHIFT).enumerate() {
+        let mut bytes = Vec::with_capacity(2 << layout::BLOCK_SHIFT);
+        for (i, rule) in rules.iter().enumerate() {
+            let code = (block << layout::BLOCK_SHIFT) + i;
+            bytes.extend(entry(code as u32, rule, &mut singles, &mut expansions)?.to_le_bytes());
+        }
+        let next = known.len();
+        let number = match known.get(&bytes) {
+            Some(&number) => number,
+            None => {
+                let number = u8::try_from(next).map_err(|_| {
+                    BuildError::Rule((block << layout::BLOCK_SHIFT) as u32, "too many blocks")
+                })?;
+                blocks.extend_from_slice(&bytes);
+                known.insert(bytes, number);
+                number
+            }
+        };
+        index.push(number);
+    }
+    let table: Vec<u8> = (0..128u8)
+        .map(|byte| {
+            if first_bytes[usize::from(byte / 8)] & (1 << (byte % 8)) != 0 {
+                return ascii::SLOW;
+            }
+            let (c, class) = match &rules[usize::from(byte)] {
+                Rule::Keep(class) => (char::from(byte), *class),
+                Rule::Expand { starters, marks, .. } if marks.is_empty() => match starters[..] {
+                    [one] => one,
+                    _ => return ascii::SLOW,
+                },
+                _ => return ascii::SLOW,
+            };
+            match class {
+                Class::Space => ascii::SPACE,
+                // What is below would be taken for one of the special values.
+                _ if !c.is_ascii() || c <= ' ' => ascii::SLOW,
+                Class::Word => c as u8,
+                Class::Isolated => c as u8 | ascii::ISOLATED,
+            }
+        })
+        .collect();
+    out.set(field::INDEX_LEN, index.len() as u32);
+    out.set(field::BLOCK_COUNT, known.len() as u32);
+    out.set(field::SINGLES_LEN, singles.words.len() as u32);
+    out.set(field::EXPANSIONS_LEN, expansions.words.len() as u32);
+    out.table(field::ASCII, table)?;
+    out.table(field::INDEX, index)?;
+    out.table(field::BLOCKS, blocks)?;
+    out.words(field::SINGLES, &singles.words)?;
+    out.words(field::EXPANSIONS, &expansions.words)
+}
+
+fn write_vocabulary(
+    out: &mut Output,
+    vocab: &[String],
+    ids: &HashMap<&str, u32>,
+    prefix: &str,
+) -> Result<(), BuildError> {
+    if prefix.len() > layout::MAX_PREFIX {
+        return Err(BuildError::PrefixTooLong(prefix.len()));
+    }
+    let id_bits = (usize::BITS - vocab.len().leading_zeros()).max(1);
+    // The hashes of the tokens that can be found, in the order of their ids: the same file on
+    // every host.
+    let findable: Vec<(u32, u32)> = vocab
+        .iter()
+        .enumerate()
+        .map(|(id, token)| (id as u32, token))
+        .filter(|(id, token)| !token.is_empty() && ids.get(token.as_str()) == Some(id))
+        .map(|(id, token)| {
+            let state = token.bytes().fold(layout::HASH_SEED, layout::hash_byte);
+            (id, layout::hash_finish(state))
+        })
+        .collect();
+    // Two thirds full; fuller would be smaller, but most searches end at a free slot.
+    let mut capacity = (findable.len() as u32 * 3 / 2).max(4);
+    let (slots, max_probes) = loop {
+        if let Some(table) = fill(&findable, capacity, id_bits) {
+            break table;
+        }
+        capacity += capacity / 8;
+    };
+    let longest = |of: &dyn Fn(&str) -> Option<usize>| {
+        vocab.iter().filter_map(|token| of(token)).max().unwrap_or(0) as u32
+    };
+    let continuation = |token: &str| token.strip_prefix(prefix).map(str::len);
+    // A token that starts with the prefix can also be found at the start of a word.
+    out.set(field::LONGEST_FIRST, longest(&|token| Some(token.len())));
+    out.set(field::LONGEST_CONTINUATION, longest(&continuation));
+    out.set(field::VOCAB_LEN, vocab.len() as u32);
+    out.set(field::ID_BITS, id_bits);
+    out.set(field::CAPACITY, capacity);
+    out.set(field::MAX_PROBES, max_probes);
+    out.set(field::PREFIX_LEN, prefix.len() as u32);
+    out.0[field::PREFIX..][..prefix.len()].copy_from_slice(prefix.as_bytes());
+
+    let (mut bases, mut relative, mut text) = (Vec::new(), Vec::new(), Vec::new());
+    for id in 0..=vocab.len() {
+        if id % layout::TOKENS_PER_BASE == 0 {
+            bases.push(u32::try_from(text.len()).map_err(|_| BuildError::TooLarge)?);
+        }
+        let within = text.len() - bases.last().map_or(0, |base| *base as usize);
+        relative.extend((within as u16).to_le_bytes());
+        if let Some(token) = vocab.get(id) {
+            text.extend_from_slice(token.as_bytes());
+        }
+    }
+    out.set(field::TEXT_LEN, u32::try_from(text.len()).map_err(|_| BuildError::TooLarge)?);
+    out.words(field::SLOTS, &slots)?;
+    out.words(field::BASES, &bases)?;
+    out.table(field::RELATIVE, relative)?;
+    out.table(field::TEXT, text)
+}
+
+/// Fills a table of this capacity; `None` if some search would get too long. Returns the slots and
+/// the longest search.
+fn fill(findable: &[(u32, u32)], capacity: u32, id_bits: u32) -> Option<(Vec<u32>, u32)> {
+    let len = capacity as usize + layout::MAX_PROBES as usize;
+    let mut slots = vec![layout::EMPTY_SLOT; len];
+    let mut max_probes = 1;
+    for &(id, hash) in findable {
+        let home = layout::home_slot(hash, capacity);
+        let probes = slots[home..].iter().position(|slot| *slot == layout::EMPTY_SLOT)?;
+        if probes >= layout::MAX_PROBES as usize {
+            return None;
+        }
+        slots[home + probes] = hash << id_bits | id;
+        max_probes = max_probes.max(probes as u32 + 1);
+    }
+    slots.truncate(capacity as usize + max_probes as usize);
+    Some((slots, max_probes))
+}
+
+const _: () = assert!(layout::TOKENS_PER_BASE * layout::MAX_TOKEN_BYTES <= u16::MAX as usize);
