@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bertlet_convert::bert::*;
-use bertlet_convert::quantize::{self, Inputs, Options, Rotation, WordFormat, simulate, text};
+use bertlet_convert::quantize::{self, Options, Rotation, WordFormat, simulate, text};
 use bertlet_convert::reference::{self, Sequence, Site};
 use safetensors::{Dtype, SafeTensors};
 
@@ -27,7 +27,7 @@ fn main() {
     // Every group of options, separated by `--`, is one line of the table.
     for group in args[3..].split(|a| a == "--") {
         let mut options = Options::default();
-        let mut joined: Vec<usize> = vec![512, 256, 128, 64];
+        let mut joined: Vec<usize> = text::JOINED.to_vec();
         let mut quiet = true;
         for arg in group {
             let (name, value) = arg.split_once('=').unwrap();
@@ -37,27 +37,7 @@ fn main() {
                 "damp" => options.damping = number(),
                 "act" => options.by_activation = value == "1",
                 "clips" => options.clips = value.split(',').map(|x| x.parse().unwrap()).collect(),
-                "inputs" => {
-                    options.inputs = match value {
-                        "ref" => Inputs::Reference,
-                        "quant" => Inputs::Quantized,
-                        _ => Inputs::Rounded,
-                    }
-                }
                 "bias" => options.correct_bias = value == "1",
-                "comp" => options.compensate = number(),
-                "compdamp" => options.compensate_damping = number(),
-                "center" => {
-                    for (c, v) in options.center.iter_mut().zip(value.chars()) {
-                        *c = v == '1';
-                    }
-                }
-                "smooth" => {
-                    for (c, v) in options.smooth.iter_mut().zip(value.split(',')) {
-                        *c = v.parse().unwrap();
-                    }
-                }
-                "heads" => options.center_heads = value == "1",
                 "words" => {
                     options.words = match value {
                         "f16" => WordFormat::Half,
@@ -65,8 +45,7 @@ fn main() {
                     }
                 }
                 "rot" => {
-                    let parts: Vec<usize> =
-                        value.split(',').map(|x| x.parse().unwrap()).collect();
+                    let parts: Vec<usize> = value.split(',').map(|x| x.parse().unwrap()).collect();
                     options.rotations[parts[0]] =
                         Some(Rotation { block: parts[1], stride: parts[2] });
                 }

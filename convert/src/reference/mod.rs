@@ -45,8 +45,7 @@ pub enum Site {
 
 impl Site {
     /// All four, in the order of the forward pass.
-    pub const ALL: [Self; 4] =
-        [Self::Qkv, Self::AttentionOutput, Self::Intermediate, Self::Output];
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::AttentionOutput, Self::Intermediate, Self::Output];
 }
 
 /// What the heads say about a batch; `None` where the checkpoint has no such head.
@@ -249,7 +248,9 @@ pub fn layer_norm(x: &mut Matrix, norm: &LayerNorm, eps: f32) {
 /// Applies an activation function, in place.
 pub fn activate(x: &mut Matrix, activation: Activation) {
     let f = match activation {
-        Activation::Gelu => |x: f32| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::Gelu => {
+            |x: f32| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
+        }
         Activation::GeluTanh => |x: f32| {
             let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + libm::tanhf(inner))
