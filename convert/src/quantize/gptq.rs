@@ -97,8 +97,8 @@ impl Factor {
         let mut feedback = vec![0f32; n * n];
         feedback.par_chunks_mut(n.max(1)).enumerate().for_each(|(k, row)| {
             let pivot = 1.0 / self.lower[k * n + k];
-            for i in k + 1..n {
-                row[i] = (self.lower[i * n + k] * pivot) as f32;
+            for (i, share) in row.iter_mut().enumerate().skip(k + 1) {
+                *share = (self.lower[i * n + k] * pivot) as f32;
             }
         });
         let chunks: Vec<(Vec<i8>, Vec<f32>)> = weight
