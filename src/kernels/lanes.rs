@@ -141,6 +141,10 @@ pub trait Simd: Copy {
     /// [`Simd::OFFSET`] times the sum of each channel's weights.
     fn start(self, sums: &I32x16) -> Self::I;
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch<T>(self, p: *const T) {
+        let _ = p;
+    }
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }
