@@ -235,10 +235,6 @@ impl Simd for Neon {
         quarters!(|low, high| vsliq_n_s32::<16>(low, high))
     }
     #[inline(always)]
-    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
-        quarters!(|a, b| vaddq_s32(a, b))
-    }
-    #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> int8x16_t {
         let word = i32::from_le_bytes(bytes.map(|b| b as u8));
         op!(vreinterpretq_s8_s32(vdupq_n_s32(word)))
