@@ -101,6 +101,11 @@ fn peaks(c: &mut Criterion) {
         }
         let kernels = Isa::named(isa).expect("available").kernels();
         for (name, peak) in [("peak_q8", true), ("peak_f32", false)] {
+            if peak && !isa.ends_with("vnni") {
+                // Where a product takes several instructions the compiler moves all but the last
+                // addition out of the loop, and what is measured is no peak.
+                continue;
+            }
             let run =
                 |rounds| if peak { kernels.peak_int8(rounds) } else { kernels.peak_f32(rounds) };
             let mut group = c.benchmark_group(name);
