@@ -125,7 +125,6 @@ pub trait Simd: Copy {
     fn store_i16(self, p: &mut [i16; 16], v: Self::I);
     /// The low halves of the lanes of `low`, with those of `high` above them.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
-    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
 
     fn quad(self, bytes: [i8; 4]) -> Self::Quad;
     fn load_quads(self, w: &I8x64) -> Self::Quads;
