@@ -59,9 +59,9 @@ pub struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// Whether every key of block `b` takes part.
-    fn all_live(&self, b: usize) -> bool {
-        !self.masked && (b + 1) * BLOCK <= self.count
+    /// Blocks at the front of which every key takes part.
+    fn whole_blocks(&self) -> usize {
+        if self.masked { 0 } else { self.count / BLOCK }
     }
 }
 
@@ -191,45 +191,56 @@ pub(super) fn pack_int8<S: Simd>(s: S, qkv: &[F32x16], heads: Heads, blocks: Int
     assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
     for (t, row) in qkv.chunks_exact(3 * part).enumerate() {
         let (b, lane) = (t / BLOCK, t % BLOCK);
-        for h in 0..heads.count {
-            let (slot, at) = (b * heads.count + h, h * width);
-            let query = &row[at..][..width];
-            let inverse = scale(s, query, &mut blocks.q_scale[slot].0[lane]);
-            for (x, q) in query.iter().zip(&mut blocks.q[(slot * BLOCK + lane) * width..][..width])
-            {
-                s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
-            }
-
-            let key = &row[part + at..][..width];
-            let inverse = scale(s, key, &mut blocks.k_scale[slot].0[lane]);
-            let panel = &mut blocks.k[slot * width * 4..][..width * 4];
-            let mut sum = s.zero();
-            for (x, panel) in key.iter().zip(panel.as_chunks_mut::<4>().0) {
-                let v = s.round(s.mul(s.load(x), inverse));
-                sum = s.add(sum, v);
-                let mut bytes = I8x16([0; 16]);
-                s.store_i8(&mut bytes, s.to_i32(v));
-                for (step, bytes) in panel.iter_mut().zip(bytes.0.as_chunks::<4>().0) {
-                    step.0.as_chunks_mut::<4>().0[lane] = *bytes;
+        let (queries, rest) = row.split_at(part);
+        let (keys, values) = rest.split_at(part);
+        // Sixteen heads at a time, so that their scales are one vector.
+        for first in (0..heads.count).step_by(16) {
+            let count = (heads.count - first).min(16);
+            let slots = b * heads.count + first..b * heads.count + first + count;
+            let from = first * width..(first + count) * width;
+            let q_inverse =
+                scales(s, &queries[from.clone()], width, &mut blocks.q_scale[slots.clone()], lane);
+            let k_inverse =
+                scales(s, &keys[from.clone()], width, &mut blocks.k_scale[slots.clone()], lane);
+            let v_inverse =
+                scales(s, &values[from.clone()], width, &mut blocks.v_scale[slots.clone()], lane);
+            for (i, slot) in slots.enumerate() {
+                let at = (first + i) * width;
+                let inverse = s.splat(q_inverse.0[i]);
+                let q = &mut blocks.q[(slot * BLOCK + lane) * width..][..width];
+                for (x, q) in queries[at..][..width].iter().zip(q) {
+                    s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
                 }
-            }
-            if S::OFFSET != 0 {
-                // Exact: whole numbers far below 2^24.
-                blocks.k_sums[slot].0[lane] = s.sum(sum) as i32;
-            }
 
-            let value = &row[2 * part + at..][..width];
-            let inverse = scale(s, value, &mut blocks.v_scale[slot].0[lane]);
-            let panels = &mut blocks.v[slot * width * 8..][..width * 8];
-            for (x, panel) in value.iter().zip(panels.as_chunks_mut::<8>().0) {
-                let v = s.to_i32(s.mul(s.load(x), inverse));
-                let pair = I32x16::of_pairs_mut(&mut panel[lane / 2]);
-                let pair_of = if lane % 2 == 0 {
-                    s.interleave(v, s.splat_i32(0))
-                } else {
-                    s.interleave(s.load_i32(pair), v)
-                };
-                s.store_i32(pair, pair_of);
+                let inverse = s.splat(k_inverse.0[i]);
+                let panel = &mut blocks.k[slot * width * 4..][..width * 4];
+                let mut sum = s.zero();
+                for (x, panel) in keys[at..][..width].iter().zip(panel.as_chunks_mut::<4>().0) {
+                    let v = s.round(s.mul(s.load(x), inverse));
+                    sum = s.add(sum, v);
+                    let mut bytes = I8x16([0; 16]);
+                    s.store_i8(&mut bytes, s.to_i32(v));
+                    for (step, bytes) in panel.iter_mut().zip(bytes.0.as_chunks::<4>().0) {
+                        step.0.as_chunks_mut::<4>().0[lane] = *bytes;
+                    }
+                }
+                if S::OFFSET != 0 {
+                    // Exact: whole numbers far below 2^24.
+                    blocks.k_sums[slot].0[lane] = s.sum(sum) as i32;
+                }
+
+                let inverse = s.splat(v_inverse.0[i]);
+                let panels = &mut blocks.v[slot * width * 8..][..width * 8];
+                for (x, panel) in values[at..][..width].iter().zip(panels.as_chunks_mut::<8>().0) {
+                    let v = s.to_i32(s.mul(s.load(x), inverse));
+                    let pair = I32x16::of_pairs_mut(&mut panel[lane / 2]);
+                    let both = if lane.is_multiple_of(2) {
+                        s.interleave(v, s.splat_i32(0))
+                    } else {
+                        s.interleave(s.load_i32(pair), v)
+                    };
+                    s.store_i32(pair, both);
+                }
             }
         }
     }
@@ -245,16 +256,25 @@ pub(super) fn pack_int8<S: Simd>(s: S, qkv: &[F32x16], heads: Heads, blocks: Int
     }
 }
 
-/// Writes the int8 scale of `x` and returns its inverse.
+/// Writes the int8 scales of up to sixteen heads into their lanes, and returns the inverses.
 #[inline(always)]
-fn scale<S: Simd>(s: S, x: &[F32x16], scale: &mut f32) -> S::F {
-    let mut largest = s.zero();
-    for x in x {
-        largest = s.max(largest, s.abs(s.load(x)));
+fn scales<S: Simd>(s: S, x: &[F32x16], width: usize, scale: &mut [F32x16], lane: usize) -> F32x16 {
+    let mut largest = F32x16::ZERO;
+    for (x, out) in x.chunks_exact(width).zip(&mut largest.0) {
+        let mut most = s.zero();
+        for x in x {
+            most = s.max(most, s.abs(s.load(x)));
+        }
+        *out = s.largest(most);
     }
-    let (step, inverse) = int8_scale(s.largest(largest));
-    *scale = step;
-    s.splat(inverse)
+    let (mut step, mut inverse) = (F32x16::ZERO, F32x16::ZERO);
+    let (a, b) = int8_scale(s, s.load(&largest));
+    s.store(&mut step, a);
+    s.store(&mut inverse, b);
+    for (scale, step) in scale.iter_mut().zip(step.0) {
+        scale.0[lane] = step;
+    }
+    inverse
 }
 
 /// Attention of the queries of block `b` (its first `rows` tokens) over all keys: `context` gets
@@ -279,6 +299,7 @@ pub(super) fn attend_int8<S: Simd>(
     assert!(blocks.v.len() >= count * heads.count * width * 8);
     let Workspace { scores, probabilities, factors } = work;
     let factors = &mut factors[..count];
+    let temperature = heads.temperature();
     for h in 0..heads.count {
         let slot = b * heads.count + h;
         let scale = value_factors(s, heads, &blocks, h, keys, factors);
@@ -288,7 +309,7 @@ pub(super) fn attend_int8<S: Simd>(
             let q = &blocks.q[(slot * BLOCK + t) * width..][..mr * width];
             int8_scores(s, heads, q, &blocks, h, mr, count, scores);
             for r in 0..mr {
-                let c = blocks.q_scale[slot].0[t + r] * heads.temperature();
+                let c = blocks.q_scale[slot].0[t + r] * temperature;
                 let row = &mut scores[r * count..][..count];
                 let out = &mut probabilities[r * count..][..count];
                 let sum = exponentials_15bit(s, row, c, keys, factors, out, maps.is_some());
@@ -332,10 +353,8 @@ fn value_factors<S: Simd>(
 ) -> f32 {
     let mut largest = s.zero();
     for (j, limit) in (0..factors.len()).zip(keys.limit) {
-        let mut scale = s.load(&blocks.v_scale[j * heads.count + h]);
-        if !keys.all_live(j) {
-            scale = s.min(scale, s.max(s.load(limit), s.zero()));
-        }
+        let scale = s.load(&blocks.v_scale[j * heads.count + h]);
+        let scale = s.min(scale, s.max(s.load(limit), s.zero()));
         largest = s.max(largest, scale);
         s.store(&mut factors[j], scale);
     }
@@ -408,11 +427,27 @@ fn exponentials_15bit<S: Simd>(
 ) -> f32 {
     let (c, largest) = exponent(s, scores, c, keys);
     let mut sum = s.zero();
-    for (j, ((x, factor), out)) in scores.iter_mut().zip(factors).zip(out).enumerate() {
+    // Whole pairs of blocks first, which need no limits.
+    let pairs = if keep { 0 } else { keys.whole_blocks() / 2 };
+    let (x2, x) = scores.split_at_mut(2 * pairs);
+    let (factors2, factors) = factors.split_at(2 * pairs);
+    let (out2, out) = out.split_at_mut(2 * pairs);
+    let twos = out2.as_chunks_mut::<2>().0.iter_mut();
+    for ((x, factor), out) in
+        x2.as_chunks::<2>().0.iter().zip(factors2.as_chunks::<2>().0).zip(twos)
+    {
+        let a = math::exp2_15bit(s, s.mul(s.sub(s.load(&x[0]), largest), c));
+        let b = math::exp2_15bit(s, s.mul(s.sub(s.load(&x[1]), largest), c));
+        sum = s.add(s.add(sum, a), b);
+        let a = s.to_i32(s.mul(a, s.load(&factor[0])));
+        let b = s.to_i32(s.mul(b, s.load(&factor[1])));
+        s.store_i16_twice(out, a, b);
+    }
+    for (((x, factor), out), limit) in
+        x.iter_mut().zip(factors).zip(out).zip(&keys.limit[2 * pairs..])
+    {
         let mut e = math::exp2_15bit(s, s.mul(s.sub(s.load(x), largest), c));
-        if !keys.all_live(j) {
-            e = s.min(e, s.max(s.load(&keys.limit[j]), s.zero()));
-        }
+        e = s.min(e, s.max(s.load(limit), s.zero()));
         sum = s.add(sum, e);
         s.store_i16(out, s.to_i32(s.mul(e, s.load(factor))));
         if keep {
@@ -430,12 +465,13 @@ fn exponentials_15bit<S: Simd>(
 #[inline(always)]
 fn exponent<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> (S::F, S::F) {
     let mut largest = s.splat(f32::MIN);
-    for (j, x) in scores.iter_mut().enumerate() {
-        let mut v = s.load(x);
-        if !keys.all_live(j) {
-            v = s.min(v, s.load(&keys.limit[j]));
-            s.store(x, v);
-        }
+    let (whole, rest) = scores.split_at_mut(keys.whole_blocks());
+    for x in whole.iter() {
+        largest = s.max(largest, s.load(x));
+    }
+    for (x, limit) in rest.iter_mut().zip(&keys.limit[whole.len()..]) {
+        let v = s.min(s.load(x), s.load(limit));
+        s.store(x, v);
         largest = s.max(largest, v);
     }
     (s.splat(c), s.splat(s.largest(largest)))
@@ -464,6 +500,8 @@ fn int8_context<S: Simd>(
     context: &mut [F32x16],
 ) {
     let width = heads.width();
+    // Opaque, so that the tile's loop stays a loop: unrolled it would not fit the instruction cache.
+    let steps = std::hint::black_box(BLOCK / 2);
     let mut i = 0;
     while i < width {
         let np = panels_at_once::<S>(mr, width - i);
@@ -481,9 +519,9 @@ fn int8_context<S: Simd>(
                             acc,
                             probabilities.as_ptr().add(j).cast(),
                             count * BLOCK / 2,
-                            blocks.v.as_ptr().add(((j * heads.count + h) * width + i) * 8),
-                            8,
-                            8,
+                            blocks.v.as_ptr().add(((j * heads.count + h) * width + i) * steps),
+                            steps,
+                            steps,
                         )
                     };
                 }
@@ -620,11 +658,9 @@ fn f32_scores<S: Simd>(
 fn exponentials<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> f32 {
     let (c, largest) = exponent(s, scores, c, keys);
     let mut sum = s.zero();
-    for (j, x) in scores.iter_mut().enumerate() {
-        let mut e = math::exp2(s, s.mul(s.sub(s.load(x), largest), c));
-        if !keys.all_live(j) {
-            e = s.min(e, s.max(s.load(&keys.limit[j]), s.zero()));
-        }
+    for (x, limit) in scores.iter_mut().zip(keys.limit) {
+        let e = math::exp2(s, s.mul(s.sub(s.load(x), largest), c));
+        let e = s.min(e, s.max(s.load(limit), s.zero()));
         sum = s.add(sum, e);
         s.store(x, e);
     }

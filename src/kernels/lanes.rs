@@ -123,6 +123,11 @@ pub trait Simd: Copy {
     fn store_activation(self, p: &mut I8x16, v: Self::I);
     /// Each lane clamped to i16.
     fn store_i16(self, p: &mut [i16; 16], v: Self::I);
+    /// Two vectors, each lane clamped to i16.
+    fn store_i16_twice(self, p: &mut [[i16; 16]; 2], a: Self::I, b: Self::I) {
+        self.store_i16(&mut p[0], a);
+        self.store_i16(&mut p[1], b);
+    }
     /// The low halves of the lanes of `low`, with those of `high` above them.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
 

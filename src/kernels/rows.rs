@@ -57,17 +57,19 @@ pub enum Activation {
     Tanh = 4,
 }
 
-/// Rows whose largest magnitude is below this are stored as zero: their scale would be subnormal.
+/// Values smaller than this share its scale, which is far from being subnormal.
 const LEAST_MAGNITUDE: f32 = 1e-30;
 
-/// The scale of values of magnitude up to `largest` in int8, and its inverse.
+/// For each lane, the int8 scale of values of magnitude up to `largest`, and its inverse:
+/// `m / 127` (as a product) and `127 / m`, with `m = max(largest, 1e-30)`.
 #[inline(always)]
-pub(super) fn int8_scale(largest: f32) -> (f32, f32) {
-    if largest < LEAST_MAGNITUDE { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) }
+pub(super) fn int8_scale<S: Simd>(s: S, largest: S::F) -> (S::F, S::F) {
+    let m = s.max(largest, s.splat(LEAST_MAGNITUDE));
+    (s.mul(m, s.splat(1.0 / 127.0)), s.div(s.splat(127.0), m))
 }
 
-/// Rotates each row of `x` (unnormalised), then quantises it: `scale = max |x| / 127`,
-/// `q = round(x * (127 / max |x|))`.
+/// Rotates each row of `x` (unnormalised), then quantises it: with `m` the largest magnitude,
+/// `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
 ///
 /// `x` is `[rows][width]` vectors, `values` likewise, `buffer` one row.
 #[inline(always)]
@@ -88,9 +90,8 @@ pub(super) fn quantize<S: Simd>(
     for ((x, values), scale) in x.chunks_exact(width).zip(values.chunks_exact_mut(width)).zip(scale)
     {
         let largest = s.largest(rotate(s, x, rotation, buffer));
-        let (step, inverse) = int8_scale(largest);
-        *scale = step;
-        let inverse = s.splat(inverse);
+        let (step, inverse) = int8_scale(s, s.splat(largest));
+        *scale = s.largest(step);
         for (x, q) in buffer.iter().zip(values) {
             s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
         }
@@ -102,83 +103,90 @@ pub(super) fn quantize<S: Simd>(
 /// The stages run from members next to each other to those farthest apart.
 #[inline(always)]
 fn rotate<S: Simd>(s: S, x: &[F32x16], rotation: Rotation, out: &mut [F32x16]) -> S::F {
-    // A block of stride 1 fills lanes first, then neighbouring registers; others are registers
-    // `nearest` apart.
-    let (lanes, registers, nearest) = match rotation.stride {
-        1 => (rotation.block.min(16), rotation.block.div_ceil(16), 1),
-        stride => (1, rotation.block, stride / 16),
-    };
-    match (lanes, registers) {
-        (16, 8) => return whole_block(s, x, out),
-        (1, 1) => out.copy_from_slice(x),
-        _ => {
-            for (x, out) in x.iter().zip(out.iter_mut()) {
-                let mut v = s.load(x);
-                if lanes > 1 {
-                    v = s.butterfly::<1>(v);
+    match (rotation.block, rotation.stride) {
+        (1, _) => first_pass::<S, 1, 1>(s, x, out, 1),
+        (2, 1) => first_pass::<S, 2, 1>(s, x, out, 1),
+        (4, 1) => first_pass::<S, 4, 1>(s, x, out, 1),
+        (8, 1) => first_pass::<S, 8, 1>(s, x, out, 1),
+        (16, 1) => first_pass::<S, 16, 1>(s, x, out, 1),
+        (32, 1) => first_pass::<S, 16, 2>(s, x, out, 1),
+        (64, 1) => first_pass::<S, 16, 4>(s, x, out, 1),
+        (128, 1) => first_pass::<S, 16, 8>(s, x, out, 1),
+        (2, stride) => first_pass::<S, 1, 2>(s, x, out, stride / 16),
+        (4, stride) => first_pass::<S, 1, 4>(s, x, out, stride / 16),
+        (block, stride) => {
+            // More registers than there are: eight at a time, then what is left.
+            let largest = first_pass::<S, 1, 8>(s, x, out, stride / 16);
+            let apart = stride / 16 * 8;
+            match block / 8 {
+                1 => largest,
+                2 => second_pass::<S, 2>(s, out, apart),
+                4 => second_pass::<S, 4>(s, out, apart),
+                8 => second_pass::<S, 8>(s, out, apart),
+                _ => {
+                    second_pass::<S, 8>(s, out, apart);
+                    second_pass::<S, 2>(s, out, apart * 8)
                 }
-                if lanes > 2 {
-                    v = s.butterfly::<2>(v);
-                }
-                if lanes > 4 {
-                    v = s.butterfly::<4>(v);
-                }
-                if lanes > 8 {
-                    v = s.butterfly::<8>(v);
-                }
-                s.store(out, v);
-            }
-            let mut done = 1;
-            while done < registers {
-                done *= match registers / done {
-                    2 => across::<S, 2>(s, out, done * nearest),
-                    4 => across::<S, 4>(s, out, done * nearest),
-                    _ => across::<S, 8>(s, out, done * nearest),
-                };
             }
         }
     }
-    let mut largest = s.zero();
-    for v in out.iter() {
-        largest = s.max(largest, s.abs(s.load(v)));
-    }
-    largest
 }
 
-/// [`rotate`] for blocks of 128 neighbours, the usual case, in registers.
+/// The stages within lanes up to blocks of `LANES`, then those between `N` registers `apart`.
 #[inline(always)]
-fn whole_block<S: Simd>(s: S, x: &[F32x16], out: &mut [F32x16]) -> S::F {
+fn first_pass<S: Simd, const LANES: usize, const N: usize>(
+    s: S,
+    x: &[F32x16],
+    out: &mut [F32x16],
+    apart: usize,
+) -> S::F {
     let mut largest = s.zero();
-    for (x, out) in x.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<8>().0) {
-        let mut v = [s.zero(); 8];
-        for (v, x) in v.iter_mut().zip(x) {
-            *v = s.butterfly::<8>(s.butterfly::<4>(s.butterfly::<2>(s.butterfly::<1>(s.load(x)))));
-        }
-        let v = butterflies(s, v);
-        for (v, out) in v.into_iter().zip(out) {
-            largest = s.max(largest, s.abs(v));
-            s.store(out, v);
-        }
-    }
-    largest
-}
-
-/// The stages that combine registers `distance` to `N / 2 * distance` apart; returns `N`.
-#[inline(always)]
-fn across<S: Simd, const N: usize>(s: S, buffer: &mut [F32x16], distance: usize) -> usize {
-    for block in buffer.chunks_exact_mut(N * distance) {
-        for i in 0..distance {
+    for (x, out) in x.chunks_exact(N * apart).zip(out.chunks_exact_mut(N * apart)) {
+        for i in 0..apart {
             let mut v = [s.zero(); N];
             for j in 0..N {
-                v[j] = s.load(&block[i + j * distance]);
+                v[j] = s.load(&x[i + j * apart]);
+                if LANES > 1 {
+                    v[j] = s.butterfly::<1>(v[j]);
+                }
+                if LANES > 2 {
+                    v[j] = s.butterfly::<2>(v[j]);
+                }
+                if LANES > 4 {
+                    v[j] = s.butterfly::<4>(v[j]);
+                }
+                if LANES > 8 {
+                    v[j] = s.butterfly::<8>(v[j]);
+                }
             }
             let v = butterflies(s, v);
             for j in 0..N {
-                s.store(&mut block[i + j * distance], v[j]);
+                largest = s.max(largest, s.abs(v[j]));
+                s.store(&mut out[i + j * apart], v[j]);
             }
         }
     }
-    N
+    largest
+}
+
+/// The stages between `N` registers `apart`, in place.
+#[inline(always)]
+fn second_pass<S: Simd, const N: usize>(s: S, buffer: &mut [F32x16], apart: usize) -> S::F {
+    let mut largest = s.zero();
+    for block in buffer.chunks_exact_mut(N * apart) {
+        for i in 0..apart {
+            let mut v = [s.zero(); N];
+            for j in 0..N {
+                v[j] = s.load(&block[i + j * apart]);
+            }
+            let v = butterflies(s, v);
+            for j in 0..N {
+                largest = s.max(largest, s.abs(v[j]));
+                s.store(&mut block[i + j * apart], v[j]);
+            }
+        }
+    }
+    largest
 }
 
 /// Sums and differences of registers 1, 2, 4, ... apart.

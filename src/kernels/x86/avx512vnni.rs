@@ -16,6 +16,24 @@ macro_rules! op {
     };
 }
 
+/// `vpdpwssd` as it stands: LLVM takes the intrinsic apart into a product and a sum, to shorten chains
+/// that are not the bottleneck here.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
+    // SAFETY: registers only.
+    unsafe {
+        core::arch::asm!(
+            "vpdpwssd {acc}, {a}, {w}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            w = in(zmm_reg) w,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
 impl Simd for Avx512Vnni {
     type F = __m512;
     type I = __m512i;
@@ -176,6 +194,15 @@ impl Simd for Avx512Vnni {
         unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(v)) }
     }
     #[inline(always)]
+    fn store_i16_twice(self, p: &mut [[i16; 16]; 2], a: __m512i, b: __m512i) {
+        // SAFETY: 32 halves stand there. The packed quarters of `a` and `b` alternate.
+        unsafe {
+            let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+            let packed = _mm512_permutexvar_epi64(order, _mm512_packs_epi32(a, b));
+            _mm512_storeu_si512(p.as_mut_ptr().cast(), packed);
+        }
+    }
+    #[inline(always)]
     fn interleave(self, low: __m512i, high: __m512i) -> __m512i {
         op!(_mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32(high, 16)))
     }
@@ -209,7 +236,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn dot_pair(self, acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        op!(_mm512_dpwssd_epi32(acc, a, w))
+        op!(dpwssd(acc, a, w))
     }
     #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
