@@ -38,6 +38,8 @@ impl<'i> Input<'i> {
 }
 
 /// What is asked of a forward pass. Any number may be asked of one pass.
+// A boxed selection would need an allocator.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Output<'o> {
     /// Hidden states.

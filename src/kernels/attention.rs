@@ -155,7 +155,7 @@ impl<'a> Int8BlocksMut<'a> {
     }
 }
 
-impl<'a> F32Blocks<&'a mut [F32x16]> {
+impl F32Blocks<&mut [F32x16]> {
     /// The first `blocks` blocks, and the others.
     pub fn split_at(self, heads: Heads, blocks: usize) -> (Self, Self) {
         let (n, w) = (blocks * heads.count, heads.width());

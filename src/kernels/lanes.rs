@@ -132,6 +132,11 @@ pub trait Simd: Copy {
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
 
     fn quad(self, bytes: [i8; 4]) -> Self::Quad;
+    /// The same, but the compiler does not know it: so that equal products are not taken for one where
+    /// they are instructions of their own.
+    fn opaque(self, a: Self::Quad) -> Self::Quad {
+        a
+    }
     fn load_quads(self, w: &I8x64) -> Self::Quads;
     /// `acc[c] + sum over i of a[i] * w[4 c + i]` for each channel `c`; exact for `w` in
     /// [-127, 127] and stored activations of values in [-127, 127].

@@ -24,7 +24,7 @@ const EXP2_MIN: f32 = -125.0;
 pub(super) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     const C: [f32; 7] = [
         1.0,
-        0.693_147_2,
+        core::f32::consts::LN_2,
         0.240_226_27,
         0.055_503_14,
         0.009_620_002,
@@ -91,7 +91,7 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(super) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let cube = s.mul(s.mul(x, x), x);
-    let inner = s.mul(s.splat(0.797_884_56), s.fma(cube, s.splat(0.044_715), x));
+    let inner = s.mul(s.splat(0.797_884_6), s.fma(cube, s.splat(0.044_715), x));
     let half = s.mul(x, s.splat(0.5));
     s.fma(half, tanh(s, inner), half)
 }

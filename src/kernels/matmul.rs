@@ -419,7 +419,7 @@ pub(super) fn peak_int8<S: Simd>(s: S, rounds: usize) -> u64 {
             let mut acc = [s.splat_i32(0); $n];
             for _ in 0..rounds {
                 for acc in &mut acc {
-                    *acc = s.dot_quad(*acc, a, w);
+                    *acc = s.dot_quad(*acc, s.opaque(a), w);
                 }
             }
             for acc in acc {

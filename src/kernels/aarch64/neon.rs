@@ -240,6 +240,12 @@ impl Simd for Neon {
         op!(vreinterpretq_s8_s32(vdupq_n_s32(word)))
     }
     #[inline(always)]
+    fn opaque(self, mut a: int8x16_t) -> int8x16_t {
+        // SAFETY: no instruction at all.
+        unsafe { core::arch::asm!("/* {0:v} */", inout(vreg) a, options(nomem, nostack)) };
+        a
+    }
+    #[inline(always)]
     fn load_quads(self, w: &I8x64) -> Self::Quads {
         let p = w.0.as_ptr();
         // SAFETY: 64 bytes stand at `p`.

@@ -24,6 +24,18 @@ impl Avx2 {
         }
     }
     #[inline(always)]
+    fn opaque_quad(self, (magnitude, a): (__m256i, __m256i)) -> (__m256i, __m256i) {
+        #[inline]
+        #[target_feature(enable = "avx")]
+        fn opaque(mut a: __m256i) -> __m256i {
+            // SAFETY: no instruction at all.
+            unsafe { core::arch::asm!("/* {} */", inout(ymm_reg) a, options(nomem, nostack)) };
+            a
+        }
+        // SAFETY: `self` proves AVX.
+        unsafe { (opaque(magnitude), opaque(a)) }
+    }
+    #[inline(always)]
     fn dot_half(self, acc: __m256i, (magnitude, a): (__m256i, __m256i), w: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe {

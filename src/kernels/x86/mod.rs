@@ -1,8 +1,8 @@
 //! x86-64: pairs of 256-bit registers (AVX2, AVX-VNNI) and 512-bit registers (AVX-512 VNNI).
 
 /// [`Simd`](super::lanes::Simd) on pairs of 256-bit registers. What differs between the sets that
-/// use it is how int8 and 16-bit factors are multiplied: `broadcast_quad`, `dot_half` and
-/// `dot_pair_half`.
+/// use it is how int8 and 16-bit factors are multiplied: `broadcast_quad`, `opaque_quad`,
+/// `dot_half` and `dot_pair_half`.
 macro_rules! ymm {
     ($isa:ident, offset: $offset:literal, quad: $quad:ty) => {
         /// One vector operation on both halves.
@@ -258,6 +258,10 @@ macro_rules! ymm {
             #[inline(always)]
             fn quad(self, bytes: [i8; 4]) -> Self::Quad {
                 self.broadcast_quad(bytes)
+            }
+            #[inline(always)]
+            fn opaque(self, a: Self::Quad) -> Self::Quad {
+                self.opaque_quad(a)
             }
             #[inline(always)]
             fn load_quads(self, w: &I8x64) -> Self::Quads {
