@@ -13,6 +13,8 @@ pub mod features;
 pub mod format;
 #[doc(hidden)]
 pub mod kernels;
+#[cfg(feature = "std")]
+mod owned;
 mod threads;
 
 pub use encoder::{Encoder, Input, Output, features_len};
@@ -20,5 +22,7 @@ pub use error::RunError;
 pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Kind, Model};
 pub use kernels::{Isa, IsaError};
+#[cfg(feature = "std")]
+pub use owned::{ModelFile, OpenError, Session, ThreadPool};
 pub use threads::{Executor, Serial};
 pub mod tokenizer;
