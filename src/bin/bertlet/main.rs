@@ -9,8 +9,11 @@ mod lines;
 mod options;
 mod samples;
 
+mod attention;
+mod bench;
 mod embed;
 mod export;
+mod inspect;
 mod tokenize;
 mod verify;
 
@@ -30,7 +33,14 @@ struct Command {
     run: fn(lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: &[Command] = &[verify::COMMAND, embed::COMMAND, tokenize::COMMAND];
+const COMMANDS: &[Command] = &[
+    inspect::COMMAND,
+    verify::COMMAND,
+    embed::COMMAND,
+    tokenize::COMMAND,
+    attention::COMMAND,
+    bench::COMMAND,
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
