@@ -1,6 +1,6 @@
 //! Answers out: to stdout, or to a file that appears only when it is whole.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -93,7 +93,11 @@ impl Beside {
             name.push(format!(".{}.tmp", std::process::id()));
             PathBuf::from(name)
         });
-        let file = File::create(beside.as_deref().unwrap_or(path))
+        // Readable, as what waits in a file is read again; a device need not be.
+        let mut how = OpenOptions::new();
+        how.read(!special).write(true).create(true).truncate(true);
+        let file = how
+            .open(beside.as_deref().unwrap_or(path))
             .map_err(|error| Failure::write(path.display(), &error))?;
         Ok(Self { file, path: path.to_owned(), beside })
     }

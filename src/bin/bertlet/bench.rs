@@ -50,7 +50,7 @@ const BURST: Duration = Duration::from_millis(2);
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut lengths = None;
     let mut protocol = false;
-    let mut options = Options::parse(parser, Takes::Model, |name, parser| {
+    let mut options = Options::parse(parser, Takes::Model, &mut |name, parser| {
         match name {
             "--lengths" => lengths = Some(read_lengths(&text_value(parser, name)?)?),
             "--protocol" => protocol = true,
