@@ -179,6 +179,37 @@ fn files_that_are_no_models_are_status_1() {
 }
 
 #[test]
+fn damaged_models_get_an_answer_or_an_error() {
+    let folder = Folder::new("cli-damaged");
+    let whole = std::fs::read(&MODELS.int8).unwrap();
+    let file = folder.0.join("damaged");
+    let mut state = 7u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    for i in 0..60 {
+        let mut bytes = whole.clone();
+        match i % 4 {
+            0 => bytes.truncate(random(whole.len())),
+            1 => bytes[random(4096)] ^= 1 << random(8),
+            2 => {
+                let at = random(2000) * 4;
+                let field = [[255; 8], [0; 8], (1u64 << 62).to_le_bytes()][random(3)];
+                bytes[at..at + 8].copy_from_slice(&field);
+            }
+            _ => (0..50).for_each(|_| bytes[random(whole.len())] = random(256) as u8),
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        for command in ["inspect", "verify", "embed", "tokenize"] {
+            let output = run(&[command, name(&file)], "hello world\n");
+            let status = output.status.code();
+            assert!(matches!(status, Some(0 | 1)), "{command}, case {i}: {status:?}");
+        }
+    }
+}
+
+#[test]
 fn instruction_sets_give_the_same_bits() {
     let line = "{\"input_ids\":[2,17,33,81,5,3],\"token_type_ids\":[0,0,0,1,1,1]}\n";
     let model = name(&MODELS.int8);

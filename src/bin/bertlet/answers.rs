@@ -54,6 +54,11 @@ impl Answers {
 
     /// Ends the line. `now` sends it off, too; a file gets it when there is enough to write.
     pub fn end(&mut self, now: bool) -> Result<(), Failure> {
+        if !self.json {
+            // A name in a file may hold what a terminal takes for a command.
+            let control = |byte: &&mut u8| byte.is_ascii_control() && **byte != b'\n';
+            self.line.iter_mut().filter(control).for_each(|byte| *byte = b'?');
+        }
         self.line.push(b'\n');
         let written = self.out.write_all(&self.line);
         self.line.clear();
