@@ -22,6 +22,7 @@ pub use windows::WindowPlan;
 pub use words::{WordPooling, pool_words};
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::RunError;
 use crate::format::Model;
@@ -89,6 +90,34 @@ impl fmt::Display for TaskError {
 }
 
 impl core::error::Error for TaskError {}
+
+/// A name that is none of the choices; displays them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownName {
+    choices: &'static str,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no such choice; try {}", self.choices)
+    }
+}
+
+impl core::error::Error for UnknownName {}
+
+impl FromStr for Aggregation {
+    type Err = UnknownName;
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Self::from_name(name).ok_or(UnknownName { choices: "none, simple, first, average or max" })
+    }
+}
+
+impl FromStr for WordPooling {
+    type Err = UnknownName;
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Self::from_name(name).ok_or(UnknownName { choices: "first, mean or last" })
+    }
+}
 
 impl From<RunError> for TaskError {
     fn from(error: RunError) -> Self {

@@ -9,8 +9,13 @@ mod lines;
 mod options;
 mod samples;
 
+mod answer;
+mod classify;
 mod embed;
 mod export;
+mod fill_mask;
+mod ner;
+mod next_sentence;
 mod tokenize;
 mod verify;
 
@@ -30,7 +35,16 @@ struct Command {
     run: fn(lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: &[Command] = &[verify::COMMAND, embed::COMMAND, tokenize::COMMAND];
+const COMMANDS: &[Command] = &[
+    verify::COMMAND,
+    embed::COMMAND,
+    classify::COMMAND,
+    ner::COMMAND,
+    fill_mask::COMMAND,
+    next_sentence::COMMAND,
+    answer::COMMAND,
+    tokenize::COMMAND,
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
