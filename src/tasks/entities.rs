@@ -200,7 +200,7 @@ impl Tagged<'_, '_> {
         if constrained {
             viterbi::decode(labels, rows, self.back, self.row, path);
         } else {
-            for (label, row) in path.iter_mut().zip(rows.chunks_exact(count)) {
+            for (label, row) in path.iter_mut().zip(rows.chunks_exact(count.max(1))) {
                 *label = argmax(row).unwrap_or(count) as u32;
             }
         }
@@ -209,6 +209,66 @@ impl Tagged<'_, '_> {
     /// The probability of a unit's label.
     fn score(&self, unit: usize, labels: usize) -> f32 {
         self.logits[unit * labels + self.path[unit] as usize]
+    }
+
+    /// [`EntityRecognizer::entities`].
+    fn entities<'a>(
+        mut self,
+        labels: &LabelSet<'a, '_>,
+        options: &EntityOptions,
+        mut sink: impl FnMut(Entity<'a>),
+    ) {
+        let single = options.aggregation == Aggregation::None;
+        let units = self.join(options.aggregation, labels.len());
+        self.decode(labels, units, options.constrained);
+        let mut counter = OffsetCounter::new(match self.text {
+            Text::Str(text) => text,
+            _ => "",
+        });
+        let mut entity = |units: Range<usize>| {
+            let label = labels.get(self.path[units.start] as usize);
+            let Some(label) = label.filter(|label| label.place != Place::Outside) else { return };
+            let sum: f32 = units.clone().map(|unit| self.score(unit, labels.len())).sum();
+            let first = self.first[units.start] as usize;
+            let last = self.last[units.end - 1] as usize;
+            sink(Entity {
+                label: if single { label.name } else { label.entity },
+                score: sum / units.len() as f32,
+                first,
+                last,
+                start: counter.at(self.starts[first]),
+                end: counter.at(self.ends[last]),
+            });
+        };
+        let mut start = 0;
+        for unit in 1..=units {
+            let splits = unit == units || single || {
+                let pair = [unit - 1, unit].map(|unit| self.path[unit] as usize);
+                // Nothing is joined over a special token.
+                self.last[unit - 1] + 1 != self.first[unit] || labels.splits(pair)
+            };
+            if splits {
+                entity(start..unit);
+                start = unit;
+            }
+        }
+    }
+
+    /// [`EntityRecognizer::word_labels`].
+    fn word_labels(
+        mut self,
+        labels: &LabelSet<'_, '_>,
+        constrained: bool,
+        mut sink: impl FnMut(usize, usize, f32),
+    ) {
+        let units = self.join(Aggregation::First, labels.len());
+        self.decode(labels, units, constrained);
+        for unit in 0..units {
+            let (word, label) = (self.words[self.first[unit] as usize], self.path[unit] as usize);
+            if label < labels.len() {
+                sink(word as usize, label, self.score(unit, labels.len()));
+            }
+        }
     }
 }
 
@@ -429,45 +489,11 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     /// The entities, in order, each handed to `sink`. Turns the logits into probabilities.
     pub fn entities(
         &self,
-        mut tagged: Tagged<'_, '_>,
+        tagged: Tagged<'_, '_>,
         options: &EntityOptions,
-        mut sink: impl FnMut(Entity<'a>),
+        sink: impl FnMut(Entity<'a>),
     ) {
-        let count = self.labels.len();
-        let single = options.aggregation == Aggregation::None;
-        let units = tagged.join(options.aggregation, count);
-        tagged.decode(&self.labels, units, options.constrained);
-        let mut counter = OffsetCounter::new(match tagged.text {
-            Text::Str(text) => text,
-            _ => "",
-        });
-        let mut entity = |units: Range<usize>| {
-            let label = self.labels.get(tagged.path[units.start] as usize);
-            let Some(label) = label.filter(|label| label.place != Place::Outside) else { return };
-            let sum: f32 = units.clone().map(|unit| tagged.score(unit, count)).sum();
-            let first = tagged.first[units.start] as usize;
-            let last = tagged.last[units.end - 1] as usize;
-            sink(Entity {
-                label: if single { label.name } else { label.entity },
-                score: sum / units.len() as f32,
-                first,
-                last,
-                start: counter.at(tagged.starts[first]),
-                end: counter.at(tagged.ends[last]),
-            });
-        };
-        let mut start = 0;
-        for unit in 1..=units {
-            let splits = unit == units || single || {
-                let labels = [unit - 1, unit].map(|unit| tagged.path[unit] as usize);
-                // Nothing is joined over a special token.
-                tagged.last[unit - 1] + 1 != tagged.first[unit] || self.labels.splits(labels)
-            };
-            if splits {
-                entity(start..unit);
-                start = unit;
-            }
-        }
+        tagged.entities(&self.labels, options, sink);
     }
 
     /// The label of each word of [`Text::Words`], that of its first token: index of the word, index of
@@ -475,19 +501,11 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     /// out where the model has no such label. Turns the logits into probabilities.
     pub fn word_labels(
         &self,
-        mut tagged: Tagged<'_, '_>,
+        tagged: Tagged<'_, '_>,
         constrained: bool,
-        mut sink: impl FnMut(usize, usize, f32),
+        sink: impl FnMut(usize, usize, f32),
     ) {
-        let count = self.labels.len();
-        let units = tagged.join(Aggregation::First, count);
-        tagged.decode(&self.labels, units, constrained);
-        for unit in 0..units {
-            let (word, label) = (tagged.words[tagged.first[unit] as usize], tagged.path[unit]);
-            if (label as usize) < count {
-                sink(word as usize, label as usize, tagged.score(unit, count));
-            }
-        }
+        tagged.word_labels(&self.labels, constrained, sink);
     }
 }
 
@@ -503,4 +521,226 @@ fn count_up_to(
         count += 1;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tokens with their probabilities, as the encoder would have given them.
+    struct Case<'t> {
+        text: &'t str,
+        /// First byte, byte behind the last, whether it goes on with a word, and likely labels.
+        tokens: Vec<(u32, u32, bool, Vec<(&'static str, f32)>)>,
+    }
+
+    /// Label, score, first byte, byte behind the last.
+    type Found = (String, f32, u32, u32);
+
+    impl Case<'_> {
+        fn run(&self, names: &[&'static str], options: EntityOptions) -> Vec<Found> {
+            let mut buffer = vec![Label::default(); names.len()];
+            let labels = LabelSet::new(names.iter().copied(), &mut buffer);
+            let (n, count) = (self.tokens.len(), names.len());
+            let column = |f: &dyn Fn(&(u32, u32, bool, Vec<(&str, f32)>)) -> u32| {
+                self.tokens.iter().map(f).collect::<Vec<_>>()
+            };
+            let mut logits = vec![f32::MIN; n * count];
+            for (row, (.., likely)) in logits.chunks_exact_mut(count.max(1)).zip(&self.tokens) {
+                for (name, p) in likely {
+                    row[names.iter().position(|n| n == name).unwrap()] = p.ln();
+                }
+            }
+            let tagged = Tagged {
+                text: Text::Str(self.text),
+                truncated: false,
+                windows: 1,
+                ids: &mut vec![0; n],
+                starts: &mut column(&|t| t.0),
+                ends: &mut column(&|t| t.1),
+                words: &mut vec![0; n],
+                kinds: &mut column(&|t| if t.2 { CONTINUES_WORD } else { WORD }),
+                logits: &mut logits,
+                first: &mut vec![0; n],
+                last: &mut vec![0; n],
+                path: &mut vec![0; n],
+                back: &mut vec![0; n * (count + 1)],
+                row: &mut vec![0.0; 2 * (count + 1)],
+            };
+            let mut found = Vec::new();
+            tagged.entities(&labels, &options, |e| {
+                // Every unit tells the same slice.
+                let Range { start, end } = e.start.char as usize..e.end.char as usize;
+                let chars: String = self.text.chars().skip(start).take(end - start).collect();
+                let units: Vec<u16> = self.text.encode_utf16().collect();
+                let utf16 = &units[e.start.utf16 as usize..e.end.utf16 as usize];
+                let bytes = &self.text[e.start.byte as usize..e.end.byte as usize];
+                assert_eq!((bytes, bytes), (&chars[..], &String::from_utf16(utf16).unwrap()[..]));
+                found.push((e.label.to_owned(), e.score, e.start.byte, e.end.byte));
+            });
+            found
+        }
+    }
+
+    fn check(found: Vec<Found>, expected: &[(&str, f32, u32, u32)]) {
+        let places =
+            |all: &[Found]| all.iter().map(|f| (f.0.clone(), f.2, f.3)).collect::<Vec<_>>();
+        let wanted: Vec<Found> = expected.iter().map(|e| (e.0.to_owned(), e.1, e.2, e.3)).collect();
+        assert_eq!(places(&found), places(&wanted));
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert!((found.1 - wanted.1).abs() < 1e-5, "{found:?} {wanted:?}");
+        }
+    }
+
+    const BIO: [&str; 5] = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"];
+
+    /// What transformers' rules make of these tokens, by hand.
+    #[test]
+    fn each_strategy_gives_the_spans_and_scores_of_transformers() {
+        let case = Case {
+            text: "Microsoft and Anna Bell",
+            tokens: vec![
+                (0, 5, false, vec![("B-ORG", 0.6), ("I-PER", 0.3), ("O", 0.1)]),
+                (5, 9, true, vec![("I-PER", 0.7), ("I-ORG", 0.2), ("O", 0.1)]),
+                (10, 13, false, vec![("O", 0.9), ("B-PER", 0.1)]),
+                (14, 16, false, vec![("B-PER", 0.5), ("B-ORG", 0.3), ("O", 0.2)]),
+                (16, 18, true, vec![("B-ORG", 0.8), ("B-PER", 0.1), ("O", 0.1)]),
+                (19, 23, false, vec![("I-PER", 0.6), ("I-ORG", 0.4)]),
+            ],
+        };
+        let run =
+            |aggregation, constrained| case.run(&BIO, EntityOptions { aggregation, constrained });
+        use Aggregation::*;
+        check(
+            run(None, false),
+            &[
+                ("B-ORG", 0.6, 0, 5),
+                ("I-PER", 0.7, 5, 9),
+                ("B-PER", 0.5, 14, 16),
+                ("B-ORG", 0.8, 16, 18),
+                ("I-PER", 0.6, 19, 23),
+            ],
+        );
+        check(
+            run(Simple, false),
+            &[
+                ("ORG", 0.6, 0, 5),
+                ("PER", 0.7, 5, 9),
+                ("PER", 0.5, 14, 16),
+                ("ORG", 0.8, 16, 18),
+                ("PER", 0.6, 19, 23),
+            ],
+        );
+        check(run(First, false), &[("ORG", 0.6, 0, 9), ("PER", 0.55, 14, 23)]);
+        check(
+            run(Average, false),
+            &[("PER", 0.5, 0, 9), ("ORG", 0.55, 14, 18), ("PER", 0.6, 19, 23)],
+        );
+        check(run(Max, false), &[("PER", 0.7, 0, 9), ("ORG", 0.8, 14, 18), ("PER", 0.6, 19, 23)]);
+        // B-ORG I-ORG O B-PER B-ORG I-ORG.
+        check(run(Simple, true), &[("ORG", 0.4, 0, 9), ("PER", 0.5, 14, 16), ("ORG", 0.6, 16, 23)]);
+        // Words: B-ORG O B-PER I-PER.
+        check(run(First, true), &[("ORG", 0.6, 0, 9), ("PER", 0.55, 14, 23)]);
+    }
+
+    #[test]
+    fn neighbours_join_unless_one_begins() {
+        let tag = |start, label| (start, start + 1, false, vec![(label, 1.0)]);
+        let case = Case {
+            text: "abcdefgh",
+            tokens: vec![
+                tag(0, "I-PER"),
+                tag(1, "I-PER"),
+                tag(2, "B-PER"),
+                tag(3, "I-PER"),
+                tag(4, "I-ORG"),
+                tag(5, "O"),
+                tag(6, "I-ORG"),
+                tag(7, "B-ORG"),
+            ],
+        };
+        check(
+            case.run(&BIO, EntityOptions::default()),
+            &[
+                ("PER", 1.0, 0, 2),
+                ("PER", 1.0, 2, 4),
+                ("ORG", 1.0, 4, 5),
+                ("ORG", 1.0, 6, 7),
+                ("ORG", 1.0, 7, 8),
+            ],
+        );
+    }
+
+    #[test]
+    fn chinese_entities_have_no_spaces_and_their_borders_are_marked() {
+        let text = "我在北京上海😀大学";
+        let tags = ["O", "O", "B-LOC", "E-LOC", "B-LOC", "E-LOC", "S-LOC", "B-LOC", "E-LOC"];
+        let tokens = |bmes: bool| {
+            text.char_indices()
+                .zip(tags)
+                .map(|((at, c), tag)| {
+                    let tag = if bmes || tag != "S-LOC" { tag } else { "O" };
+                    (at as u32, (at + c.len_utf8()) as u32, false, vec![(tag, 0.9), ("M-LOC", 0.1)])
+                })
+                .collect()
+        };
+        let names = ["O", "B-LOC", "M-LOC", "E-LOC", "S-LOC"];
+        let expected =
+            [("LOC", 0.9, 6, 12), ("LOC", 0.9, 12, 18), ("LOC", 0.9, 18, 22), ("LOC", 0.9, 22, 28)];
+        for constrained in [false, true] {
+            let options = EntityOptions { aggregation: Aggregation::Simple, constrained };
+            check(Case { text, tokens: tokens(true) }.run(&names, options), &expected);
+        }
+        assert_eq!(&text[6..12], "北京");
+    }
+
+    /// Label sets that make no sense.
+    const ODD: &[&[&str]] = &[
+        &["O", "O", "B-X", "B-X", "I-X"],
+        &["", "-", "B-", "I-", "E-"],
+        &["B-X", "E-X"],
+        &["LABEL_0", "LABEL_1"],
+        &["I-X"],
+        &["?", "?", "?"],
+        &["O"],
+        &["B-X", "M-X", "E-X", "S-X", "X"],
+    ];
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_constrained_entities_are_whole(
+            odd in 0..ODD.len(),
+            tokens in proptest::collection::vec((any::<bool>(), 0..6usize, 0.01f32..1.0), 0..12),
+            strategy in 0..5usize,
+            constrained: bool,
+        ) {
+            let names = ODD[odd];
+            let text = "😀é中a ".repeat(12);
+            let mut at = 0;
+            let tokens = tokens
+                .into_iter()
+                .map(|(goes_on, label, p)| {
+                    let start = at;
+                    at += text[at..].chars().next().unwrap().len_utf8();
+                    let label = names[label % names.len()];
+                    (start as u32, at as u32, goes_on, vec![(label, p), (names[0], 0.5)])
+                })
+                .collect();
+            let aggregation = Aggregation::NAMES[strategy].1;
+            let found = Case { text: &text, tokens }
+                .run(names, EntityOptions { aggregation, constrained });
+            for pair in found.windows(2) {
+                prop_assert!(pair[0].3 <= pair[1].2);
+            }
+        }
+    }
+
+    #[test]
+    fn no_tokens_no_entities() {
+        for aggregation in Aggregation::NAMES {
+            let options = EntityOptions { aggregation: aggregation.1, constrained: true };
+            assert!(Case { text: "", tokens: vec![] }.run(&BIO, options).is_empty());
+        }
+    }
 }
