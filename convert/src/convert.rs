@@ -7,7 +7,7 @@ use bertlet::format::Encoding;
 use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Encoder, Isa, Kind, Model, Pooling};
+use bertlet::{Kind, Model, ModelFile, Pooling, Session};
 use sha2::{Digest, Sha256};
 
 use crate::bert::Bert;
@@ -442,9 +442,8 @@ fn measure(
         .map(|(s, types)| (s.ids.as_slice(), types.as_slice()))
         .collect();
     let tokens = inputs.iter().map(|(ids, _)| ids.len()).max().unwrap_or(1);
-    let mut scratch = vec![0; model.config().scratch_len(tokens)];
-    let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, tokens)?;
-    Ok((quality, selftest::write(&mut encoder, &inputs)?))
+    let mut session = Session::new(model);
+    Ok((quality, selftest::write(&mut session.encoder(tokens)?, &inputs)?))
 }
 
 /// Writes, maps, verifies, renames. Gives the number of values of the self-test, and bytes by encoding.
@@ -459,19 +458,16 @@ fn save(
         tempfile::Builder::new().prefix(".bertlet-").tempdir_in(folder).map_err(|e| failed(&e))?;
     let file = room.path().join("model");
     writer.save(&file).map_err(|e| failed(&e))?;
-    let map = source::Map::open(&file)?;
     let checked = || -> std::result::Result<_, Broken> {
-        let model = Model::from_bytes(&map)?;
+        let file = ModelFile::open(&file)?;
+        let model = file.model();
         model.verify()?;
         let test = SelfTest::of(&model)?;
-        let mut scratch = vec![0; model.config().scratch_len(test.tokens())];
         let mut values = vec![0.0; test.values()];
-        let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, test.tokens())?;
-        let report = test.run(&mut encoder, &mut values)?;
+        let report = test.run(&mut Session::new(model).encoder(test.tokens())?, &mut values)?;
         Ok((report.values, Written::bytes_by_encoding(&model)))
     };
     let checked = checked().map_err(|e| failed(&e))?;
-    drop(map);
     std::fs::rename(&file, out).map_err(|e| failed(&e))?;
     Ok(checked)
 }

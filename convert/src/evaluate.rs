@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bertlet::tokenizer::{Limits, NO_WORD, TokenBuffer, Tokenizer};
-use bertlet::{Kind, Model};
+use bertlet::{Kind, ModelFile};
 use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
@@ -81,8 +81,8 @@ impl Scores {
 /// # Errors
 /// If a file cannot be read, or the model has no head for the task.
 pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>) -> Result<Scores> {
-    let map = source::Map::open(model)?;
-    let loaded = Model::from_bytes(&map).map_err(|e| Error::new(model, "", e))?;
+    let file = ModelFile::open(model).map_err(Error::opening)?;
+    let loaded = file.model();
     let head = match task {
         Task::Ner => Kind::TokenClassifier,
         Task::Classify => Kind::SequenceClassifier,

@@ -14,8 +14,8 @@ const STYLE: &str = "\
 @media(prefers-color-scheme:dark){:root{--ink:#e7eaf0;--soft:#98a2b3;--line:#313845;--bar:#7aa2ff;--hot:#ff7b5f;--page:#14181f}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:60rem;margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem}p{margin:.3rem 0 .8rem}
-.soft{color:var(--soft)}.key{display:flex;flex-wrap:wrap;gap:.6rem 2.2rem;margin:1.2rem 0}
-.key div{min-width:7rem}.key b{display:block;font-size:1.35rem;font-weight:600}
+.soft{color:var(--soft)}.key{display:flex;flex-wrap:wrap;gap:.6rem 1.8rem;margin:1.2rem 0}
+.key div{min-width:6rem}.key b{display:block;font-size:1.35rem;font-weight:600}
 svg{display:block;width:100%;height:auto}text{fill:var(--ink);font:12px system-ui,sans-serif}text.soft{fill:var(--soft)}
 .bar{fill:var(--bar)}.hot{fill:var(--hot)}.grid{stroke:var(--line);stroke-width:1}.spikes{stroke:var(--bar);stroke-width:1}
 .spikes-hot{stroke:var(--hot);stroke-width:1.5}.median{stroke:var(--soft);stroke-dasharray:3 3}
@@ -63,12 +63,9 @@ fn heading(out: &mut String, Report { file, summary, .. }: &Report) {
     };
     figure(size(file.bytes as u64), &format!("from {}", size(file.source_bytes)));
     figure(thousands(parameters.encoder), "parameters");
-    figure(
-        last.map_or(String::new(), |s| short(s.relative_rms)),
-        "relative RMS error of the last state",
-    );
-    figure(format!("{:.6}", error.pooled_cosine), "pooled cosine, on average");
-    figure(format!("{:.6}", error.lowest_pooled_cosine), "pooled cosine, at worst");
+    figure(last.map_or(String::new(), |s| short(s.relative_rms)), "relative RMS, last state");
+    figure(format!("{:.6}", error.pooled_cosine), "pooled cosine, mean");
+    figure(format!("{:.6}", error.lowest_pooled_cosine), "pooled cosine, lowest");
     let _ = writeln!(
         out,
         "</div>\n<p class=\"soft\">Measured on {} texts ({} tokens) that nothing was calibrated on: bertlet on \
@@ -119,7 +116,7 @@ fn errors_by_layer(out: &mut String, states: &[StateError]) {
 }
 
 /// A channel counts as an outlier from so many medians on.
-const OUTLIER: f64 = 2.5;
+const OUTLIER: f64 = 2.0;
 
 /// Small multiples: the error of every channel, a spike each.
 fn channels(out: &mut String, states: &[StateError]) {

@@ -1,7 +1,7 @@
 //! What a written model costs in accuracy: bertlet's own runtime on the file's bytes, against the f32 pass.
 
 use bertlet::format::writer::Writer;
-use bertlet::{Encoder, Input, Isa, Kind, Layers, Model, Output, Pooling, RunError};
+use bertlet::{Input, Kind, Layers, Model, Output, Pooling, RunError, Session};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -39,26 +39,26 @@ impl std::ops::Deref for Image {
 
 /// Runs one input.
 fn encode(
-    model: Model<'_>,
-    scratch: &mut [u8],
+    session: &mut Session<'_>,
     sequence: &Sequence,
     outputs: &mut [Output<'_>],
 ) -> Result<(), RunError> {
     let types: Vec<u8> =
         sequence.types.iter().map(|&kind| kind.try_into().unwrap_or(u8::MAX)).collect();
     let input = Input { ids: &sequence.ids, type_ids: Some(&types), mask: None };
-    Encoder::new(model, Isa::detect(), scratch, input.ids.len())?.encode(&input, outputs)
+    session.encode(&input, outputs)
 }
 
 /// Maps inputs to outputs on all threads; the order stays.
 fn each<T: Send>(
     model: Model<'_>,
     batch: &[Sequence],
-    run: impl Fn(&mut [u8], &Sequence) -> Result<T, RunError> + Sync,
+    run: impl Fn(&mut Session<'_>, &Sequence) -> Result<T, RunError> + Sync,
 ) -> Result<Vec<T>, RunError> {
-    let longest = batch.iter().map(|sequence| sequence.ids.len()).max().unwrap_or(0);
-    let scratch = || vec![0; model.config().scratch_len(longest)];
-    batch.par_iter().map_init(scratch, |scratch, sequence| run(scratch, sequence)).collect()
+    batch
+        .par_iter()
+        .map_init(|| Session::new(model), |session, sequence| run(session, sequence))
+        .collect()
 }
 
 /// All hidden states of a batch, embeddings first, as [`reference::hidden_states`] gives them.
@@ -67,7 +67,7 @@ fn each<T: Send>(
 /// If the runtime refuses an input.
 pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
     let (hidden, count) = (model.config().hidden, model.config().layers + 1);
-    let states = each(model, batch, |scratch, sequence| {
+    let states = each(model, batch, |session, sequence| {
         let mut states = vec![vec![0f32; sequence.ids.len() * hidden]; count];
         let feature = |(i, out): (usize, _)| Output::Features {
             layers: Layers::one(i as i16),
@@ -77,7 +77,7 @@ pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>
         };
         let mut outputs: Vec<_> =
             states.iter_mut().map(Vec::as_mut_slice).enumerate().map(feature).collect();
-        encode(model, scratch, sequence, &mut outputs)?;
+        encode(session, sequence, &mut outputs)?;
         Ok(states)
     })?;
     let all = |i: usize| {
@@ -97,7 +97,7 @@ pub fn logits(model: Model<'_>, head: Kind, batch: &[Sequence]) -> Result<Vec<Ma
         _ => model.section(head).ok_or(RunError::MissingHead(head))?.rows,
     };
     let a_token = matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering);
-    each(model, batch, |scratch, sequence| {
+    each(model, batch, |session, sequence| {
         let rows = if a_token { sequence.ids.len() } else { 1 };
         let mut data = vec![0f32; rows * cols];
         let output = match head {
@@ -109,7 +109,7 @@ pub fn logits(model: Model<'_>, head: Kind, batch: &[Sequence]) -> Result<Vec<Ma
             },
             head => Output::Logits { head, out: &mut data },
         };
-        encode(model, scratch, sequence, &mut [output])?;
+        encode(session, sequence, &mut [output])?;
         Ok(Matrix { rows, cols, data })
     })
 }

@@ -1,4 +1,4 @@
-//! Read-only memory maps of files: the only `unsafe` of the converter's readers.
+//! Read-only memory maps of checkpoint files: the only `unsafe` of the converter's readers.
 
 #![allow(unsafe_code)]
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// The bytes of one file, mapped rather than read: only what is touched takes memory.
 #[derive(Debug)]
-pub(crate) struct Map {
+pub(super) struct Map {
     path: PathBuf,
     /// `None` for an empty file, which cannot be mapped everywhere.
     map: Option<Mmap>,
@@ -20,7 +20,7 @@ pub(crate) struct Map {
 
 impl Map {
     /// Maps `path`, which must be a regular file (a pipe would block for ever).
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| Error::new(path, "", format!("cannot be read: {e}"));
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {

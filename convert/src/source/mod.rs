@@ -24,7 +24,6 @@ use serde_json::Value;
 pub use config::ModelConfig;
 pub use dtype::DType;
 pub use files::FileRecord;
-pub(crate) use map::Map;
 pub use tensors::TensorInfo;
 pub use tokenizer::{AddedToken, Tokenizer};
 pub use weights::Format;
