@@ -122,13 +122,20 @@ impl<'m> Session<'m> {
         input: &Input<'_>,
         outputs: &mut [Output<'_>],
     ) -> Result<(), RunError> {
-        let tokens = input.ids.len();
+        self.encoder(input.ids.len())?.encode(input, outputs)
+    }
+
+    /// An encoder in this session's memory, for inputs of up to `tokens` tokens: what heads and tasks
+    /// take.
+    ///
+    /// # Errors
+    /// As [`Session::reserve`].
+    pub fn encoder(&mut self, tokens: usize) -> Result<Encoder<'m, '_>, RunError> {
         self.reserve(tokens)?;
         let executor: &dyn Executor = match &self.pool {
             Some(pool) => pool,
             None => &Serial,
         };
-        Encoder::with_executor(self.model, self.isa, &mut self.scratch, tokens, executor)?
-            .encode(input, outputs)
+        Encoder::with_executor(self.model, self.isa, &mut self.scratch, tokens, executor)
     }
 }

@@ -9,11 +9,16 @@ mod lines;
 mod options;
 mod samples;
 
+mod answer;
 mod attention;
 mod bench;
+mod classify;
 mod embed;
 mod export;
+mod fill_mask;
 mod inspect;
+mod ner;
+mod next_sentence;
 mod tokenize;
 mod verify;
 
@@ -37,6 +42,11 @@ const COMMANDS: &[Command] = &[
     inspect::COMMAND,
     verify::COMMAND,
     embed::COMMAND,
+    classify::COMMAND,
+    ner::COMMAND,
+    fill_mask::COMMAND,
+    next_sentence::COMMAND,
+    answer::COMMAND,
     tokenize::COMMAND,
     attention::COMMAND,
     bench::COMMAND,
