@@ -10,10 +10,13 @@ mod options;
 mod samples;
 
 mod answer;
+mod attention;
+mod bench;
 mod classify;
 mod embed;
 mod export;
 mod fill_mask;
+mod inspect;
 mod ner;
 mod next_sentence;
 mod tokenize;
@@ -36,6 +39,7 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
+    inspect::COMMAND,
     verify::COMMAND,
     embed::COMMAND,
     classify::COMMAND,
@@ -44,6 +48,8 @@ const COMMANDS: &[Command] = &[
     next_sentence::COMMAND,
     answer::COMMAND,
     tokenize::COMMAND,
+    attention::COMMAND,
+    bench::COMMAND,
 ];
 
 fn main() -> ExitCode {
