@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bertlet_convert::bert::*;
-use bertlet_convert::quantize::{self, Inputs, Options, Rotation, WordFormat, simulate, text};
+use bertlet_convert::quantize::{self, Options, Rotation, WordFormat, simulate, text};
 use bertlet_convert::reference::{self, Sequence, Site};
 use safetensors::{Dtype, SafeTensors};
 
@@ -24,10 +24,14 @@ fn main() {
     let other = text::sequences(&tokenizer, &lines, 512).unwrap();
     let other_states = reference::hidden_states(&bert, &other);
 
+    if args.get(3).is_some_and(|a| a == "base") {
+        return time_base(&tokenizer);
+    }
+
     // Every group of options, separated by `--`, is one line of the table.
     for group in args[3..].split(|a| a == "--") {
         let mut options = Options::default();
-        let mut joined: Vec<usize> = vec![512, 256, 128, 64];
+        let mut joined: Vec<usize> = text::JOINED.to_vec();
         let mut quiet = true;
         for arg in group {
             let (name, value) = arg.split_once('=').unwrap();
@@ -37,27 +41,7 @@ fn main() {
                 "damp" => options.damping = number(),
                 "act" => options.by_activation = value == "1",
                 "clips" => options.clips = value.split(',').map(|x| x.parse().unwrap()).collect(),
-                "inputs" => {
-                    options.inputs = match value {
-                        "ref" => Inputs::Reference,
-                        "quant" => Inputs::Quantized,
-                        _ => Inputs::Rounded,
-                    }
-                }
                 "bias" => options.correct_bias = value == "1",
-                "comp" => options.compensate = number(),
-                "compdamp" => options.compensate_damping = number(),
-                "center" => {
-                    for (c, v) in options.center.iter_mut().zip(value.chars()) {
-                        *c = v == '1';
-                    }
-                }
-                "smooth" => {
-                    for (c, v) in options.smooth.iter_mut().zip(value.split(',')) {
-                        *c = v.parse().unwrap();
-                    }
-                }
-                "heads" => options.center_heads = value == "1",
                 "words" => {
                     options.words = match value {
                         "f16" => WordFormat::Half,
@@ -131,6 +115,55 @@ fn main() {
             group.join(" ")
         );
     }
+}
+
+/// Time and memory of a model of the shape of BERT-base, with random weights.
+fn time_base(tokenizer: &tokenizers::Tokenizer) {
+    let mut state = 1u32;
+    let mut matrix = |rows: usize, cols: usize| {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / 8_388_608.0 - 1.0) * 0.035
+        };
+        Matrix { rows, cols, data: (0..rows * cols).map(|_| next()).collect() }
+    };
+    let config = Config {
+        hidden: 768,
+        layers: 12,
+        heads: 12,
+        intermediate: 3072,
+        vocab: 30522,
+        positions: 512,
+        token_types: 2,
+        eps: 1e-12,
+        activation: Activation::Gelu,
+    };
+    let norm = || LayerNorm { weight: vec![1.0; 768], bias: vec![0.0; 768] };
+    let mut linear = |rows, cols| Linear { weight: matrix(rows, cols), bias: vec![0.0; rows] };
+    let layers = (0..12)
+        .map(|_| Layer {
+            query: linear(768, 768),
+            key: linear(768, 768),
+            value: linear(768, 768),
+            attention_output: linear(768, 768),
+            attention_norm: norm(),
+            intermediate: linear(3072, 768),
+            output: linear(768, 3072),
+            output_norm: norm(),
+        })
+        .collect();
+    let embeddings = Embeddings {
+        word: matrix(30522, 768),
+        position: matrix(512, 768),
+        token_type: matrix(2, 768),
+        norm: norm(),
+    };
+    let bert = Bert { config, embeddings, layers, pooler: None, heads: Heads::default() };
+    let batch = text::calibration(tokenizer, text::CALIBRATION, 512, &text::JOINED).unwrap();
+    let start = Instant::now();
+    quantize::quantize(&bert, &batch, &Options::default(), &mut |done, total| {
+        println!("{done}/{total} {:.1} s", start.elapsed().as_secs_f64());
+    });
 }
 
 fn errors(got: &[f32], want: &[f32]) -> (f64, f64) {

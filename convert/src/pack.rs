@@ -183,7 +183,6 @@ impl Packer {
     }
 
     fn int8(&mut self, kind: Kind, layer: usize, linear: &QuantizedLinear) {
-        assert!(linear.center.is_none() && linear.smooth.is_none(), "no run-time support");
         let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
         // The runtime's transform is not normalised.
         let norm = (linear.rotation.block as f32).sqrt();

@@ -125,7 +125,6 @@ pub trait Simd: Copy {
     fn store_i16(self, p: &mut [i16; 16], v: Self::I);
     /// The low halves of the lanes of `low`, with those of `high` above them.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
-    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
 
     fn quad(self, bytes: [i8; 4]) -> Self::Quad;
     fn load_quads(self, w: &I8x64) -> Self::Quads;
@@ -141,6 +140,10 @@ pub trait Simd: Copy {
     /// [`Simd::OFFSET`] times the sum of each channel's weights.
     fn start(self, sums: &I32x16) -> Self::I;
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch<T>(self, p: *const T) {
+        let _ = p;
+    }
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }

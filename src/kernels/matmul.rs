@@ -157,6 +157,9 @@ impl<S: Simd> Step<S> for Halves {
     }
 }
 
+/// Steps ahead of the product that weights are asked for.
+const PREFETCH: usize = 24;
+
 /// Adds `steps` products to `acc`, `MR` rows by `NP` panels.
 ///
 /// # Safety
@@ -178,6 +181,9 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
             let mut loaded = [T::load(s, &*w.add(k)); NP];
             for p in 1..NP {
                 loaded[p] = T::load(s, &*w.add(p * w_stride + k));
+            }
+            for p in 0..NP {
+                s.prefetch(w.wrapping_add(p * w_stride + k + PREFETCH));
             }
             for r in 0..MR {
                 let factor = T::broadcast(s, a.add(r * a_stride + k).read_unaligned());

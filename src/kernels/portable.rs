@@ -166,14 +166,6 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
-    fn add_i32(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        let mut out = a;
-        for i in 0..16 {
-            out[i] = a[i].wrapping_add(b[i]);
-        }
-        out
-    }
-    #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> [i8; 4] {
         bytes
     }

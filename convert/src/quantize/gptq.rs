@@ -88,33 +88,6 @@ impl Factor {
         Self { n, order, lower }
     }
 
-    /// Solves `(moments + damping) x = b` for the columns of `b`, `[n, count]`.
-    pub fn solve(&self, b: &[f64], count: usize) -> Vec<f64> {
-        const LANES: usize = 32;
-        let n = self.n;
-        let upper = transpose(&self.lower, n);
-        let mut out = vec![0f64; n * count];
-        let chunks: Vec<Vec<[f64; LANES]>> = (0..count.div_ceil(LANES))
-            .into_par_iter()
-            .map(|c| {
-                let lanes = LANES.min(count - c * LANES);
-                let mut x = vec![[0f64; LANES]; n];
-                for (x, &at) in x.iter_mut().zip(&self.order) {
-                    x[..lanes].copy_from_slice(&b[at * count + c * LANES..][..lanes]);
-                }
-                Arch::new().dispatch(Solve { lower: &self.lower, upper: &upper, x: &mut x });
-                x
-            })
-            .collect();
-        for (c, x) in chunks.iter().enumerate() {
-            let lanes = LANES.min(count - c * LANES);
-            for (x, &at) in x.iter().zip(&self.order) {
-                out[at * count + c * LANES..][..lanes].copy_from_slice(&x[..lanes]);
-            }
-        }
-        out
-    }
-
     /// Rounds the rows of `weight`, trying each of `clips` (shares of a row's largest magnitude that 127
     /// stands for) and keeping what errs least by the moments.
     pub fn round(&self, weight: &Matrix, clips: &[f32]) -> QuantizedMatrix {
@@ -124,8 +97,8 @@ impl Factor {
         let mut feedback = vec![0f32; n * n];
         feedback.par_chunks_mut(n.max(1)).enumerate().for_each(|(k, row)| {
             let pivot = 1.0 / self.lower[k * n + k];
-            for i in k + 1..n {
-                row[i] = (self.lower[i * n + k] * pivot) as f32;
+            for (i, share) in row.iter_mut().enumerate().skip(k + 1) {
+                *share = (self.lower[i * n + k] * pivot) as f32;
             }
         });
         let chunks: Vec<(Vec<i8>, Vec<f32>)> = weight
@@ -229,47 +202,6 @@ impl WithSimd for Round<'_> {
         }
         losses
     }
-}
-
-struct Solve<'a, const L: usize> {
-    lower: &'a [f64],
-    upper: &'a [f64],
-    x: &'a mut [[f64; L]],
-}
-
-impl<const L: usize> WithSimd for Solve<'_, L> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Solve { lower, upper, x } = self;
-        let n = x.len();
-        let mut close = |row: &[f64], k: usize, known: std::ops::Range<usize>| {
-            let mut sums = x[k];
-            for (factor, x) in row[known.clone()].iter().zip(&x[known]) {
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum -= factor * x;
-                }
-            }
-            x[k] = sums.map(|sum| sum / row[k]);
-        };
-        for k in 0..n {
-            close(&lower[k * n..][..n], k, 0..k);
-        }
-        for k in (0..n).rev() {
-            close(&upper[k * n..][..n], k, k + 1..n);
-        }
-    }
-}
-
-fn transpose(a: &[f64], n: usize) -> Vec<f64> {
-    let mut t = vec![0f64; n * n];
-    t.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| {
-        for (j, x) in row.iter_mut().enumerate() {
-            *x = a[j * n + i];
-        }
-    });
-    t
 }
 
 /// Replaces the lower triangle of a positive definite matrix by its Cholesky factor.

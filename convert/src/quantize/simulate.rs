@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Projection, QuantizedBert, QuantizedLinear, Words};
+use super::{Projection, QuantizedBert, Rotation, Words};
 use crate::bert::Matrix;
 use crate::reference::matmul::{Packed, linear, product};
 use crate::reference::{Sequence, Site, activate, add, layer_norm, spans};
@@ -23,20 +23,14 @@ pub struct QuantizedRows {
 }
 
 impl QuantizedRows {
-    /// Shifts, rotates and rounds every row as `layer` wants its input.
-    pub fn new(x: &Matrix, layer: &QuantizedLinear) -> Self {
+    /// Rotates and rounds every row.
+    pub fn new(x: &Matrix, rotation: Rotation) -> Self {
         let mut values = x.clone();
         let scales = values
             .data
             .par_chunks_mut(x.cols)
             .map(|row| {
-                if let Some(center) = &layer.center {
-                    row.iter_mut().zip(center).for_each(|(x, c)| *x -= c);
-                }
-                if let Some(smooth) = &layer.smooth {
-                    row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
-                }
-                layer.rotation.apply(row);
+                rotation.apply(row);
                 round_row(row)
             })
             .collect();
@@ -65,7 +59,7 @@ pub fn project(x: &Matrix, projection: &Projection) -> Matrix {
     match projection {
         Projection::Full(layer) => linear(x, &layer.weight, &layer.bias),
         Projection::Int8(layer) => {
-            let QuantizedRows { values, scales } = QuantizedRows::new(x, layer);
+            let QuantizedRows { values, scales } = QuantizedRows::new(x, layer.rotation);
             let weight = &layer.weight;
             let integers = weight.values.iter().map(|&q| f32::from(q)).collect();
             let integers = Matrix { rows: weight.rows, cols: weight.cols, data: integers };

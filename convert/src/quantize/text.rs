@@ -25,15 +25,26 @@ pub fn sequences(
         }?;
         let mut sequence =
             Sequence { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() };
-        sequence.ids.truncate(positions);
-        sequence.types.truncate(positions);
+        cut(&mut sequence, positions);
         Ok(sequence)
     };
     lines.lines().map(encode).collect()
 }
 
-/// The calibration set made from `lines`: the lines one by one, an empty text, and the lines joined to inputs
-/// of several lengths up to the longest that the model takes, so that every position is seen.
+/// Shortens a sequence, keeping its last token (`[SEP]`).
+fn cut(sequence: &mut Sequence, length: usize) {
+    if let Some(&last) = sequence.ids.last().filter(|_| sequence.ids.len() > length) {
+        sequence.ids.truncate(length - 1);
+        sequence.types.truncate(length);
+        sequence.ids.push(last);
+    }
+}
+
+/// Lengths that lines are joined to for calibration.
+pub const JOINED: [usize; 4] = [512, 256, 128, 64];
+
+/// The calibration set made from `lines`: the lines one by one, an empty text, and lines joined to inputs of
+/// the lengths `joined` (see [`JOINED`]), so that late positions are seen.
 ///
 /// # Errors
 /// What the tokenizer says.
@@ -57,11 +68,7 @@ pub fn calibration(
         }
         let mut long = sequences(tokenizer, &text, usize::MAX)?;
         if let Some(mut sequence) = long.pop() {
-            let length = length.min(positions).min(sequence.ids.len());
-            let last = sequence.ids.len() - 1;
-            sequence.ids[length - 1] = sequence.ids[last];
-            sequence.ids.truncate(length);
-            sequence.types.truncate(length);
+            cut(&mut sequence, length.min(positions));
             batch.push(sequence);
         }
     }

@@ -154,28 +154,13 @@ pub fn product(x: &Matrix, b: &Packed) -> Matrix {
 /// Tokens summed in f32 before they are added to an f64 total.
 const SPAN: usize = 256;
 
-/// `x^T x`: sums of 256 rows in f32, those sums added in f64, in order. Only elements on and right of the
-/// diagonal are computed; the others mirror them.
+/// `x^T x`, `[x.cols, x.cols]`: sums of 256 rows in f32, those sums added in f64, in order.
 pub fn gram(x: &Matrix) -> Vec<f64> {
     let n = x.cols;
-    let mut total = cross(x, x, true);
-    for i in 0..n {
-        for j in 0..i {
-            total[i * n + j] = total[j * n + i];
-        }
-    }
-    total
-}
-
-/// `x^T y`, `[x.cols, y.cols]`, summed like [`gram`]; with `upper`, elements left of the diagonal are
-/// unspecified.
-pub fn cross(x: &Matrix, y: &Matrix, upper: bool) -> Vec<f64> {
-    assert_eq!(x.rows, y.rows, "rows of a product over tokens");
-    let (m, n) = (x.cols, y.cols);
-    let mut total = vec![0f64; m * n];
+    let mut total = vec![0f64; n * n];
     for start in (0..x.rows).step_by(SPAN) {
         let rows = SPAN.min(x.rows - start);
-        let b = Packed::columns(&y.data[start * n..], n, rows, n);
+        let b = Packed::columns(&x.data[start * n..], n, rows, n);
         total.par_chunks_mut((CHUNK * n).max(1)).enumerate().for_each(|(c, total)| {
             let first = c * CHUNK;
             let count = total.len() / n;
@@ -186,11 +171,66 @@ pub fn cross(x: &Matrix, y: &Matrix, upper: bool) -> Vec<f64> {
                 }
             }
             let mut sums = vec![0f32; count * n];
-            b.product(&a, rows, &mut sums, n, if upper { first } else { 0 });
+            b.product(&a, rows, &mut sums, n, first);
             for (total, sum) in total.iter_mut().zip(sums) {
                 *total += f64::from(sum);
             }
         });
     }
+    // Only columns right of each chunk's first were computed; the others mirror them.
+    for i in 0..n {
+        for j in 0..i {
+            total[i * n + j] = total[j * n + i];
+        }
+    }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_bits_with_and_without_vectors() {
+        let (m, n, k) = (7, 37, 129);
+        let values = |seed: u32, count: usize| -> Vec<f32> {
+            let mut state = seed;
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / 8_388_608.0 - 1.0
+            };
+            (0..count).map(|_| next()).collect()
+        };
+        let (a, b) = (values(1, m * k), values(2, n * k));
+        let packed = Packed::rows(&b, n, k, k);
+        let mut fast = vec![0f32; m * n];
+        packed.product(&a, k, &mut fast, n, 0);
+        let mut plain = vec![0f32; m * n];
+        Product { b: &packed, a: &a, a_stride: k, out: &mut plain, out_stride: n, first: 0 }
+            .with_simd(pulp::Scalar::new());
+        assert_eq!(fast, plain);
+        for (i, row) in a.chunks_exact(k).enumerate() {
+            for (j, column) in b.chunks_exact(k).enumerate() {
+                let mut sum = 0f32;
+                row.iter().zip(column).for_each(|(x, y)| sum += x * y);
+                assert_eq!(sum.to_bits(), fast[i * n + j].to_bits(), "the written order");
+            }
+        }
+    }
+
+    #[test]
+    fn gram_is_symmetric_and_right() {
+        let x = Matrix {
+            rows: 300,
+            cols: 70,
+            data: (0..300 * 70).map(|i| ((i * 37) % 11) as f32 - 5.0).collect(),
+        };
+        let h = gram(&x);
+        for i in 0..70 {
+            for j in 0..70 {
+                let want: f64 = (0..300).map(|t| f64::from(x.row(t)[i] * x.row(t)[j])).sum();
+                assert_eq!(h[i * 70 + j], want, "integers are exact");
+            }
+        }
+    }
 }

@@ -79,11 +79,12 @@ pub fn spans(batch: &[Sequence]) -> Vec<std::ops::Range<usize>> {
 /// Sum of the three embeddings, normalised: hidden state 0, `[tokens, hidden]`.
 ///
 /// # Panics
-/// If an id, a position or a token type lies outside its table.
+/// If a sequence is empty, or an id, a position or a token type lies outside its table.
 pub fn embed(bert: &Bert, batch: &[Sequence]) -> Matrix {
     let tables = &bert.embeddings;
     let mut data = Vec::new();
     for sequence in batch {
+        assert!(!sequence.ids.is_empty(), "a sequence has tokens");
         for (position, (&id, &kind)) in sequence.ids.iter().zip(&sequence.types).enumerate() {
             let word = tables.word.row(id as usize);
             let place = tables.position.row(position);

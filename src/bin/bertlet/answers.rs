@@ -1,6 +1,6 @@
 //! Answers out: to stdout, or to a file that appears only when it is whole.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,11 @@ impl Answers {
 
     /// Ends the line. `now` sends it off, too; a file gets it when there is enough to write.
     pub fn end(&mut self, now: bool) -> Result<(), Failure> {
+        if !self.json {
+            // A name in a file may hold what a terminal takes for a command.
+            let control = |byte: &&mut u8| byte.is_ascii_control() && **byte != b'\n';
+            self.line.iter_mut().filter(control).for_each(|byte| *byte = b'?');
+        }
         self.line.push(b'\n');
         let written = self.out.write_all(&self.line);
         self.line.clear();
@@ -93,7 +98,11 @@ impl Beside {
             name.push(format!(".{}.tmp", std::process::id()));
             PathBuf::from(name)
         });
-        let file = File::create(beside.as_deref().unwrap_or(path))
+        // Readable, as what waits in a file is read again; a device need not be.
+        let mut how = OpenOptions::new();
+        how.read(!special).write(true).create(true).truncate(true);
+        let file = how
+            .open(beside.as_deref().unwrap_or(path))
             .map_err(|error| Failure::write(path.display(), &error))?;
         Ok(Self { file, path: path.to_owned(), beside })
     }

@@ -34,7 +34,7 @@ const MOST_TOKENS: usize = 128;
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut page = None;
-    let options = Options::parse(parser, Takes::ModelAndText, |name, parser| {
+    let options = Options::parse(parser, Takes::ModelAndText, &mut |name, parser| {
         match name {
             "--html" => page = Some(PathBuf::from(parser.value()?)),
             _ => return Ok(false),

@@ -42,15 +42,16 @@ Example:
 
 /// How long a length is measured.
 const TIME: Duration = Duration::from_millis(2200);
-/// How long the peak is measured at a time: as long as a turn of the scheduler lets one be sure of.
-const PEAK_TIME: Duration = Duration::from_micros(400);
+/// How long the peak is measured at a time: as long as one input takes, so that a machine with
+/// other work to do interrupts both alike, within these limits.
+const PEAK_TIME: (Duration, Duration) = (Duration::from_micros(400), Duration::from_millis(50));
 /// How long inputs run between two measurements of the peak.
 const BURST: Duration = Duration::from_millis(2);
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut lengths = None;
     let mut protocol = false;
-    let mut options = Options::parse(parser, Takes::Model, |name, parser| {
+    let mut options = Options::parse(parser, Takes::Model, &mut |name, parser| {
         match name {
             "--lengths" => lengths = Some(read_lengths(&text_value(parser, name)?)?),
             "--protocol" => protocol = true,
@@ -65,7 +66,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
             })?;
     }
     let file = options.open()?;
-    let mut bench = Bench::new(options.session(&file)?)?;
+    let bench = Bench::new(options.session(&file)?)?;
     if protocol { bench.protocol(&options.model) } else { bench.table(&options, lengths) }
 }
 
@@ -153,8 +154,10 @@ impl<'m> Bench<'m> {
     fn measure(&mut self, tokens: usize) -> Result<Row, Failure> {
         let mut times = Vec::new();
         let mut peaks = Vec::new();
-        let rounds = self.peak_rounds();
         self.encode(tokens)?;
+        let begin = Instant::now();
+        self.encode(tokens)?;
+        let rounds = self.peak_rounds(begin.elapsed().clamp(PEAK_TIME.0, PEAK_TIME.1));
         let start = Instant::now();
         while times.len() < 5 || start.elapsed() < TIME {
             let burst = Instant::now();
@@ -182,14 +185,15 @@ impl<'m> Bench<'m> {
         })
     }
 
-    /// Rounds that take about [`PEAK_TIME`].
-    fn peak_rounds(&self) -> usize {
+    /// Rounds of the peak that take about so long.
+    fn peak_rounds(&self, wanted: Duration) -> usize {
         let mut rounds = 1000;
         loop {
             let start = Instant::now();
             self.run_peak(rounds);
-            if start.elapsed() > PEAK_TIME / 2 || rounds > 1 << 30 {
-                return rounds * 2;
+            let time = start.elapsed();
+            if time > PEAK_TIME.0 / 4 || rounds > 1 << 30 {
+                return (rounds as f64 * wanted.as_secs_f64() / time.as_secs_f64()) as usize + 1;
             }
             rounds *= 2;
         }

@@ -52,7 +52,7 @@ struct Wanted {
 fn run(parser: Parser) -> Result<(), Failure> {
     let (mut layers, mut pooling, mut normalize, mut window) = (None, None, false, false);
     let mut format = Format::Jsonl;
-    let options = Options::parse(parser, Takes::Texts, |name, parser| {
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         match name {
             "--layers" => layers = Some(value(parser, name)?),
             "--pooling" => pooling = Some(value(parser, name)?),

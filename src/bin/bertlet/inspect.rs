@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use bertlet::format::{Activation, Attention, Encoding, Kind, Problem, Section, VERSION};
+use bertlet::format::{Activation, Attention, Encoding, Kind, Problem, VERSION};
 use bertlet::tokenizer::Tokenizer;
 use bertlet::{Config, Model};
 use lexopt::Parser;
@@ -36,7 +36,7 @@ Example:
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut tokens = None;
-    let options = Options::parse(parser, Takes::Model, |name, parser| {
+    let options = Options::parse(parser, Takes::Model, &mut |name, parser| {
         match name {
             "--max-tokens" => tokens = Some(value(parser, name)?),
             _ => return Ok(false),
@@ -83,7 +83,7 @@ impl Parameters {
     fn of(model: &Model<'_>) -> Self {
         let mut parameters = Self::default();
         for section in model.sections() {
-            let count = count(model.config(), &section);
+            let count = count(model.config(), section.kind, (section.rows, section.cols));
             *match section.kind {
                 kind if Kind::OF_EMBEDDINGS.contains(&kind) => &mut parameters.embeddings,
                 kind if Kind::OF_LAYER.contains(&kind) => &mut parameters.layers,
@@ -99,9 +99,8 @@ impl Parameters {
     }
 }
 
-/// Parameters of a section.
-fn count(config: &Config, section: &Section) -> u64 {
-    let Section { kind, rows, cols, .. } = *section;
+/// Parameters of a section of this shape.
+fn count(config: &Config, kind: Kind, (rows, cols): (usize, usize)) -> u64 {
     let (rows, cols, hidden) = (rows as u64, cols as u64, config.hidden as u64);
     match kind {
         Kind::WordEmbeddings
@@ -341,7 +340,14 @@ impl Facts<'_> {
         let work = grouped(config.multiply_adds(tokens));
         row(out, "work", format_args!("{work} multiply-adds for {tokens} tokens"));
         let scratch = grouped(self.scratch());
-        row(out, "scratch", format_args!("{scratch} bytes for {tokens} tokens, {threads} threads"));
+        row(
+            out,
+            "scratch",
+            format_args!(
+                "{scratch} bytes for {tokens} tokens on {threads} {}",
+                if threads == 1 { "thread" } else { "threads" }
+            ),
+        );
         self.write_sections(out);
         if let Some(text) = model.provenance() {
             out.extend(b"\nprovenance\n");
@@ -350,6 +356,7 @@ impl Facts<'_> {
     }
 
     fn write_sections(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
         let mut line = |cells: [&dyn Display; 6]| {
             let [kind, layer, encoding, shape, rotation, bytes] = cells;
             writeln!(
@@ -358,7 +365,6 @@ impl Facts<'_> {
             )
             .expect("memory takes everything");
         };
-        line([&"", &"", &"", &"", &"", &""]);
         line([&"section", &"layer", &"encoding", &"rows x columns", &"rotation", &"bytes"]);
         for section in self.model.sections() {
             let of_layer = Kind::OF_LAYER.contains(&section.kind);
@@ -404,5 +410,64 @@ fn outline(out: &mut Vec<u8>, value: &Value, depth: usize) {
             _ => writeln!(out, "{indent}{name}: {value}"),
         };
         written.expect("memory takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_bert_base_chinese() {
+        let config = Config {
+            hidden: 768,
+            layers: 12,
+            heads: 12,
+            intermediate: 3072,
+            vocab: 21128,
+            positions: 512,
+            token_types: 2,
+            eps: 1e-12,
+            activation: Activation::Gelu,
+            attention: Attention::Integer,
+        };
+        let sum = |kinds: &[Kind]| -> u64 {
+            kinds.iter().map(|kind| count(&config, *kind, kind.shape(&config, 0))).sum()
+        };
+        let layers = 12 * sum(&Kind::OF_LAYER);
+        assert_eq!(sum(&Kind::OF_EMBEDDINGS), 16_622_592);
+        assert_eq!(layers, 85_054_464);
+        assert_eq!(sum(&Kind::OF_EMBEDDINGS) + layers + sum(&[Kind::Pooler]), 102_267_648);
+    }
+
+    #[test]
+    fn padding_of_heads_is_not_counted() {
+        // Heads of 5, which the file pads to 16.
+        let config = Config {
+            hidden: 10,
+            layers: 1,
+            heads: 2,
+            intermediate: 7,
+            vocab: 5,
+            positions: 4,
+            token_types: 1,
+            eps: 1e-12,
+            activation: Activation::Gelu,
+            attention: Attention::Integer,
+        };
+        let count = |kind: Kind| count(&config, kind, kind.shape(&config, 3));
+        assert_eq!(count(Kind::QueryKeyValue), 3 * (10 * 10 + 10));
+        assert_eq!(count(Kind::AttentionOutput), 10 * 10 + 10);
+        assert_eq!(count(Kind::Intermediate), 7 * 10 + 7);
+        assert_eq!(count(Kind::TokenClassifier), 3 * 10 + 3);
+        assert_eq!(count(Kind::OutputNorm), 20);
+        assert_eq!(count(Kind::Tokenizer), 0);
+    }
+
+    #[test]
+    fn digits_stand_in_groups() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(123), "123");
+        assert_eq!(grouped(102_267_648), "102,267,648");
     }
 }

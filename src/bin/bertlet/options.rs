@@ -87,7 +87,7 @@ impl Options {
     pub fn parse(
         mut parser: Parser,
         takes: Takes,
-        mut own: impl FnMut(&str, &mut Parser) -> Result<bool, Failure>,
+        own: &mut dyn FnMut(&str, &mut Parser) -> Result<bool, Failure>,
     ) -> Result<Self, Failure> {
         let mut model = None;
         let mut source = None;

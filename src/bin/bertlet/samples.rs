@@ -23,6 +23,8 @@ pub struct Samples<'m> {
 }
 
 /// One line of input, as token ids.
+// Commands that answer about places in the text read all of it.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'s> {
     /// The text, or the line with the ids.
@@ -36,7 +38,6 @@ pub struct Sample<'s> {
     pub offsets: &'s [(u32, u32)],
     /// Word of each token; [`bertlet::tokenizer::NO_WORD`] for special tokens. Empty where ids were
     /// given.
-    #[allow(dead_code, reason = "for named entities")]
     pub words: &'s [u32],
     /// What the tokenizer says of the text and its cut; all zero where ids were given.
     pub encoded: Encoded,
@@ -141,6 +142,7 @@ impl<'m> Samples<'m> {
     }
 
     /// The tokenizer; `None` where lines are ids.
+    #[allow(dead_code)]
     pub fn tokenizer(&self) -> Option<&Tokenizer<'m>> {
         self.tokenizer.as_ref()
     }

@@ -32,7 +32,7 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let options = Options::parse(parser, Takes::Texts, |_, _| Ok(false))?;
+    let options = Options::parse(parser, Takes::Texts, &mut |_, _| Ok(false))?;
     if options.ids {
         return Err(Failure::usage("--ids: these are token ids already; give texts"));
     }

@@ -23,7 +23,7 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let options = Options::parse(parser, Takes::Model, |_, _| Ok(false))?;
+    let options = Options::parse(parser, Takes::Model, &mut |_, _| Ok(false))?;
     let file = options.open()?;
     let model = file.model();
     let name = options.model.display();

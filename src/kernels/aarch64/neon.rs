@@ -1,1 +1,287 @@
-//! Baseline NEON: four 128-bit registers a vector.
+//! Baseline NEON (every ARMv8-A): four 128-bit registers a vector, so that 24 of the 32 registers
+//! hold six accumulators, as on AVX2.
+//!
+//! The int8 product widens to i16 (`smull`, `smull2`), where two products of values in [-127, 127]
+//! fit (at most 32,258), and adds neighbours twice: in i16 (`addp`), then into i32 (`sadalp`).
+
+use core::arch::aarch64::*;
+
+use crate::kernels::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+
+/// Proof of NEON.
+#[derive(Clone, Copy)]
+pub struct Neon(());
+
+/// Intrinsics that touch no memory.
+macro_rules! op {
+    ($e:expr) => {
+        // SAFETY: every value of the type proves NEON.
+        unsafe { $e }
+    };
+}
+
+/// One operation, touching no memory, on each of the four registers.
+macro_rules! quarters {
+    (|$($v:ident),+| $e:expr) => {
+        [quarters!(0, ($($v)+), $e), quarters!(1, ($($v)+), $e), quarters!(2, ($($v)+), $e),
+            quarters!(3, ($($v)+), $e)]
+    };
+    ($i:literal, ($($v:ident)+), $e:expr) => {{
+        $(let $v = $v[$i];)+
+        op!($e)
+    }};
+}
+
+impl Simd for Neon {
+    type F = [float32x4_t; 4];
+    type I = [int32x4_t; 4];
+    type Quad = int8x16_t;
+    type Pair = int16x8_t;
+    type Quads = [int8x16_t; 4];
+    type Pairs = [int16x8_t; 4];
+    const OFFSET: i32 = 0;
+    const ROWS: usize = 6;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn load(self, p: &F32x16) -> Self::F {
+        let p = p.0.as_ptr();
+        // SAFETY: sixteen floats stand at `p`.
+        unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] }
+    }
+    #[inline(always)]
+    fn store(self, p: &mut F32x16, v: Self::F) {
+        let p = p.0.as_mut_ptr();
+        // SAFETY: sixteen floats stand at `p`.
+        unsafe {
+            vst1q_f32(p, v[0]);
+            vst1q_f32(p.add(4), v[1]);
+            vst1q_f32(p.add(8), v[2]);
+            vst1q_f32(p.add(12), v[3]);
+        }
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> Self::F {
+        [op!(vdupq_n_f32(v)); 4]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vaddq_f32(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vsubq_f32(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vdivq_f32(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        quarters!(|a, b, c| vfmaq_f32(c, a, b))
+    }
+    // `fmax` and `fmaxnm` treat NaN and zeros of both signs otherwise than x86; a comparison and a
+    // selection do what the portable code does.
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vbslq_f32(vcgtq_f32(a, b), a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vbslq_f32(vcltq_f32(a, b), a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        quarters!(|a| vabsq_f32(a))
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &F16x16) -> Self::F {
+        let p = p.0.as_ptr();
+        // SAFETY: sixteen halves stand at `p`.
+        let halves =
+            unsafe { [vld1_u16(p), vld1_u16(p.add(4)), vld1_u16(p.add(8)), vld1_u16(p.add(12))] };
+        quarters!(|halves| vcvt_f32_f16(vreinterpret_f16_u16(halves)))
+    }
+    #[inline(always)]
+    fn butterfly<const H: usize>(self, v: Self::F) -> Self::F {
+        // Multiplying by 1 or -1 is exact, so the fused form rounds as the plain one.
+        match H {
+            1 => {
+                let sign = self.alternate([1.0, -1.0, 1.0, -1.0]);
+                quarters!(|v| vfmaq_f32(vrev64q_f32(v), v, sign))
+            }
+            2 => {
+                let sign = self.alternate([1.0, 1.0, -1.0, -1.0]);
+                quarters!(|v| vfmaq_f32(vextq_f32::<2>(v, v), v, sign))
+            }
+            4 => op!([
+                vaddq_f32(v[0], v[1]),
+                vsubq_f32(v[0], v[1]),
+                vaddq_f32(v[2], v[3]),
+                vsubq_f32(v[2], v[3]),
+            ]),
+            _ => op!([
+                vaddq_f32(v[0], v[2]),
+                vaddq_f32(v[1], v[3]),
+                vsubq_f32(v[0], v[2]),
+                vsubq_f32(v[1], v[3]),
+            ]),
+        }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        op!({
+            let v = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
+            let v = vadd_f32(vget_low_f32(v), vget_high_f32(v));
+            vget_lane_f32::<0>(vpadd_f32(v, v))
+        })
+    }
+    #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        op!({
+            let v = vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3]));
+            vmaxnmvq_f32(v)
+        })
+    }
+    #[inline(always)]
+    fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F {
+        let n = self.to_i32(n);
+        quarters!(|v, n| vreinterpretq_f32_s32(vaddq_s32(
+            vreinterpretq_s32_f32(v),
+            vshlq_n_s32::<23>(n)
+        )))
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        quarters!(|a| vrndnq_f32(a))
+    }
+    #[inline(always)]
+    fn to_i32(self, a: Self::F) -> Self::I {
+        quarters!(|a| vcvtnq_s32_f32(a))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: Self::I) -> Self::F {
+        quarters!(|a| vcvtq_f32_s32(a))
+    }
+    #[inline(always)]
+    fn load_i32(self, p: &I32x16) -> Self::I {
+        let p = p.0.as_ptr();
+        // SAFETY: sixteen words stand at `p`.
+        unsafe { [vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12))] }
+    }
+    #[inline(always)]
+    fn store_i32(self, p: &mut I32x16, v: Self::I) {
+        let p = p.0.as_mut_ptr();
+        // SAFETY: sixteen words stand at `p`.
+        unsafe {
+            vst1q_s32(p, v[0]);
+            vst1q_s32(p.add(4), v[1]);
+            vst1q_s32(p.add(8), v[2]);
+            vst1q_s32(p.add(12), v[3]);
+        }
+    }
+    #[inline(always)]
+    fn splat_i32(self, v: i32) -> Self::I {
+        [op!(vdupq_n_s32(v)); 4]
+    }
+    #[inline(always)]
+    fn load_i8(self, p: &I8x16) -> Self::I {
+        // SAFETY: sixteen bytes stand there.
+        let bytes = unsafe { vld1q_s8(p.0.as_ptr()) };
+        op!({
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn store_i8(self, p: &mut I8x16, v: Self::I) {
+        // The even bytes of the even halves are the low bytes of the words.
+        let bytes = op!({
+            let even = |a, b| vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            let (low, high) = (even(v[0], v[1]), even(v[2], v[3]));
+            vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high))
+        });
+        // SAFETY: sixteen bytes stand there.
+        unsafe { vst1q_s8(p.0.as_mut_ptr(), bytes) }
+    }
+    #[inline(always)]
+    fn store_activation(self, p: &mut I8x16, v: Self::I) {
+        self.store_i8(p, v);
+    }
+    #[inline(always)]
+    fn store_i16(self, p: &mut [i16; 16], v: Self::I) {
+        let p = p.as_mut_ptr();
+        // SAFETY: sixteen halves stand at `p`.
+        unsafe {
+            vst1q_s16(p, vqmovn_high_s32(vqmovn_s32(v[0]), v[1]));
+            vst1q_s16(p.add(8), vqmovn_high_s32(vqmovn_s32(v[2]), v[3]));
+        }
+    }
+    #[inline(always)]
+    fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
+        quarters!(|low, high| vsliq_n_s32::<16>(low, high))
+    }
+    #[inline(always)]
+    fn quad(self, bytes: [i8; 4]) -> int8x16_t {
+        let word = i32::from_le_bytes(bytes.map(|b| b as u8));
+        op!(vreinterpretq_s8_s32(vdupq_n_s32(word)))
+    }
+    #[inline(always)]
+    fn load_quads(self, w: &I8x64) -> Self::Quads {
+        let p = w.0.as_ptr();
+        // SAFETY: 64 bytes stand at `p`.
+        unsafe { [vld1q_s8(p), vld1q_s8(p.add(16)), vld1q_s8(p.add(32)), vld1q_s8(p.add(48))] }
+    }
+    #[inline(always)]
+    fn dot_quad(self, acc: Self::I, a: int8x16_t, w: Self::Quads) -> Self::I {
+        quarters!(|acc, w| {
+            let low = vmull_s8(vget_low_s8(a), vget_low_s8(w));
+            let high = vmull_high_s8(a, w);
+            vpadalq_s16(acc, vpaddq_s16(low, high))
+        })
+    }
+    #[inline(always)]
+    fn pair(self, values: [i16; 2]) -> int16x8_t {
+        let word = i32::from(values[0] as u16) | i32::from(values[1]) << 16;
+        op!(vreinterpretq_s16_s32(vdupq_n_s32(word)))
+    }
+    #[inline(always)]
+    fn load_pairs(self, w: &I16x32) -> Self::Pairs {
+        let p = w.0.as_ptr();
+        // SAFETY: 32 halves stand at `p`.
+        unsafe { [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))] }
+    }
+    #[inline(always)]
+    fn dot_pair(self, acc: Self::I, a: int16x8_t, w: Self::Pairs) -> Self::I {
+        quarters!(|acc, w| {
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
+            let high = vmull_high_s16(a, w);
+            vaddq_s32(acc, vpaddq_s32(low, high))
+        })
+    }
+    #[inline(always)]
+    fn start(self, _: &I32x16) -> Self::I {
+        self.splat_i32(0)
+    }
+}
+
+impl Neon {
+    #[inline(always)]
+    fn alternate(self, signs: [f32; 4]) -> float32x4_t {
+        // SAFETY: four floats stand there.
+        unsafe { vld1q_f32(signs.as_ptr()) }
+    }
+}

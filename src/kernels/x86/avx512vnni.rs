@@ -180,10 +180,6 @@ impl Simd for Avx512Vnni {
         op!(_mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32(high, 16)))
     }
     #[inline(always)]
-    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_add_epi32(a, b))
-    }
-    #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> __m512i {
         op!(_mm512_set1_epi32(i32::from_le_bytes(bytes.map(|b| b as u8))))
     }
@@ -214,6 +210,10 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn dot_pair(self, acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
         op!(_mm512_dpwssd_epi32(acc, a, w))
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
     fn keep_first(self, v: __m512, n: usize, fill: f32) -> __m512 {

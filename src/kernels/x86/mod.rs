@@ -236,7 +236,7 @@ macro_rules! ymm {
             }
             #[inline(always)]
             fn store_activation(self, p: &mut I8x16, v: Self::I) {
-                self.store_i8(p, self.add_i32(v, self.splat_i32(Self::OFFSET)));
+                self.store_i8(p, halves!(_mm256_add_epi32, v, self.splat_i32(Self::OFFSET)));
             }
             #[inline(always)]
             fn store_i16(self, p: &mut [i16; 16], v: Self::I) {
@@ -254,10 +254,6 @@ macro_rules! ymm {
                     let f = |low, high| _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
                     (f(low.0, high.0), f(low.1, high.1))
                 }
-            }
-            #[inline(always)]
-            fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
-                halves!(_mm256_add_epi32, a, b)
             }
             #[inline(always)]
             fn quad(self, bytes: [i8; 4]) -> Self::Quad {
