@@ -31,7 +31,12 @@ pub fn checkpoint(name: &str) -> PathBuf {
 
 /// A checkpoint as a model file in memory; `change` may change what it holds besides weights.
 pub fn writer(name: &str, weights: Weights, change: impl FnOnce(&mut Extras)) -> Writer {
-    let source = source::open(&checkpoint(name), source::Options::default()).unwrap();
+    writer_of(&checkpoint(name), weights, change)
+}
+
+/// [`writer`] for a checkpoint anywhere.
+pub fn writer_of(path: &Path, weights: Weights, change: impl FnOnce(&mut Extras)) -> Writer {
+    let source = source::open(path, source::Options::default()).unwrap();
     let (bert, _) = names::load(&source, false).unwrap();
     let tokenizer = source.tokenizer.as_ref().unwrap();
     let settings = Settings {
@@ -65,6 +70,13 @@ pub fn writer(name: &str, weights: Weights, change: impl FnOnce(&mut Extras)) ->
             pack::int8(&quantize::quantize(&bert, &batch, &options, &mut |_, _| ()), &extras)
         }
     }
+}
+
+/// What a checkpoint's model file holds besides weights.
+pub fn writer_extras(name: &str) -> Extras {
+    let mut found = Extras::default();
+    writer(name, Weights::F32, |extras| found = extras.clone());
+    found
 }
 
 /// As many ids, without a pattern, the same ones each time.
