@@ -175,7 +175,29 @@ fn files_that_are_no_models_are_status_1() {
     assert_eq!(status, 1);
     assert!(message.contains("does not have its checksum"), "{message}");
     let whole = text(&["verify", name(&MODELS.float)], "");
-    assert!(whole.ends_with("sections have their checksums\n"), "{whole}");
+    assert!(whole.ends_with("sections have their checksums; no self-test vectors\n"), "{whole}");
+}
+
+#[test]
+fn verify_runs_the_self_test() {
+    let folder = Folder::new("cli-self-test");
+    let ids = [2, 17, 33, 81, 5, 3];
+    let self_test = {
+        let file = bertlet::ModelFile::open(&MODELS.int8).unwrap();
+        let mut session = bertlet::Session::new(file.model());
+        let mut encoder = session.encoder(ids.len()).unwrap();
+        bertlet::selftest::write(&mut encoder, &[(&ids, &[0; 6])]).unwrap()
+    };
+    let mut other = self_test.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let model = |self_test: Vec<u8>| {
+        folder.model_with("micro", Weights::Int8, |extras| extras.self_test = self_test)
+    };
+    let right = text(&["verify", name(&model(self_test)), "--threads", "2"], "");
+    assert!(right.contains("; 1 self-test inputs give the same bits on "), "{right}");
+    let (message, status) = error(&["verify", name(&model(other))], "");
+    assert_eq!(status, 1);
+    assert!(message.contains("self-test 0: value "), "{message}");
 }
 
 #[test]

@@ -113,20 +113,7 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    /// Runs the model on one input; see [`Encoder::encode`].
-    ///
-    /// # Errors
-    /// Any [`RunError`]; then no output has been written.
-    pub fn encode(
-        &mut self,
-        input: &Input<'_>,
-        outputs: &mut [Output<'_>],
-    ) -> Result<(), RunError> {
-        self.encoder(input.ids.len())?.encode(input, outputs)
-    }
-
-    /// An encoder in this session's memory, for inputs of up to `tokens` tokens: what heads and tasks
-    /// take.
+    /// An encoder for inputs of up to `tokens` tokens, in this session's memory.
     ///
     /// # Errors
     /// As [`Session::reserve`].
@@ -137,5 +124,17 @@ impl<'m> Session<'m> {
             None => &Serial,
         };
         Encoder::with_executor(self.model, self.isa, &mut self.scratch, tokens, executor)
+    }
+
+    /// Runs the model on one input; see [`Encoder::encode`].
+    ///
+    /// # Errors
+    /// Any [`RunError`]; then no output has been written.
+    pub fn encode(
+        &mut self,
+        input: &Input<'_>,
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), RunError> {
+        self.encoder(input.ids.len())?.encode(input, outputs)
     }
 }

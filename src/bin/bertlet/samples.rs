@@ -23,8 +23,6 @@ pub struct Samples<'m> {
 }
 
 /// One line of input, as token ids.
-// Commands that answer about places in the text read all of it.
-#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'s> {
     /// The text, or the line with the ids.
@@ -142,7 +140,6 @@ impl<'m> Samples<'m> {
     }
 
     /// The tokenizer; `None` where lines are ids.
-    #[allow(dead_code)]
     pub fn tokenizer(&self) -> Option<&Tokenizer<'m>> {
         self.tokenizer.as_ref()
     }
