@@ -11,14 +11,22 @@ pub mod encoder;
 mod error;
 pub mod features;
 pub mod format;
+pub mod heads;
 #[doc(hidden)]
 pub mod kernels;
+#[cfg(feature = "std")]
+mod owned;
+pub mod selftest;
+pub mod tasks;
 mod threads;
 
 pub use encoder::{Encoder, Input, Output, features_len};
 pub use error::RunError;
 pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Kind, Model};
+pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 pub use kernels::{Isa, IsaError};
+#[cfg(feature = "std")]
+pub use owned::{ModelFile, OpenError, Session, ThreadPool};
 pub use threads::{Executor, Serial};
 pub mod tokenizer;

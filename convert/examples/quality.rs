@@ -5,17 +5,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bertlet::tokenizer::Tokenizer;
 use bertlet_convert::bert::*;
 use bertlet_convert::quantize::{self, Options, Rotation, WordFormat, simulate, text};
 use bertlet_convert::reference::{self, Sequence, Site};
+use bertlet_convert::{names, source, tokenizer};
 use safetensors::{Dtype, SafeTensors};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let bert = load(&args[0]);
-    let mut tokenizer =
-        tokenizers::Tokenizer::from_file(format!("{}/tokenizer.json", args[0])).unwrap();
-    tokenizer.with_padding(None).with_truncation(None).unwrap();
+    let (bert, section) = load(&args[0]);
+    let tokenizer = Tokenizer::from_bytes(&section).unwrap();
     let golden = golden(&args[1]);
     let held = text::sequences(&tokenizer, text::HELD_OUT, 512).unwrap();
     let held_states = reference::hidden_states(&bert, &held);
@@ -118,7 +118,7 @@ fn main() {
 }
 
 /// Time and memory of a model of the shape of BERT-base, with random weights.
-fn time_base(tokenizer: &tokenizers::Tokenizer) {
+fn time_base(tokenizer: &Tokenizer<'_>) {
     let mut state = 1u32;
     let mut matrix = |rows: usize, cols: usize| {
         let mut next = || {
@@ -223,62 +223,9 @@ fn golden(dir: &str) -> Vec<(String, Sequence, Vec<f32>)> {
     cases.into_iter().map(|(name, (sequence, hidden))| (name, sequence, hidden)).collect()
 }
 
-fn load(dir: &str) -> Bert {
-    let bytes = std::fs::read(format!("{dir}/model.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let prefix = if tensors.names().iter().any(|n| n.starts_with("bert.")) { "bert." } else { "" };
-    let matrix = |name: &str| {
-        let (shape, data) = floats(&tensors, &format!("{prefix}{name}"));
-        Matrix { rows: shape[0], cols: shape[1], data }
-    };
-    let vector = |name: &str| floats(&tensors, &format!("{prefix}{name}")).1;
-    let linear = |name: &str| Linear {
-        weight: matrix(&format!("{name}.weight")),
-        bias: vector(&format!("{name}.bias")),
-    };
-    let norm = |name: &str| LayerNorm {
-        weight: vector(&format!("{name}.weight")),
-        bias: vector(&format!("{name}.bias")),
-    };
-    let json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(format!("{dir}/config.json")).unwrap()).unwrap();
-    let size = |name: &str| json[name].as_u64().unwrap() as usize;
-    let config = Config {
-        hidden: size("hidden_size"),
-        layers: size("num_hidden_layers"),
-        heads: size("num_attention_heads"),
-        intermediate: size("intermediate_size"),
-        vocab: size("vocab_size"),
-        positions: size("max_position_embeddings"),
-        token_types: size("type_vocab_size"),
-        eps: json["layer_norm_eps"].as_f64().unwrap() as f32,
-        activation: Activation::Gelu,
-    };
-    let layers = (0..config.layers)
-        .map(|i| {
-            let at = format!("encoder.layer.{i}");
-            Layer {
-                query: linear(&format!("{at}.attention.self.query")),
-                key: linear(&format!("{at}.attention.self.key")),
-                value: linear(&format!("{at}.attention.self.value")),
-                attention_output: linear(&format!("{at}.attention.output.dense")),
-                attention_norm: norm(&format!("{at}.attention.output.LayerNorm")),
-                intermediate: linear(&format!("{at}.intermediate.dense")),
-                output: linear(&format!("{at}.output.dense")),
-                output_norm: norm(&format!("{at}.output.LayerNorm")),
-            }
-        })
-        .collect();
-    Bert {
-        config,
-        embeddings: Embeddings {
-            word: matrix("embeddings.word_embeddings.weight"),
-            position: matrix("embeddings.position_embeddings.weight"),
-            token_type: matrix("embeddings.token_type_embeddings.weight"),
-            norm: norm("embeddings.LayerNorm"),
-        },
-        layers,
-        pooler: Some(linear("pooler.dense")),
-        heads: Heads::default(),
-    }
+/// The model and the section of its tokenizer.
+fn load(dir: &str) -> (Bert, Vec<u8>) {
+    let source = source::open(dir.as_ref(), source::Options::default()).unwrap();
+    let (bert, _) = names::load(&source, false).unwrap();
+    (bert, tokenizer::section(&source).unwrap().unwrap().bytes)
 }

@@ -32,6 +32,14 @@ impl Error {
         }
     }
 
+    /// A model file that cannot be opened.
+    pub fn opening(error: bertlet::OpenError) -> Self {
+        // Both begin with the file's name.
+        let text = error.to_string();
+        let name = format!("{}: ", error.path().display());
+        Self::new(error.path(), "", text.strip_prefix(&name).unwrap_or(&text))
+    }
+
     /// Adds what the user can do about it.
     #[must_use]
     pub fn mend(mut self, mend: impl fmt::Display) -> Self {

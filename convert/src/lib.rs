@@ -1,10 +1,15 @@
 //! Reads BERT checkpoints, quantises them, writes bertlet's files.
 
 pub mod bert;
+pub mod convert;
 pub mod error;
+pub mod evaluate;
+pub mod html;
+pub mod measure;
 pub mod names;
 pub mod pack;
 pub mod quantize;
 pub mod reference;
+pub mod report;
 pub mod source;
 pub mod tokenizer;

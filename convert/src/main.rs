@@ -1,2 +1,124 @@
-//! Converter.
-fn main() {}
+//! The `bertlet-convert` command.
+
+mod args;
+mod demo;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bertlet_convert::convert::{self, Step};
+use bertlet_convert::error::{Error, Result};
+use bertlet_convert::evaluate::{self, Task};
+use bertlet_convert::html;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use args::{Cli, Command, TaskArg};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        None => convert_command(&cli.convert),
+        Some(Command::Demo) => demo::run(),
+        Some(Command::Evaluate(args)) => evaluate_command(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bertlet-convert: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the answer. A reader who has seen enough and closed the pipe is no error.
+pub fn answer(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new("standard output", "", format!("cannot be written: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn convert_command(args: &args::Convert) -> Result<()> {
+    let started = Instant::now();
+    let source = args.source.as_deref().expect("clap asks for it");
+    let output = args.output.clone().unwrap_or_else(|| default_output(source));
+    let mut bar = Bar::default();
+    let report = convert::convert(source, &output, &args.options(), &mut |step, done, total| {
+        bar.show(step, done, total);
+    });
+    bar.clear();
+    let report = report?;
+    eprint!("{}", report.text());
+    eprintln!("  {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(page) = &args.report {
+        std::fs::write(page, html::page(&report))
+            .map_err(|e| Error::new(page, "", format!("cannot be written: {e}")))?;
+    }
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).expect("a report is JSON");
+        answer(&(json + "\n"))?;
+    }
+    Ok(())
+}
+
+/// `NAME.bertlet` in the current folder, where the source is `NAME` or `NAME.safetensors`, ...
+fn default_output(source: &Path) -> PathBuf {
+    // `.` and `..` have names of their own.
+    let named = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+    let name = if named.is_dir() { named.file_name() } else { named.file_stem() };
+    let mut name = name.unwrap_or("model".as_ref()).to_owned();
+    name.push(".bertlet");
+    name.into()
+}
+
+fn evaluate_command(args: &args::Evaluate) -> Result<()> {
+    let task = match args.task {
+        TaskArg::Ner => Task::Ner,
+        TaskArg::Classify => Task::Classify,
+    };
+    let scores = evaluate::evaluate(&args.model, task, &args.data, args.reference.as_deref())?;
+    match args.json {
+        true => answer(&(serde_json::to_string(&scores).expect("scores are JSON") + "\n")),
+        false => answer(&scores.text()),
+    }
+}
+
+/// A bar a step, on stderr, and only on a terminal.
+#[derive(Default)]
+pub struct Bar(Option<(Step, ProgressBar)>);
+
+impl Bar {
+    /// Shows how far a step is.
+    pub fn show(&mut self, step: Step, done: usize, total: usize) {
+        if self.0.as_ref().is_none_or(|(shown, _)| *shown != step) {
+            self.clear();
+            let bar = ProgressBar::new(total as u64);
+            let style = ProgressStyle::with_template("{msg:22} {wide_bar} {pos}/{len} {eta:>4}");
+            bar.set_style(style.expect("a valid template"));
+            bar.set_message(match step {
+                Step::Read => "reading",
+                Step::Quantize => "quantising",
+                Step::Search => "what to keep in f16",
+                Step::Measure => "measuring",
+            });
+            self.0 = Some((step, bar));
+        }
+        if let Some((_, bar)) = &self.0 {
+            bar.set_position(done as u64);
+            bar.tick();
+        }
+    }
+
+    /// Wipes it.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! lower case, splitting into words), for the runtime needs more than the outcome; then the outcome
 //! of all steps together is compared with the reference's for every code point.
 
+use crate::error::{Error, Result};
+use crate::source::Source;
 use bertlet::tokenizer::writer::{self, BuildError, Class, Mark, Rule, Spec};
 pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
 use bertlet::tokenizer::{Settings, layout};
@@ -39,7 +41,7 @@ pub fn build(
     vocab: &[String],
     settings: &Settings,
     specials: &SpecialTokens,
-) -> Result<Vec<u8>, BuildError> {
+) -> std::result::Result<Vec<u8>, BuildError> {
     build_with(vocab, settings, specials, "##", &[])
 }
 
@@ -50,10 +52,69 @@ pub fn build_with(
     specials: &SpecialTokens,
     continuation_prefix: &str,
     added: &[AddedToken],
-) -> Result<Vec<u8>, BuildError> {
+) -> std::result::Result<Vec<u8>, BuildError> {
     let rules = rules(settings)?;
     let settings = *settings;
     writer::write(&Spec { settings, vocab, continuation_prefix, specials, added, rules: &rules })
+}
+
+/// The tokenizer of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The section's bytes.
+    pub bytes: Vec<u8>,
+    /// What differs from the checkpoint's own tokenizer or is only assumed, each a line of text.
+    pub notes: Vec<String>,
+}
+
+/// Writes the section for a checkpoint's tokenizer; `None` where it has no vocabulary.
+pub fn section(source: &Source) -> Result<Option<Section>> {
+    let Some(tokenizer) = &source.tokenizer else { return Ok(None) };
+    let settings = Settings {
+        lowercase: tokenizer.lowercase,
+        strip_accents: tokenizer.strip_accents,
+        handle_chinese_chars: tokenizer.handle_chinese_chars,
+        clean_text: tokenizer.clean_text,
+        max_word_chars: tokenizer.max_input_chars_per_word,
+    };
+    let vocabulary = &source.vocabulary;
+    let text = |id: u32| vocabulary.get(id as usize).cloned().unwrap_or_default();
+    let specials = SpecialTokens {
+        unk: text(tokenizer.unk),
+        cls: text(tokenizer.cls),
+        sep: text(tokenizer.sep),
+        pad: tokenizer.pad.map(text).unwrap_or_default(),
+        mask: tokenizer.mask.map(text).unwrap_or_default(),
+    };
+    let mut notes = Vec::new();
+    if !tokenizer.lowercase_stated {
+        let assumed =
+            "no file says whether text is lowercased; BertTokenizer's default is assumed: it is";
+        notes.push(assumed.to_owned());
+    }
+    let mut added = Vec::new();
+    for token in &tokenizer.added_tokens {
+        let flags = [
+            (token.single_word, "single_word"),
+            (token.lstrip, "lstrip"),
+            (token.rstrip, "rstrip"),
+            (token.normalized, "normalized"),
+        ];
+        let set: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        if !set.is_empty() {
+            notes.push(format!(
+                "added token {:?}: {} is not carried over; it is found in the original text as it stands",
+                token.content,
+                set.join(", ")
+            ));
+        }
+        added.push(AddedToken { text: token.content.clone(), id: token.id });
+    }
+    match build_with(vocabulary, &settings, &specials, "##", &added) {
+        Ok(bytes) => Ok(Some(Section { bytes, notes })),
+        Err(problem) => Err(Error::new(&source.folder, "tokenizer", problem)
+            .mend("compare vocab.txt or tokenizer.json with those of a BERT")),
+    }
 }
 
 const CODES: u32 = 0x11_0000;
@@ -187,7 +248,7 @@ fn ranks() -> HashMap<char, u8> {
 }
 
 /// What becomes of each code point under these settings.
-fn rules(settings: &Settings) -> Result<Vec<Rule>, BuildError> {
+fn rules(settings: &Settings) -> std::result::Result<Vec<Rule>, BuildError> {
     let strip = settings.strips_accents();
     // The answers to single questions are the same for all settings: they are asked once.
     type Changes = OnceLock<HashMap<char, String>>;
@@ -293,7 +354,7 @@ fn is_hangul(code: u32, starters: &[(char, Class)], marks: &[Mark]) -> bool {
 
 /// Compares the rules with the reference, all steps together. White space is compared as such, for
 /// isolation and spaces around a character come to the same.
-fn check(settings: &Settings, rules: &[Rule]) -> Result<(), BuildError> {
+fn check(settings: &Settings, rules: &[Rule]) -> std::result::Result<(), BuildError> {
     let mut wrong = None;
     ask_all(&reference_normalizer(settings), |c, answer| {
         let mut ours = String::new();

@@ -274,6 +274,13 @@ impl<'a> Model<'a> {
         Ok(model)
     }
 
+    /// This view, once validated, over the same bytes borrowed anew.
+    #[cfg(feature = "std")]
+    pub(crate) fn over<'b>(&self, bytes: &'b [u8]) -> Model<'b> {
+        let Self { config, pooling, normalize, problem, labels, sections, .. } = *self;
+        Model { bytes, config, pooling, normalize, problem, labels, sections }
+    }
+
     fn from_header(bytes: &'a [u8], sections: usize) -> Result<Self, FormatError> {
         // The limits keep every product of sizes within 64 bits, int8 sums within 32.
         let config = Config {

@@ -267,6 +267,16 @@ impl Writer {
         pad(out, &mut end)
     }
 
+    /// Bytes of the file.
+    pub fn file_length(&self) -> usize {
+        let head = HEADER_LENGTH + self.sections.len() * ENTRY_LENGTH;
+        let lengths = self.sections.iter().map(|(.., bytes)| bytes.len());
+        // Each section starts, and the file ends, at the next boundary.
+        lengths
+            .fold(head, |end, length| end.next_multiple_of(ALIGNMENT) + length)
+            .next_multiple_of(ALIGNMENT)
+    }
+
     /// The file's bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

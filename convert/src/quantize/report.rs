@@ -103,47 +103,45 @@ pub fn report(bert: &Bert, quantized: &QuantizedBert, held_out: &[Sequence]) -> 
     Report::compare(&reference, &simulate::hidden_states(quantized, held_out), held_out)
 }
 
-/// The fewest linear layers to keep in f16 for a mean pooled cosine of at least `wanted` on `held_out`, taking
-/// them in the order of what each alone improves; `None` if not even all of them reach it.
-pub fn keep_for_cosine(
+/// The fewest linear layers to keep in f16 so that `measure` (a mean pooled cosine) gives at least `wanted`,
+/// taking them in the order of what each alone improves; `Err` has what is reached with all of them where that
+/// is too little.
+pub fn keep_for_cosine<E>(
     bert: &Bert,
     quantized: &QuantizedBert,
-    held_out: &[Sequence],
     wanted: f64,
+    measure: &mut dyn FnMut(&QuantizedBert) -> Result<f64, E>,
     progress: &mut dyn FnMut(usize, usize),
-) -> Option<BTreeSet<(usize, Site)>> {
-    let reference = reference::hidden_states(bert, held_out);
-    let cosine = |keep: &[(usize, Site)]| {
+) -> Result<Result<BTreeSet<(usize, Site)>, f64>, E> {
+    let mut cosine = |keep: &[(usize, Site)]| {
         let mut model = quantized.clone();
         keep.iter().for_each(|&(layer, site)| keep_full(bert, &mut model, layer, site));
-        let states = simulate::hidden_states(&model, held_out);
-        Report::compare(&reference, &states, held_out).pooled_cosine
+        measure(&model)
     };
-    if cosine(&[]) >= wanted {
-        return Some(BTreeSet::new());
+    if cosine(&[])? >= wanted {
+        return Ok(Ok(BTreeSet::new()));
     }
-    let all = (0..bert.layers.len()).flat_map(|l| Site::ALL.map(|site| (l, site)));
-    let total = all.clone().count();
-    let mut ranked: Vec<_> = all
-        .enumerate()
-        .map(|(done, candidate)| {
-            progress(done, total);
-            (cosine(&[candidate]), candidate)
-        })
-        .collect();
+    let all: Vec<_> =
+        (0..bert.layers.len()).flat_map(|l| Site::ALL.map(|site| (l, site))).collect();
+    let best = cosine(&all)?;
+    if best < wanted {
+        return Ok(Err(best));
+    }
+    let mut ranked = Vec::new();
+    for (done, &candidate) in all.iter().enumerate() {
+        progress(done, all.len());
+        ranked.push((cosine(&[candidate])?, candidate));
+    }
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     let ranked: Vec<_> = ranked.into_iter().map(|(_, candidate)| candidate).collect();
-    if cosine(&ranked) < wanted {
-        return None;
-    }
     // `low` are too few, `high` are enough.
     let (mut low, mut high) = (0, ranked.len());
     while high - low > 1 {
         let middle = low.midpoint(high);
-        if cosine(&ranked[..middle]) >= wanted { high = middle } else { low = middle }
+        if cosine(&ranked[..middle])? >= wanted { high = middle } else { low = middle }
     }
-    progress(total, total);
-    Some(ranked.into_iter().take(high).collect())
+    progress(all.len(), all.len());
+    Ok(Ok(ranked.into_iter().take(high).collect()))
 }
 
 /// Puts one linear layer back to f16.

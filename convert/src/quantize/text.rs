@@ -1,6 +1,6 @@
 //! The built-in calibration text, as token ids.
 
-use tokenizers::Tokenizer;
+use bertlet::tokenizer::{Limits, TokenBuffer, TokenizeError, Tokenizer};
 
 use crate::reference::Sequence;
 
@@ -9,35 +9,36 @@ pub const CALIBRATION: &str = include_str!("calibration.txt");
 /// Lines that it never sees: the error report is measured on them.
 pub const HELD_OUT: &str = include_str!("heldout.txt");
 
-/// Turns lines into sequences; a tab separates the two texts of a pair. Longer than `positions` is cut.
+/// Turns lines into sequences of at most `length` tokens; a tab separates the two texts of a pair.
 ///
 /// # Errors
-/// What the tokenizer says.
+/// If `length` does not hold the special tokens.
 pub fn sequences(
-    tokenizer: &Tokenizer,
+    tokenizer: &Tokenizer<'_>,
     lines: &str,
-    positions: usize,
-) -> tokenizers::Result<Vec<Sequence>> {
-    let encode = |line: &str| {
-        let encoding = match line.split_once('\t') {
-            Some((first, second)) => tokenizer.encode((first, second), true),
-            None => tokenizer.encode(line, true),
-        }?;
-        let mut sequence =
-            Sequence { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() };
-        cut(&mut sequence, positions);
-        Ok(sequence)
-    };
-    lines.lines().map(encode).collect()
+    length: usize,
+) -> Result<Vec<Sequence>, TokenizeError> {
+    lines.lines().map(|line| sequence(tokenizer, line, length)).collect()
 }
 
-/// Shortens a sequence, keeping its last token (`[SEP]`).
-fn cut(sequence: &mut Sequence, length: usize) {
-    if let Some(&last) = sequence.ids.last().filter(|_| sequence.ids.len() > length) {
-        sequence.ids.truncate(length - 1);
-        sequence.types.truncate(length);
-        sequence.ids.push(last);
-    }
+/// Turns one line into a sequence.
+fn sequence(
+    tokenizer: &Tokenizer<'_>,
+    line: &str,
+    length: usize,
+) -> Result<Sequence, TokenizeError> {
+    let (first, second) = match line.split_once('\t') {
+        Some((first, second)) => (first, Some(second)),
+        None => (line, None),
+    };
+    // No text has more tokens than bytes.
+    let room = length.min(line.len() + 3);
+    let (mut ids, mut types) = (vec![0; room], vec![0; room]);
+    let mut buffer = TokenBuffer { ids: &mut ids, type_ids: &mut types, ..TokenBuffer::default() };
+    let encoded = tokenizer.encode(first, second, &Limits::new(length), &mut buffer)?;
+    ids.truncate(encoded.len);
+    let types = types[..encoded.len].iter().map(|&kind| kind.into()).collect();
+    Ok(Sequence { ids, types })
 }
 
 /// Lengths that lines are joined to for calibration.
@@ -47,30 +48,26 @@ pub const JOINED: [usize; 4] = [512, 256, 128, 64];
 /// the lengths `joined` (see [`JOINED`]), so that late positions are seen.
 ///
 /// # Errors
-/// What the tokenizer says.
+/// If `positions` does not hold the special tokens.
 pub fn calibration(
-    tokenizer: &Tokenizer,
+    tokenizer: &Tokenizer<'_>,
     lines: &str,
     positions: usize,
     joined: &[usize],
-) -> tokenizers::Result<Vec<Sequence>> {
+) -> Result<Vec<Sequence>, TokenizeError> {
     let mut batch = sequences(tokenizer, lines, positions)?;
-    let all: Vec<&str> = lines.lines().collect();
-    for (i, &length) in joined.iter().enumerate() {
+    let all: Vec<&str> = lines.lines().filter(|line| !line.is_empty()).collect();
+    for (i, &length) in joined.iter().enumerate().filter(|_| !all.is_empty()) {
         // Each starts elsewhere and strides through the lines, so that scripts and lengths mix.
         let step = if i % 2 == 0 { 7 } else { 1 };
         let mut text = String::new();
-        let mut at = i * all.len() / joined.len().max(1);
+        let mut at = i * all.len() / joined.len();
         while text.len() < 6 * length {
             text.push_str(all[at % all.len()].split('\t').next().unwrap_or_default());
             text.push(' ');
             at += step;
         }
-        let mut long = sequences(tokenizer, &text, usize::MAX)?;
-        if let Some(mut sequence) = long.pop() {
-            cut(&mut sequence, length.min(positions));
-            batch.push(sequence);
-        }
+        batch.push(sequence(tokenizer, &text, length.min(positions))?);
     }
     batch.extend(sequences(tokenizer, "\n\n", positions)?);
     Ok(batch)

@@ -1,0 +1,197 @@
+//! `bertlet-convert demo`: the whole path on the checkpoints that ship with the project.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Instant;
+
+use bertlet::tasks::{self, EntityOptions, EntityRecognizer, Label, TaskError, Text};
+use bertlet::tokenizer::TokenBuffer;
+use bertlet::{
+    Kind, Layers, Model, ModelFile, Output, Pooling, RunError, SequenceClassifier, Session,
+};
+use bertlet_convert::convert::{Options, convert};
+use bertlet_convert::error::{Error, Result};
+use bertlet_convert::report::{Report, size};
+
+use crate::{Bar, answer};
+
+/// The checkpoints, beside this package.
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
+
+const NEWS: [&str; 4] = [
+    "Angela Merkel met Emmanuel Macron in Berlin on Tuesday.",
+    "Shares of Siemens and Deutsche Bank fell in Frankfurt.",
+    "Roger Federer won in Basel, and Juventus beat Real Madrid in Turin.",
+    "The United Nations sent observers to Kenya and Sudan.",
+];
+const REVIEWS: [&str; 4] = [
+    "A warm, funny and beautifully acted film.",
+    "Two hours of my life that I will never get back.",
+    "The plot is thin, but the music carries you away.",
+    "Nothing in this mess makes any sense.",
+];
+const OTHERS: [&str; 3] = [
+    "A charming comedy with wonderful actors.",
+    "A dull and tedious waste of time.",
+    "The train to Vienna leaves at noon.",
+];
+
+/// Converts what ships into a temporary folder, and shows what it can do.
+pub fn run() -> Result<()> {
+    let folder =
+        tempfile::tempdir().map_err(|e| Error::new(std::env::temp_dir(), "", e.to_string()))?;
+    let ink = Ink { on: std::io::stdout().is_terminal() };
+    let mut files = Vec::new();
+    for name in ["tiny-ner", "tiny-sst2"] {
+        let file = folder.path().join(name).with_extension("bertlet");
+        let mut bar = Bar::default();
+        let source = Path::new(MODELS).join(name);
+        let started = Instant::now();
+        let report = convert(&source, &file, &Options::default(), &mut |step, done, total| {
+            bar.show(step, done, total);
+        });
+        bar.clear();
+        answer(&converted(&ink, name, &report?, started.elapsed().as_secs_f64()))?;
+        files.push(ModelFile::open(&file).map_err(Error::opening)?);
+    }
+    let show = |file: &ModelFile, shown: std::result::Result<String, TaskError>| match shown {
+        Ok(text) => answer(&text),
+        Err(e) => Err(Error::new(file.path(), "", e)),
+    };
+    show(&files[0], entities(&ink, files[0].model()))?;
+    show(&files[1], sentiment(&ink, files[1].model()))?;
+    show(&files[1], similarity(&ink, files[1].model()))?;
+    answer("\nThe models ran on one core, and give the same bits on every machine.\n")
+}
+
+/// Colours for terminals.
+struct Ink {
+    on: bool,
+}
+
+impl Ink {
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn heading(&self, text: &str) -> String {
+        format!("\n{}\n", self.paint("1", text))
+    }
+}
+
+fn converted(ink: &Ink, name: &str, report: &Report, seconds: f64) -> String {
+    let error = &report.summary.error;
+    let last = error.states.last().map_or(0.0, |state| state.relative_rms);
+    format!(
+        "{}  {} layers, {:.1} million parameters: {} of {} became {} in {:.1} s\n           \
+         last hidden state {:.2} % off, pooled cosine {:.6}\n",
+        ink.paint("1", &format!("{name:9}")),
+        report.summary.model.layers,
+        report.summary.parameters.total as f64 / 1e6,
+        size(report.file.source_bytes),
+        report.summary.source_format,
+        size(report.file.bytes as u64),
+        seconds,
+        100.0 * last,
+        error.pooled_cosine,
+    )
+}
+
+fn entities(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
+    let limit = model.config().positions;
+    let mut labels =
+        vec![Label::default(); model.section(Kind::TokenClassifier).map_or(0, |s| s.rows)];
+    let recognizer = EntityRecognizer::new(&model, &mut labels)?;
+    let mut session = Session::new(model);
+    let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
+    let mut out = ink.heading("Entities");
+    for text in NEWS {
+        let mut encoder = session.encoder(limit)?;
+        let tagged = recognizer.tag(&mut encoder, Text::Str(text), None, &mut scratch)?;
+        let mut found = Vec::new();
+        let options =
+            EntityOptions { aggregation: tasks::Aggregation::First, ..Default::default() };
+        recognizer.entities(tagged, &options, |entity| found.push(entity));
+        let _ = writeln!(out, "  {text}");
+        for entity in found {
+            let (start, end) = (entity.start.byte as usize, entity.end.byte as usize);
+            let label = ink.paint(colour(entity.label), &format!("{:4}", entity.label));
+            let words = format!("{:16}", &text[start..end]);
+            let place = format!("{start}..{end}");
+            let _ = writeln!(out, "    {label}  {words}  {place:>6}  {:.2}", entity.score);
+        }
+    }
+    Ok(out)
+}
+
+fn colour(label: &str) -> &'static str {
+    match label {
+        "PER" => "1;35",
+        "LOC" => "1;32",
+        "ORG" => "1;34",
+        _ => "1;33",
+    }
+}
+
+fn sentiment(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
+    const BAR: usize = 20;
+    let classifier = SequenceClassifier::new(&model)?;
+    let mut session = Session::new(model);
+    let mut out = ink.heading("Sentiment");
+    for text in REVIEWS {
+        let mut scores = vec![0.0; classifier.logits_len()];
+        run_text(&mut session, text, &mut scores, &mut |encoder, input, out| {
+            classifier.logits(encoder, input, out)
+        })?;
+        classifier.scores(&mut scores);
+        let best = (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b });
+        let label = classifier.labels().get(best).unwrap_or("?");
+        let full = (scores[best] * BAR as f32).round() as usize;
+        let bar = "█".repeat(full) + &"·".repeat(BAR.saturating_sub(full));
+        let code = if label.eq_ignore_ascii_case("positive") { "32" } else { "31" };
+        let _ = writeln!(out, "  {}  {:.2} {label:8}  {text}", ink.paint(code, &bar), scores[best]);
+    }
+    Ok(out)
+}
+
+fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
+    let mut session = Session::new(model);
+    let mut vector = |text: &str| {
+        let mut vector = vec![0.0; model.config().hidden];
+        run_text(&mut session, text, &mut vector, &mut |encoder, input, out| {
+            let (layers, pooling) = (Layers::LAST, Pooling::Mean);
+            encoder.encode(input, &mut [Output::Features { layers, pooling, normalize: true, out }])
+        })?;
+        Ok::<_, TaskError>(vector)
+    };
+    let first = vector(REVIEWS[0])?;
+    let mut out = ink.heading("Vectors: how near to each other");
+    let _ = writeln!(out, "  {}", REVIEWS[0]);
+    for text in OTHERS {
+        let cosine: f32 = first.iter().zip(vector(text)?).map(|(a, b)| a * b).sum();
+        let _ = writeln!(out, "    {}  {text}", ink.paint("1;36", &format!("{cosine:5.2}")));
+    }
+    Ok(out)
+}
+
+/// One answer for a text.
+fn run_text(
+    session: &mut Session<'_>,
+    text: &str,
+    out: &mut [f32],
+    run: &mut dyn FnMut(
+        &mut bertlet::Encoder<'_, '_>,
+        &bertlet::Input<'_>,
+        &mut [f32],
+    ) -> std::result::Result<(), RunError>,
+) -> std::result::Result<(), TaskError> {
+    let limit = session.model().config().positions;
+    let tokenizer = session.model().tokenizer()?;
+    let mut ids = vec![0; limit];
+    let mut buffer = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+    let encoded =
+        tokenizer.encode(text, None, &bertlet::tokenizer::Limits::new(limit), &mut buffer)?;
+    let input = bertlet::Input::new(&ids[..encoded.len]);
+    Ok(run(&mut session.encoder(encoded.len)?, &input, out)?)
+}

@@ -1,0 +1,197 @@
+//! What a written model costs in accuracy: bertlet's own runtime on the file's bytes, against the f32 pass.
+
+use bertlet::format::writer::Writer;
+use bertlet::{Input, Kind, Layers, Model, Output, Pooling, RunError, Session};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::bert::{Bert, Linear, Matrix};
+use crate::quantize::Report;
+use crate::reference::matmul::linear;
+use crate::reference::{self, Sequence};
+
+/// The bytes of a model file in memory, aligned as the runtime wants them.
+#[derive(Debug)]
+pub struct Image {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Image {
+    /// What `writer` would write.
+    pub fn new(writer: &Writer) -> Self {
+        const ALIGNMENT: usize = bertlet::format::ALIGNMENT;
+        let mut bytes: Vec<u8> = Vec::with_capacity(writer.file_length() + ALIGNMENT);
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        bytes.resize(start, 0);
+        writer.write(&mut bytes).expect("writing to memory cannot fail");
+        Self { bytes, start }
+    }
+}
+
+impl std::ops::Deref for Image {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// Runs one input.
+fn encode(
+    session: &mut Session<'_>,
+    sequence: &Sequence,
+    outputs: &mut [Output<'_>],
+) -> Result<(), RunError> {
+    let types: Vec<u8> =
+        sequence.types.iter().map(|&kind| kind.try_into().unwrap_or(u8::MAX)).collect();
+    let input = Input { ids: &sequence.ids, type_ids: Some(&types), mask: None };
+    session.encode(&input, outputs)
+}
+
+/// Maps inputs to outputs on all threads; the order stays.
+fn each<T: Send>(
+    model: Model<'_>,
+    batch: &[Sequence],
+    run: impl Fn(&mut Session<'_>, &Sequence) -> Result<T, RunError> + Sync,
+) -> Result<Vec<T>, RunError> {
+    batch
+        .par_iter()
+        .map_init(|| Session::new(model), |session, sequence| run(session, sequence))
+        .collect()
+}
+
+/// All hidden states of a batch, embeddings first, as [`reference::hidden_states`] gives them.
+///
+/// # Errors
+/// If the runtime refuses an input.
+pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
+    let (hidden, count) = (model.config().hidden, model.config().layers + 1);
+    let states = each(model, batch, |session, sequence| {
+        let mut states = vec![vec![0f32; sequence.ids.len() * hidden]; count];
+        let feature = |(i, out): (usize, _)| Output::Features {
+            layers: Layers::one(i as i16),
+            pooling: Pooling::None,
+            normalize: false,
+            out,
+        };
+        let mut outputs: Vec<_> =
+            states.iter_mut().map(Vec::as_mut_slice).enumerate().map(feature).collect();
+        encode(session, sequence, &mut outputs)?;
+        Ok(states)
+    })?;
+    let all = |i: usize| {
+        let data = states.iter().flat_map(|states| &states[i]).copied().collect::<Vec<_>>();
+        Matrix { rows: data.len() / hidden, cols: hidden, data }
+    };
+    Ok((0..count).map(all).collect())
+}
+
+/// Logits of a head for each input: a row, or a row a token.
+///
+/// # Errors
+/// If the model has no such head, or the runtime refuses an input.
+pub fn logits(model: Model<'_>, head: Kind, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
+    let cols = match head {
+        Kind::Pooler => model.config().hidden,
+        _ => model.section(head).ok_or(RunError::MissingHead(head))?.rows,
+    };
+    let a_token = matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering);
+    each(model, batch, |session, sequence| {
+        let rows = if a_token { sequence.ids.len() } else { 1 };
+        let mut data = vec![0f32; rows * cols];
+        let output = match head {
+            Kind::Pooler => Output::Features {
+                layers: Layers::LAST,
+                pooling: Pooling::Pooler,
+                normalize: false,
+                out: &mut data,
+            },
+            head => Output::Logits { head, out: &mut data },
+        };
+        encode(session, sequence, &mut [output])?;
+        Ok(Matrix { rows, cols, data })
+    })
+}
+
+/// The f32 model on the texts that a written model is compared on.
+pub struct Yardstick {
+    batch: Vec<Sequence>,
+    states: Vec<Matrix>,
+    outputs: Vec<(Kind, Matrix)>,
+}
+
+/// Error of what a head (or the pooler) gives.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutputError {
+    /// Which.
+    pub name: String,
+    /// Root mean square of the error over that of the output.
+    pub relative_rms: f64,
+}
+
+/// The errors of a written model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quality {
+    /// Hidden states and what is pooled from the last.
+    pub states: Report,
+    /// Pooler and heads. Masked words are left out: their logits are as many as words.
+    pub outputs: Vec<OutputError>,
+}
+
+impl Yardstick {
+    /// Runs the f32 model.
+    pub fn new(bert: &Bert, batch: Vec<Sequence>) -> Self {
+        let states = reference::hidden_states(bert, &batch);
+        let last = &states[states.len() - 1];
+        let heads = &bert.heads;
+        let pooled = reference::pooler(bert, last, &batch);
+        let classifier = heads.sequence_classifier.as_ref().map(|(head, _)| head);
+        let apply = |x: Option<&Matrix>, head: Option<&Linear>| {
+            let (x, head) = x.zip(head)?;
+            Some(linear(x, &head.weight, &head.bias))
+        };
+        let outputs = [
+            (Kind::TokenClassifier, apply(Some(last), heads.token_classifier.as_ref())),
+            (Kind::SequenceClassifier, apply(pooled.as_ref(), classifier)),
+            (Kind::NextSentence, apply(pooled.as_ref(), heads.next_sentence.as_ref())),
+            (Kind::QuestionAnswering, apply(Some(last), heads.question_answering.as_ref())),
+            (Kind::Pooler, pooled),
+        ];
+        let outputs = outputs.into_iter().filter_map(|(kind, out)| Some((kind, out?))).collect();
+        Self { batch, states, outputs }
+    }
+
+    /// The texts.
+    pub fn batch(&self) -> &[Sequence] {
+        &self.batch
+    }
+
+    /// Compares a written model.
+    ///
+    /// # Errors
+    /// If the runtime refuses an input.
+    pub fn compare(&self, model: Model<'_>) -> Result<Quality, RunError> {
+        let states = hidden_states(model, &self.batch)?;
+        let outputs = self.outputs.iter().map(|(kind, reference)| {
+            let rows = logits(model, *kind, &self.batch)?;
+            let actual = rows.iter().flat_map(|rows| &rows.data);
+            Ok(OutputError {
+                name: format!("{kind:?}"),
+                relative_rms: relative_rms(&reference.data, actual),
+            })
+        });
+        let outputs = outputs.collect::<Result<_, RunError>>()?;
+        Ok(Quality { states: Report::compare(&self.states, &states, &self.batch), outputs })
+    }
+}
+
+fn relative_rms<'a>(reference: &[f32], actual: impl Iterator<Item = &'a f32>) -> f64 {
+    let (mut noise, mut signal) = (0f64, 0f64);
+    for (&r, &a) in reference.iter().zip(actual) {
+        let (r, a) = (f64::from(r), f64::from(a));
+        noise += (r - a) * (r - a);
+        signal += r * r;
+    }
+    libm::sqrt(noise / signal)
+}

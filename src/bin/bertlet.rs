@@ -1,2 +1,0 @@
-//! The on-device command.
-fn main() {}

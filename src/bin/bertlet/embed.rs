@@ -1,0 +1,247 @@
+//! `bertlet embed`: hidden states as features.
+
+use std::io::Write;
+
+use bertlet::{Layers, Model, Output, Pooling, Session, features_len};
+use lexopt::Parser;
+
+use crate::Command;
+use crate::answers::Answers;
+use crate::export::{Format, Ragged, Rows};
+use crate::failure::{Failure, zeros};
+use crate::json::{self, Object};
+use crate::options::{Options, Takes, texts_help, value};
+use crate::samples::{Sample, Samples};
+
+pub const COMMAND: Command = Command {
+    name: "embed",
+    about: "turns texts into vectors",
+    help: concat!(
+        "\
+Usage: bertlet embed MODEL [FILE|-] [options]
+
+Writes {\"embedding\":[..]} for each text, with \"truncated\":true where the text was cut to what the model
+takes. Without --layers and --pooling: the last layer, pooled and normalised as the model file says.
+
+      --layers L     embeddings, first, last, second-to-last, a number as in hidden_states (0, -1),
+                     sum:last4, mean:last4, concat:last4, sum:all, sum:1,2, concat:3,-1, weighted:0=0.1,5=0.4
+      --pooling P    none (a vector a token), cls, pooler, mean, max, mean-max, mean-sqrt, sep
+      --normalize    divide vectors by their length
+      --window       read all of a long text, in overlapping windows, and average their vectors
+      --format F     jsonl; npy: one array [texts, width]; safetensors: the same array, named embeddings, or
+                     with --pooling none an array [tokens, width] a text, named 0, 1, 2 ... The last two need -o
+
+",
+        texts_help!(),
+        "
+Example:
+  bertlet embed model.bertlet --text \"A quiet house.\" --pooling mean --normalize
+"
+    ),
+    run,
+};
+
+/// Which vectors are asked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    layers: Layers,
+    pooling: Pooling,
+    normalize: bool,
+}
+
+fn run(parser: Parser) -> Result<(), Failure> {
+    let (mut layers, mut pooling, mut normalize, mut window) = (None, None, false, false);
+    let mut format = Format::Jsonl;
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
+        match name {
+            "--layers" => layers = Some(value(parser, name)?),
+            "--pooling" => pooling = Some(value(parser, name)?),
+            "--normalize" => normalize = true,
+            "--window" => window = true,
+            "--format" => format = value(parser, name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let file = options.open()?;
+    let model = file.model();
+    let as_model_says = layers.is_none() && pooling.is_none();
+    let wanted = Wanted {
+        layers: layers.unwrap_or(Layers::LAST),
+        pooling: pooling.unwrap_or(model.default_pooling()),
+        normalize: normalize || as_model_says && model.default_normalize(),
+    };
+    // Asked once before any text is read; the same call for a sample cannot fail then.
+    let width = wanted.len(&model, 1).map_err(|error| {
+        Failure::work(options.model.display(), format_args!("--layers: {error}"))
+    })?;
+    if window && wanted.pooling == Pooling::None {
+        return Err(Failure::usage(
+            "--window averages pooled vectors; choose another --pooling than none",
+        ));
+    }
+    if window && options.ids {
+        return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
+    }
+    let mut sink = Sink::open(&options, format, wanted.pooling, width)?;
+    let mut samples = Samples::open(&options, &file)?;
+    let mut session = options.session(&file)?;
+    if window {
+        while let Some(vector) = wanted.windows(&mut session, &mut samples, width)? {
+            sink.write(&vector, width, false, samples.drained())?;
+        }
+    } else {
+        let mut vectors = Vec::new();
+        while let Some(sample) = samples.next()? {
+            wanted.encode(&mut session, &sample, &mut vectors)?;
+            let truncated = sample.encoded.truncated;
+            sink.write(&vectors, width, truncated, samples.drained())?;
+        }
+    }
+    if !sink.is_json() {
+        samples.tell_cuts();
+    }
+    sink.finish()
+}
+
+impl Wanted {
+    fn len(&self, model: &Model<'_>, tokens: usize) -> Result<usize, bertlet::RunError> {
+        features_len(model.config(), tokens, &self.layers, self.pooling)
+    }
+
+    /// The vectors of a sample, into `vectors`.
+    fn encode(
+        &self,
+        session: &mut Session<'_>,
+        sample: &Sample<'_>,
+        vectors: &mut Vec<f32>,
+    ) -> Result<(), Failure> {
+        let Self { layers, pooling, normalize } = *self;
+        // More tokens than positions are refused by the encoder, before anything is written.
+        let tokens = sample.ids.len().min(session.model().config().positions);
+        let len = self.len(&session.model(), tokens).map_err(|error| sample.failed(error))?;
+        if vectors.len() != len {
+            *vectors = zeros(len)?;
+        }
+        let out = &mut vectors[..];
+        session
+            .encode(&sample.input(), &mut [Output::Features { layers, pooling, normalize, out }])
+            .map_err(|error| sample.failed(error))
+    }
+
+    /// The mean of the vectors of the next line's windows; `None` at the end.
+    fn windows(
+        &self,
+        session: &mut Session<'_>,
+        samples: &mut Samples<'_>,
+        width: usize,
+    ) -> Result<Option<Vec<f32>>, Failure> {
+        let mut mean = zeros::<f32>(width)?;
+        let mut vector = Vec::new();
+        // Windows weigh alike whatever their length, so they are normalised only together.
+        let each = Self { normalize: false, ..*self };
+        let any = samples.next_windows(|sample, count| {
+            each.encode(session, &sample, &mut vector)?;
+            for (mean, value) in mean.iter_mut().zip(&vector) {
+                *mean += value / count as f32;
+            }
+            Ok(())
+        })?;
+        if self.normalize {
+            let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+            mean.iter_mut().for_each(|x| *x /= length);
+        }
+        Ok(any.then_some(mean))
+    }
+}
+
+/// Where vectors go.
+enum Sink {
+    Lines(Answers, Pooling),
+    Rows(Rows),
+    Ragged(Ragged),
+}
+
+impl Sink {
+    fn open(
+        options: &Options,
+        format: Format,
+        pooling: Pooling,
+        width: usize,
+    ) -> Result<Self, Failure> {
+        let path = match (format, &options.output) {
+            (Format::Jsonl, _) => return Ok(Self::Lines(Answers::open(options)?, pooling)),
+            (_, Some(path)) => path,
+            (_, None) => {
+                return Err(Failure::usage(
+                    "this --format is completed at its end; name a file with -o",
+                ));
+            }
+        };
+        match (pooling, format) {
+            (Pooling::None, Format::Npy) => Err(Failure::usage(
+                "--format npy holds one array, and texts differ in tokens; choose --pooling, or \
+                 --format safetensors",
+            )),
+            (Pooling::None, _) => Ok(Self::Ragged(Ragged::create(path, width)?)),
+            _ => Ok(Self::Rows(Rows::create(path, format, width)?)),
+        }
+    }
+
+    fn is_json(&self) -> bool {
+        matches!(self, Self::Lines(answers, _) if answers.json)
+    }
+
+    fn write(
+        &mut self,
+        vectors: &[f32],
+        width: usize,
+        truncated: bool,
+        now: bool,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Rows(rows) => rows.push(vectors),
+            Self::Ragged(arrays) => arrays.push(vectors),
+            Self::Lines(answers, pooling) => {
+                let rows = *pooling == Pooling::None;
+                if answers.json {
+                    let mut object = Object::new(answers.line());
+                    if rows {
+                        object.list("embedding", vectors.chunks_exact(width), json::floats);
+                    } else {
+                        object.floats("embedding", vectors);
+                    }
+                    if truncated {
+                        object.plain("truncated", true);
+                    }
+                    object.end();
+                } else {
+                    write_plain(answers.line(), vectors, width);
+                }
+                answers.end(now)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Lines(answers, _) => answers.finish(),
+            Self::Rows(rows) => rows.finish(),
+            Self::Ragged(arrays) => arrays.finish(),
+        }
+    }
+}
+
+/// The first values of each vector: enough to see that they differ.
+fn write_plain(line: &mut Vec<u8>, vectors: &[f32], width: usize) {
+    for (i, vector) in vectors.chunks_exact(width).enumerate() {
+        let new_line = if i == 0 { "" } else { "\n" };
+        write!(line, "{new_line}{width} values:").expect("memory takes everything");
+        for value in vector.iter().take(8) {
+            write!(line, " {value:.4}").expect("memory takes everything");
+        }
+        if width > 8 {
+            line.extend(b" ... (--json for all)");
+        }
+    }
+}

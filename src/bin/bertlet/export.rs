@@ -1,0 +1,173 @@
+//! Arrays of vectors as `npy` and `safetensors` files, written as they come: memory does not grow
+//! with their number (but for four bytes a text in [`Ragged`]).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::answers::Beside;
+use crate::failure::Failure;
+
+/// How vectors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, an object a line.
+    Jsonl,
+    /// NumPy's format, version 1.0.
+    Npy,
+    /// <https://github.com/huggingface/safetensors>.
+    Safetensors,
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "jsonl" => Ok(Self::Jsonl),
+            "npy" => Ok(Self::Npy),
+            "safetensors" => Ok(Self::Safetensors),
+            _ => Err("no such format; try jsonl, npy or safetensors"),
+        }
+    }
+}
+
+/// Bytes of the header of [`Rows`]: room for any number of rows.
+const HEADER: usize = 128;
+
+/// One array `[rows, width]`, whose header is completed when the number of rows is known.
+pub struct Rows {
+    path: PathBuf,
+    out: BufWriter<Beside>,
+    format: Format,
+    width: usize,
+    rows: u64,
+}
+
+impl Rows {
+    pub fn create(path: &Path, format: Format, width: usize) -> Result<Self, Failure> {
+        let mut out = BufWriter::with_capacity(1 << 16, Beside::create(path)?);
+        out.write_all(&[0; HEADER]).map_err(|error| Failure::write(path.display(), &error))?;
+        Ok(Self { path: path.to_owned(), out, format, width, rows: 0 })
+    }
+
+    pub fn push(&mut self, row: &[f32]) -> Result<(), Failure> {
+        self.rows += 1;
+        write_floats(&mut self.out, row)
+            .map_err(|error| Failure::write(self.path.display(), &error))
+    }
+
+    pub fn finish(mut self) -> Result<(), Failure> {
+        let header = match self.format {
+            Format::Safetensors => safetensors_header(self.rows, self.width),
+            _ => npy_header(self.rows, self.width),
+        };
+        let patch = |out: &mut BufWriter<Beside>| {
+            out.flush()?;
+            let file = &mut out.get_mut().file;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&header)
+        };
+        patch(&mut self.out).map_err(|error| Failure::write(self.path.display(), &error))?;
+        let (beside, _) = self.out.into_parts();
+        beside.finish()
+    }
+}
+
+fn npy_header(rows: u64, width: usize) -> Vec<u8> {
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((HEADER as u16 - 10).to_le_bytes());
+    let shape = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    header.extend(shape.bytes());
+    header.resize(HEADER - 1, b' ');
+    header.push(b'\n');
+    header
+}
+
+fn safetensors_header(rows: u64, width: usize) -> Vec<u8> {
+    let mut header = (HEADER as u64 - 8).to_le_bytes().to_vec();
+    let bytes = rows * width as u64 * 4;
+    let table = format!(
+        "{{\"embeddings\":{{\"dtype\":\"F32\",\"shape\":[{rows},{width}],\"data_offsets\":[0,{bytes}]}}}}"
+    );
+    header.extend(table.bytes());
+    header.resize(HEADER, b' ');
+    header
+}
+
+fn write_floats(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
+    values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+}
+
+/// The longest header that readers of safetensors accept, in bytes.
+const LONGEST_HEADER: usize = 100_000_000;
+
+/// An array `[tokens, width]` a text, named `0`, `1` and so on. The header of a safetensors file
+/// stands first and names them all, so the values wait in a file of their own.
+pub struct Ragged {
+    path: PathBuf,
+    values: BufWriter<Beside>,
+    width: usize,
+    tokens: Vec<u32>,
+}
+
+impl Ragged {
+    pub fn create(path: &Path, width: usize) -> Result<Self, Failure> {
+        // Beside the file as well, where there is room for it, and never under a name of its own.
+        let mut name = path.as_os_str().to_owned();
+        name.push(".values");
+        let values = Beside::create(Path::new(&name))?;
+        let values = BufWriter::with_capacity(1 << 16, values);
+        Ok(Self { path: path.to_owned(), values, width, tokens: Vec::new() })
+    }
+
+    pub fn push(&mut self, rows: &[f32]) -> Result<(), Failure> {
+        self.tokens.push((rows.len() / self.width) as u32);
+        write_floats(&mut self.values, rows)
+            .map_err(|error| Failure::write(self.path.display(), &error))
+    }
+
+    pub fn finish(mut self) -> Result<(), Failure> {
+        let mut header = String::from("{");
+        let mut end = 0;
+        for (i, tokens) in self.tokens.iter().enumerate() {
+            let (start, width) = (end, self.width);
+            end += u64::from(*tokens) * width as u64 * 4;
+            let comma = if i == 0 { "" } else { "," };
+            header.push_str(&format!(
+                "{comma}\"{i}\":{{\"dtype\":\"F32\",\"shape\":[{tokens},{width}],\"data_offsets\":[{start},{end}]}}"
+            ));
+            if header.len() > LONGEST_HEADER {
+                return Err(Failure::work(
+                    self.path.display(),
+                    "too many texts for one safetensors file; use --format jsonl, or several files",
+                ));
+            }
+        }
+        header.push('}');
+        // Values start at a multiple of eight.
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+
+        let mut out = Beside::create(&self.path)?;
+        let written = self.values.flush().and_then(|()| {
+            let mut file = &out.file;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(header.as_bytes())?;
+            copy(&mut self.values.get_mut().file, &mut out.file)
+        });
+        written.map_err(|error| Failure::write(self.path.display(), &error))?;
+        out.finish()
+    }
+}
+
+/// Copies a file that has been written from its start.
+fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
+    from.seek(SeekFrom::Start(0))?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => to.write_all(&buffer[..n])?,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `bertlet fill-mask`: words for each `[MASK]`.
+
+use std::io::Write;
+
+use bertlet::heads::{Fill, MaskedLm};
+use bertlet::tasks;
+use bertlet::tokenizer::Tokenizer;
+use lexopt::Parser;
+
+use crate::Command;
+use crate::answers::Answers;
+use crate::failure::{Failure, zeros};
+use crate::json::{self, Object};
+use crate::options::{Options, Takes, texts_help, value};
+use crate::samples::Samples;
+
+pub const COMMAND: Command = Command {
+    name: "fill-mask",
+    about: "suggests words for each [MASK]",
+    help: concat!(
+        "\
+Usage: bertlet fill-mask MODEL [FILE|-] [options]
+
+Writes {\"fills\":[{\"position\":..,\"tokens\":[{\"id\":..,\"token\":..,\"score\":..}]}]} for each text: the likeliest
+words of each [MASK], with their probabilities. Positions count tokens, from [CLS] at 0. \"truncated\":true where
+the text was cut to what the model takes.
+
+      --top N        words for each [MASK] (5)
+
+",
+        texts_help!(),
+        "
+Example:
+  bertlet fill-mask model.bertlet --text \"Paris is the [MASK] of France.\"
+"
+    ),
+    run,
+};
+
+fn run(parser: Parser) -> Result<(), Failure> {
+    let mut top = 5usize;
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
+        if name == "--top" {
+            top = value(parser, name)?;
+        }
+        Ok(name == "--top")
+    })?;
+    let file = options.open()?;
+    let model = options.model.display();
+    let head = MaskedLm::new(&file.model()).map_err(|error| Failure::work(&model, error))?;
+    let tokenizer = options.tokenizer(&file)?;
+    if tokenizer.mask_id().is_none() {
+        return Err(Failure::work(
+            &model,
+            "tokenizer: its vocabulary has no [MASK]; convert a checkpoint that has one",
+        ));
+    }
+    let mut samples = Samples::open(&options, &file)?;
+    let mut session = options.session(&file)?;
+    let mut answers = Answers::open(&options)?;
+    let mut logits = zeros::<f32>(head.logits_len(1))?;
+    let mut positions = Vec::new();
+    let mut best = vec![Fill::default(); top.min(logits.len())];
+    while let Some(sample) = samples.next()? {
+        positions.resize(sample.ids.len(), 0);
+        let count = tasks::masks(&tokenizer, sample.ids, &mut positions);
+        let need = head.logits_len(count);
+        if logits.len() < need {
+            logits = zeros(need)?;
+        }
+        let logits = &mut logits[..need];
+        // A text without a [MASK] is still checked.
+        session
+            .encoder(sample.ids.len())
+            .and_then(|mut encoder| {
+                head.logits(&mut encoder, &sample.input(), &positions[..count], logits)
+            })
+            .map_err(|error| sample.failed(error))?;
+        let fills = positions[..count].iter().zip(logits.chunks_exact_mut(head.logits_len(1)));
+        let truncated = sample.encoded.truncated;
+        if answers.json {
+            let mut object = Object::new(answers.line());
+            object.list("fills", fills, |out, (position, logits)| {
+                let count = head.top(logits, &mut best);
+                json::object(out, |object| {
+                    object.plain("position", position).list(
+                        "tokens",
+                        &best[..count],
+                        |out, fill| write(out, &tokenizer, fill),
+                    );
+                });
+            });
+            if truncated {
+                object.plain("truncated", true);
+            }
+            object.end();
+        } else {
+            let line = answers.line();
+            for (position, logits) in fills {
+                let count = head.top(logits, &mut best);
+                write!(line, "token {position}:").expect("memory takes everything");
+                for Fill { id, score } in &best[..count] {
+                    let token = tokenizer.token(*id).unwrap_or("");
+                    write!(line, " {token} {score:.4}").expect("memory takes everything");
+                }
+                line.extend(b"  ");
+            }
+            if truncated {
+                line.extend(b"(text cut)");
+            }
+        }
+        answers.end(samples.drained())?;
+    }
+    answers.finish()
+}
+
+fn write(out: &mut Vec<u8>, tokenizer: &Tokenizer<'_>, fill: &Fill) {
+    json::object(out, |object| {
+        object
+            .plain("id", fill.id)
+            .string("token", tokenizer.token(fill.id).unwrap_or(""))
+            .float("score", fill.score);
+    });
+}

@@ -1,0 +1,473 @@
+//! `bertlet inspect`: what is in a model file.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use bertlet::format::{Activation, Attention, Encoding, Kind, Problem, VERSION};
+use bertlet::tokenizer::Tokenizer;
+use bertlet::{Config, Model};
+use lexopt::Parser;
+use serde_json::Value;
+
+use crate::Command;
+use crate::answers::Answers;
+use crate::failure::Failure;
+use crate::json::{self, Object};
+use crate::options::{Options, Takes, value};
+
+pub const COMMAND: Command = Command {
+    name: "inspect",
+    about: "shows what is in a model file",
+    help: "\
+Usage: bertlet inspect MODEL [--max-tokens N] [--json]
+
+Shows the configuration, the parameters of each part, the work and the memory for an input, the sections
+of the file, the labels, and where the model came from.
+
+      --max-tokens N   count multiply-adds and scratch memory for inputs of N tokens (128)
+      --threads N      and scratch memory for N threads (1)
+      --json           JSON, also on a terminal
+
+Example:
+  bertlet inspect model.bertlet
+",
+    run,
+};
+
+fn run(parser: Parser) -> Result<(), Failure> {
+    let mut tokens = None;
+    let options = Options::parse(parser, Takes::Model, &mut |name, parser| {
+        match name {
+            "--max-tokens" => tokens = Some(value(parser, name)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let file = options.open()?;
+    let model = file.model();
+    let positions = model.config().positions;
+    let tokens = tokens.unwrap_or(positions.min(128));
+    if !(1..=positions).contains(&tokens) {
+        return Err(Failure::usage(format!(
+            "--max-tokens {tokens}: the model takes 1 to {positions} tokens"
+        )));
+    }
+    let facts = Facts {
+        name: options.model.display().to_string(),
+        model,
+        parameters: Parameters::of(&model),
+        tokens,
+        threads: options.threads,
+    };
+    let mut answers = Answers::open(&options)?;
+    if answers.json {
+        facts.write_json(answers.line());
+    } else {
+        facts.write_plain(answers.line());
+        answers.line().pop();
+    }
+    answers.end(true)?;
+    answers.finish()
+}
+
+/// Numbers that the checkpoint has, without what the file's layout adds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parameters {
+    embeddings: u64,
+    layers: u64,
+    pooler: u64,
+    heads: u64,
+}
+
+impl Parameters {
+    fn of(model: &Model<'_>) -> Self {
+        let mut parameters = Self::default();
+        for section in model.sections() {
+            let count = count(model.config(), section.kind, (section.rows, section.cols));
+            *match section.kind {
+                kind if Kind::OF_EMBEDDINGS.contains(&kind) => &mut parameters.embeddings,
+                kind if Kind::OF_LAYER.contains(&kind) => &mut parameters.layers,
+                Kind::Pooler => &mut parameters.pooler,
+                _ => &mut parameters.heads,
+            } += count;
+        }
+        parameters
+    }
+
+    fn total(&self) -> u64 {
+        self.embeddings + self.layers + self.pooler + self.heads
+    }
+}
+
+/// Parameters of a section of this shape.
+fn count(config: &Config, kind: Kind, (rows, cols): (usize, usize)) -> u64 {
+    let (rows, cols, hidden) = (rows as u64, cols as u64, config.hidden as u64);
+    match kind {
+        Kind::WordEmbeddings
+        | Kind::PositionEmbeddings
+        | Kind::TokenTypeEmbeddings
+        | Kind::MaskedLmDecoder
+        | Kind::EmbeddingsNorm
+        | Kind::AttentionNorm
+        | Kind::OutputNorm
+        | Kind::MaskedLmNorm
+        | Kind::MaskedLmBias => rows * cols,
+        // The file pads heads.
+        Kind::QueryKeyValue => 3 * hidden * (hidden + 1),
+        Kind::AttentionOutput => hidden * (hidden + 1),
+        Kind::Tokenizer | Kind::Labels | Kind::Provenance | Kind::SelfTest => 0,
+        _ => rows * (cols + 1),
+    }
+}
+
+struct Facts<'m> {
+    name: String,
+    model: Model<'m>,
+    parameters: Parameters,
+    tokens: usize,
+    threads: usize,
+}
+
+fn encoding(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Bytes => "bytes",
+        Encoding::F32 => "f32",
+        Encoding::F16 => "f16",
+        Encoding::Int8 => "int8",
+        _ => "unknown",
+    }
+}
+
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Gelu => "gelu",
+        Activation::GeluTanh => "gelu_tanh",
+        Activation::Relu => "relu",
+        Activation::Silu => "silu",
+        Activation::Tanh => "tanh",
+    }
+}
+
+fn attention(attention: Attention) -> &'static str {
+    match attention {
+        Attention::Float => "f32",
+        Attention::Integer => "integer",
+        _ => "unknown",
+    }
+}
+
+fn problem(problem: Problem) -> &'static str {
+    match problem {
+        Problem::SingleLabel => "single_label",
+        Problem::MultiLabel => "multi_label",
+        Problem::Regression => "regression",
+        _ => "unknown",
+    }
+}
+
+/// A name as files and people write it: `WordEmbeddings` becomes `word_embeddings`.
+fn snake_case(kind: Kind) -> String {
+    let mut name = String::new();
+    for c in format!("{kind:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: impl Display) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl Facts<'_> {
+    fn scratch(&self) -> usize {
+        self.model.config().scratch_len_threads(self.tokens, self.threads)
+    }
+
+    fn tokenizer(&self) -> Option<Tokenizer<'_>> {
+        self.model.tokenizer_bytes().and_then(|bytes| Tokenizer::from_bytes(bytes).ok())
+    }
+
+    fn heads(&self) -> Vec<String> {
+        let is_head = |kind: &Kind| {
+            matches!(
+                kind,
+                Kind::TokenClassifier
+                    | Kind::SequenceClassifier
+                    | Kind::MaskedLmTransform
+                    | Kind::NextSentence
+                    | Kind::QuestionAnswering
+            )
+        };
+        let heads = self.model.sections().map(|s| s.kind).filter(is_head);
+        heads.map(|kind| snake_case(kind).trim_end_matches("_transform").to_owned()).collect()
+    }
+
+    fn write_json(&self, line: &mut Vec<u8>) {
+        let (model, config) = (&self.model, self.model.config());
+        let mut all = Object::new(line);
+        all.string("file", &self.name)
+            .plain("format_version", VERSION)
+            .plain("bytes", model.bytes().len())
+            .object("config", |object| {
+                object
+                    .plain("hidden_size", config.hidden)
+                    .plain("layers", config.layers)
+                    .plain("heads", config.heads)
+                    .plain("intermediate_size", config.intermediate)
+                    .plain("vocabulary", config.vocab)
+                    .plain("positions", config.positions)
+                    .plain("token_types", config.token_types)
+                    .float("eps", config.eps)
+                    .string("activation", activation(config.activation))
+                    .string("attention", attention(config.attention));
+            })
+            .object("parameters", |object| {
+                object
+                    .plain("embeddings", self.parameters.embeddings)
+                    .plain("layers", self.parameters.layers)
+                    .plain("pooler", self.parameters.pooler)
+                    .plain("heads", self.parameters.heads)
+                    .plain("total", self.parameters.total());
+            })
+            .plain("tokens", self.tokens)
+            .plain("multiply_adds", config.multiply_adds(self.tokens))
+            .plain("scratch_bytes", self.scratch())
+            .plain("threads", self.threads)
+            .string("pooling", model.default_pooling().name())
+            .plain("normalize", model.default_normalize())
+            .list("heads", self.heads(), |out, head| json::string(out, &head))
+            .list("labels", model.labels().iter(), json::string)
+            .string("problem", problem(model.problem()));
+        if let Some(tokenizer) = self.tokenizer() {
+            let settings = tokenizer.settings();
+            all.object("tokenizer", |object| {
+                object
+                    .plain("vocabulary", tokenizer.vocab_len())
+                    .plain("lowercase", settings.lowercase)
+                    .plain("strip_accents", settings.strips_accents())
+                    .plain("handle_chinese_chars", settings.handle_chinese_chars)
+                    .plain("clean_text", settings.clean_text)
+                    .plain("max_word_chars", settings.max_word_chars);
+            });
+        }
+        all.list("sections", model.sections(), |out, section| {
+            json::object(out, |object| {
+                object
+                    .string("kind", &snake_case(section.kind))
+                    .plain("layer", section.layer)
+                    .string("encoding", encoding(section.encoding))
+                    .plain("rows", section.rows)
+                    .plain("columns", section.cols)
+                    .plain("rotation_block", section.rotation.block)
+                    .plain("rotation_stride", section.rotation.stride)
+                    .plain("offset", section.offset)
+                    .plain("bytes", section.length);
+            });
+        });
+        if let Some(text) = model.provenance() {
+            let out = all.field("provenance");
+            match serde_json::from_str::<Value>(text) {
+                // As it stands, but on this line; within strings of JSON there is no line feed.
+                Ok(_) => out.extend(text.bytes().map(|b| if b < b' ' { b' ' } else { b })),
+                Err(_) => json::string(out, text),
+            }
+        }
+        all.end();
+    }
+
+    fn write_plain(&self, out: &mut Vec<u8>) {
+        let (model, config) = (&self.model, self.model.config());
+        let size = grouped(model.bytes().len());
+        row(out, "file", format_args!("{}: {size} bytes, format version {VERSION}", self.name));
+        row(
+            out,
+            "encoder",
+            format_args!(
+                "{} layers, hidden size {}, {} heads of {}, intermediate size {}, {}",
+                config.layers,
+                config.hidden,
+                config.heads,
+                config.head_size(),
+                config.intermediate,
+                activation(config.activation),
+            ),
+        );
+        let (positions, types) = (config.positions, config.token_types);
+        let words = grouped(config.vocab);
+        row(out, "input", format_args!("up to {positions} tokens of {types} types, {words} words"));
+        row(out, "attention", attention(config.attention));
+        let normalized = if model.default_normalize() { ", normalised" } else { "" };
+        row(out, "pooling", format_args!("{}{normalized}", model.default_pooling().name()));
+        let heads = self.heads();
+        row(out, "heads", if heads.is_empty() { "none".into() } else { heads.join(", ") });
+        let labels: Vec<_> = model.labels().iter().collect();
+        if !labels.is_empty() {
+            row(out, "labels", labels.join(", "));
+        }
+        let tokenizer = self.tokenizer().map(|tokenizer| {
+            let settings = tokenizer.settings();
+            let case = if settings.lowercase { "lower case" } else { "cased" };
+            let accents = if settings.strips_accents() { ", without accents" } else { "" };
+            format!("{} tokens, {case}{accents}", grouped(tokenizer.vocab_len()))
+        });
+        row(out, "tokenizer", tokenizer.as_deref().unwrap_or("none: give --ids"));
+        for (i, (part, count)) in [
+            ("embeddings", self.parameters.embeddings),
+            ("layers", self.parameters.layers),
+            ("pooler", self.parameters.pooler),
+            ("heads", self.parameters.heads),
+            ("total", self.parameters.total()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = if i == 0 { "parameters" } else { "" };
+            row(out, name, format_args!("{part:<10} {:>13}", grouped(count)));
+        }
+        let Self { tokens, threads, .. } = *self;
+        let work = grouped(config.multiply_adds(tokens));
+        row(out, "work", format_args!("{work} multiply-adds for {tokens} tokens"));
+        let scratch = grouped(self.scratch());
+        row(
+            out,
+            "scratch",
+            format_args!(
+                "{scratch} bytes for {tokens} tokens on {threads} {}",
+                if threads == 1 { "thread" } else { "threads" }
+            ),
+        );
+        self.write_sections(out);
+        if let Some(text) = model.provenance() {
+            out.extend(b"\nprovenance\n");
+            outline(out, &serde_json::from_str(text).unwrap_or(Value::String(text.into())), 1);
+        }
+    }
+
+    fn write_sections(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
+        let mut line = |cells: [&dyn Display; 6]| {
+            let [kind, layer, encoding, shape, rotation, bytes] = cells;
+            writeln!(
+                out,
+                "{kind:<24}{layer:>5}  {encoding:<8}{shape:>16}{rotation:>10}{bytes:>14}"
+            )
+            .expect("memory takes everything");
+        };
+        line([&"section", &"layer", &"encoding", &"rows x columns", &"rotation", &"bytes"]);
+        for section in self.model.sections() {
+            let of_layer = Kind::OF_LAYER.contains(&section.kind);
+            let layer = if of_layer { section.layer.to_string() } else { String::new() };
+            let shape = match section.rows {
+                0 => String::new(),
+                rows => format!("{rows} x {}", section.cols),
+            };
+            let rotation = match section.rotation {
+                rotation if rotation.block == 1 => String::new(),
+                rotation => format!("{} x {}", rotation.block, rotation.stride),
+            };
+            line([
+                &snake_case(section.kind),
+                &layer,
+                &encoding(section.encoding),
+                &shape,
+                &rotation,
+                &grouped(section.length),
+            ]);
+        }
+    }
+}
+
+fn row(out: &mut Vec<u8>, name: &str, text: impl Display) {
+    writeln!(out, "{name:<16}{text}").expect("memory takes everything");
+}
+
+/// Objects as indented lines, everything else as JSON.
+fn outline(out: &mut Vec<u8>, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let Value::Object(fields) = value else {
+        return writeln!(out, "{indent}{value}").expect("memory takes everything");
+    };
+    for (name, value) in fields {
+        let written = match value {
+            Value::Object(_) => {
+                let written = writeln!(out, "{indent}{name}");
+                outline(out, value, depth + 1);
+                written
+            }
+            Value::String(text) => writeln!(out, "{indent}{name}: {text}"),
+            _ => writeln!(out, "{indent}{name}: {value}"),
+        };
+        written.expect("memory takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_bert_base_chinese() {
+        let config = Config {
+            hidden: 768,
+            layers: 12,
+            heads: 12,
+            intermediate: 3072,
+            vocab: 21128,
+            positions: 512,
+            token_types: 2,
+            eps: 1e-12,
+            activation: Activation::Gelu,
+            attention: Attention::Integer,
+        };
+        let sum = |kinds: &[Kind]| -> u64 {
+            kinds.iter().map(|kind| count(&config, *kind, kind.shape(&config, 0))).sum()
+        };
+        let layers = 12 * sum(&Kind::OF_LAYER);
+        assert_eq!(sum(&Kind::OF_EMBEDDINGS), 16_622_592);
+        assert_eq!(layers, 85_054_464);
+        assert_eq!(sum(&Kind::OF_EMBEDDINGS) + layers + sum(&[Kind::Pooler]), 102_267_648);
+    }
+
+    #[test]
+    fn padding_of_heads_is_not_counted() {
+        // Heads of 5, which the file pads to 16.
+        let config = Config {
+            hidden: 10,
+            layers: 1,
+            heads: 2,
+            intermediate: 7,
+            vocab: 5,
+            positions: 4,
+            token_types: 1,
+            eps: 1e-12,
+            activation: Activation::Gelu,
+            attention: Attention::Integer,
+        };
+        let count = |kind: Kind| count(&config, kind, kind.shape(&config, 3));
+        assert_eq!(count(Kind::QueryKeyValue), 3 * (10 * 10 + 10));
+        assert_eq!(count(Kind::AttentionOutput), 10 * 10 + 10);
+        assert_eq!(count(Kind::Intermediate), 7 * 10 + 7);
+        assert_eq!(count(Kind::TokenClassifier), 3 * 10 + 3);
+        assert_eq!(count(Kind::OutputNorm), 20);
+        assert_eq!(count(Kind::Tokenizer), 0);
+    }
+
+    #[test]
+    fn digits_stand_in_groups() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(123), "123");
+        assert_eq!(grouped(102_267_648), "102,267,648");
+    }
+}

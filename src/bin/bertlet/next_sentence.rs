@@ -1,0 +1,67 @@
+//! `bertlet next-sentence`: whether the second text of a pair follows the first.
+
+use std::io::Write;
+
+use bertlet::NextSentence;
+use lexopt::Parser;
+
+use crate::Command;
+use crate::answers::Answers;
+use crate::failure::Failure;
+use crate::json::Object;
+use crate::options::{Options, Takes, texts_help};
+use crate::samples::Samples;
+
+pub const COMMAND: Command = Command {
+    name: "next-sentence",
+    about: "says how likely the second text of a pair follows the first",
+    help: concat!(
+        "\
+Usage: bertlet next-sentence MODEL [FILE|-] [options]
+
+Writes {\"is_next\":0.98,\"logits\":[..,..]} for each pair, with \"truncated\":true where it was cut to what the
+model takes. The logits are those of \"is next\" and \"is not\".
+
+",
+        texts_help!(),
+        "
+Example:
+  printf 'It was raining.\\tHe took an umbrella.\\n' | bertlet next-sentence model.bertlet
+"
+    ),
+    run,
+};
+
+fn run(parser: Parser) -> Result<(), Failure> {
+    let options = Options::parse(parser, Takes::Texts, &mut |_, _| Ok(false))?;
+    let file = options.open()?;
+    let head = NextSentence::new(&file.model())
+        .map_err(|error| Failure::work(options.model.display(), error))?;
+    let mut samples = Samples::open(&options, &file)?;
+    let mut session = options.session(&file)?;
+    let mut answers = Answers::open(&options)?;
+    while let Some(sample) = samples.next()? {
+        if !options.ids && sample.pair.is_none() {
+            return Err(sample.failed("one text only; put a tab between the two texts of a pair"));
+        }
+        let logits = session
+            .encoder(sample.ids.len())
+            .and_then(|mut encoder| head.logits(&mut encoder, &sample.input()))
+            .map_err(|error| sample.failed(error))?;
+        let truncated = sample.encoded.truncated;
+        if answers.json {
+            let mut object = Object::new(answers.line());
+            object.float("is_next", head.score(logits)).floats("logits", &logits);
+            if truncated {
+                object.plain("truncated", true);
+            }
+            object.end();
+        } else {
+            let cut = if truncated { " (pair cut)" } else { "" };
+            write!(answers.line(), "{:.4}{cut}", head.score(logits))
+                .expect("memory takes everything");
+        }
+        answers.end(samples.drained())?;
+    }
+    answers.finish()
+}

@@ -1,0 +1,198 @@
+//! Arguments that several commands take.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bertlet::tokenizer::Tokenizer;
+use bertlet::{Isa, ModelFile, Session};
+use lexopt::{Arg, Parser};
+
+use crate::failure::Failure;
+
+/// The part of every text command's help that is the same.
+macro_rules! texts_help {
+    () => {
+        "\
+Input: FILE, or - for stdin: one text a line, a tab between the two texts of a pair.
+      --text TEXT    one text, from the command line
+      --ids          lines of JSON instead: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
+                     of which the last two may be missing
+  -o, --output OUT   write there instead of stdout
+      --json         one JSON object a line, also on a terminal
+      --threads N    threads (1)
+      --isa NAME     instruction set (the fastest that the CPU has; also BERTLET_ISA)
+"
+    };
+}
+pub(crate) use texts_help;
+
+/// More threads than any machine for such models has.
+const MOST_THREADS: usize = 256;
+
+/// What stands behind a command besides its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// `MODEL`.
+    Model,
+    /// `MODEL TEXT`.
+    ModelAndText,
+    /// `MODEL [FILE|-]`, and the options for texts.
+    Texts,
+}
+
+/// Where texts come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Stdin,
+    File(PathBuf),
+    Text(OsString),
+}
+
+/// The arguments that several commands take.
+#[derive(Debug)]
+pub struct Options {
+    pub model: PathBuf,
+    pub source: Source,
+    /// Lines are JSON with ids.
+    pub ids: bool,
+    /// JSON was asked for.
+    json: bool,
+    /// Where answers go; stdout where `None`.
+    pub output: Option<PathBuf>,
+    pub isa: Isa,
+    pub threads: usize,
+}
+
+/// The value of an option, as what it must be.
+pub fn value<T: FromStr>(parser: &mut Parser, option: &str) -> Result<T, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    let text = text_value(parser, option)?;
+    text.parse().map_err(|error| Failure::usage(format!("{option} {text:?}: {error}")))
+}
+
+/// The value of an option, as text.
+pub fn text_value(parser: &mut Parser, option: &str) -> Result<String, Failure> {
+    let text = parser.value()?;
+    text.into_string().map_err(|_| Failure::usage(format!("{option}: give it in UTF-8")))
+}
+
+impl Options {
+    /// Reads all arguments. `own` is asked for options that are not among the common ones, with
+    /// their dashes; it takes their values from the parser, and returns false for those that it
+    /// does not know either.
+    pub fn parse(
+        mut parser: Parser,
+        takes: Takes,
+        own: &mut dyn FnMut(&str, &mut Parser) -> Result<bool, Failure>,
+    ) -> Result<Self, Failure> {
+        let mut model = None;
+        let mut source = None;
+        let (mut ids, mut json, mut output) = (false, false, None);
+        let mut isa = std::env::var("BERTLET_ISA").ok().filter(|name| !name.is_empty());
+        let mut threads = 1;
+        let texts = takes == Takes::Texts;
+        while let Some(argument) = parser.next()? {
+            let name = match argument {
+                Arg::Value(path) if model.is_none() => {
+                    model = Some(PathBuf::from(path));
+                    continue;
+                }
+                Arg::Value(given) if takes != Takes::Model && source.is_none() => {
+                    source = Some(match takes {
+                        Takes::ModelAndText => Source::Text(given),
+                        _ if given == "-" => Source::Stdin,
+                        _ => Source::File(given.into()),
+                    });
+                    continue;
+                }
+                Arg::Value(other) => {
+                    return Err(Failure::usage(format!(
+                        "{other:?} is one argument too many; quote a text with spaces"
+                    )));
+                }
+                Arg::Long(name) => format!("--{name}"),
+                Arg::Short(name) => format!("-{name}"),
+            };
+            match name.as_str() {
+                "-h" | "--help" => return Err(Failure::Help),
+                "--json" => json = true,
+                "--isa" => isa = Some(text_value(&mut parser, "--isa")?),
+                "--threads" => {
+                    threads = value(&mut parser, "--threads")?;
+                    if !(1..=MOST_THREADS).contains(&threads) {
+                        return Err(Failure::usage(format!(
+                            "--threads {threads}: give 1 to {MOST_THREADS}"
+                        )));
+                    }
+                }
+                "--ids" if texts => ids = true,
+                "--text" if texts && source.is_none() => {
+                    source = Some(Source::Text(parser.value()?));
+                }
+                "--text" if texts => {
+                    return Err(Failure::usage("give a file or --text, not both"));
+                }
+                "-o" | "--output" if texts => output = Some(parser.value()?.into()),
+                _ if own(&name, &mut parser)? => {}
+                _ => {
+                    return Err(Failure::usage(format!(
+                        "unknown option {name}; --help lists the options"
+                    )));
+                }
+            }
+        }
+        let model = model.ok_or_else(|| {
+            Failure::usage("no model given; make a file with bertlet-convert and name it here")
+        })?;
+        if takes == Takes::ModelAndText && source.is_none() {
+            return Err(Failure::usage("no text given; put it behind the model, in quotes"));
+        }
+        let isa = match isa {
+            None => Isa::detect(),
+            Some(name) => Isa::named(&name)
+                .map_err(|error| Failure::usage(format!("--isa {name}: {error}")))?,
+        };
+        let output = output.filter(|path: &PathBuf| path.as_os_str() != "-");
+        let source = source.unwrap_or(Source::Stdin);
+        Ok(Self { model, source, ids, json, output, isa, threads })
+    }
+
+    /// Whether answers are JSON: asked for, or not for a human's eyes.
+    pub fn json(&self) -> bool {
+        self.json || self.output.is_some() || !std::io::stdout().is_terminal()
+    }
+
+    /// Opens the model.
+    pub fn open(&self) -> Result<ModelFile, Failure> {
+        Ok(ModelFile::open(&self.model)?)
+    }
+
+    /// What runs the model.
+    pub fn session<'m>(&self, file: &'m ModelFile) -> Result<Session<'m>, Failure> {
+        let session = Session::new(file.model()).with_isa(self.isa);
+        session.with_threads(self.threads).map_err(|error| {
+            Failure::work(
+                format_args!("--threads {}", self.threads),
+                format_args!("{error}; ask for fewer"),
+            )
+        })
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer<'m>(&self, file: &'m ModelFile) -> Result<Tokenizer<'m>, Failure> {
+        let model = self.model.display();
+        let bytes = file.model().tokenizer_bytes().ok_or_else(|| {
+            Failure::work(
+                &model,
+                "tokenizer: the model has none; convert it with its vocab.txt, or give --ids",
+            )
+        })?;
+        Tokenizer::from_bytes(bytes).map_err(|error| {
+            Failure::work(&model, format_args!("tokenizer: {error}; convert the model again"))
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Input lines as what a model reads: token ids.
+
+use std::fmt::Display;
+
+use bertlet::tokenizer::{Encoded, Limits, TokenBuffer, TokenizeError, Tokenizer};
+use bertlet::{Input, ModelFile};
+use serde_json::Value;
+
+use crate::failure::{Failure, zeros};
+use crate::lines::{Lines, Place};
+use crate::options::Options;
+
+/// The lines of the input, tokenized one by one.
+pub struct Samples<'m> {
+    lines: Lines,
+    /// `None` where lines are ids.
+    tokenizer: Option<Tokenizer<'m>>,
+    /// Tokens of a sample at most.
+    limit: usize,
+    buffers: Buffers,
+    /// Samples cut so far, and where the first stood.
+    cut: Option<(u64, String)>,
+}
+
+/// One line of input, as token ids.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'s> {
+    /// The text, or the line with the ids.
+    pub text: &'s [u8],
+    /// The second text of a pair.
+    pub pair: Option<&'s [u8]>,
+    pub ids: &'s [u32],
+    pub type_ids: &'s [u8],
+    pub mask: Option<&'s [u8]>,
+    /// Bytes of each token in its text; (0, 0) for special tokens. Empty where ids were given.
+    pub offsets: &'s [(u32, u32)],
+    /// Word of each token; [`bertlet::tokenizer::NO_WORD`] for special tokens. Empty where ids were
+    /// given.
+    pub words: &'s [u32],
+    /// What the tokenizer says of the text and its cut; all zero where ids were given.
+    pub encoded: Encoded,
+    place: Place<'s>,
+}
+
+impl<'s> Sample<'s> {
+    /// What the encoder takes.
+    pub fn input(&self) -> Input<'s> {
+        Input { ids: self.ids, type_ids: Some(self.type_ids), mask: self.mask }
+    }
+
+    /// Why this sample could not be used.
+    pub fn failed(&self, problem: impl Display) -> Failure {
+        Failure::work(self.place, problem)
+    }
+}
+
+/// What a sample is written into; reused for the next.
+#[derive(Default)]
+struct Buffers {
+    ids: Vec<u32>,
+    type_ids: Vec<u8>,
+    mask: Vec<u8>,
+    has_mask: bool,
+    offsets: Vec<(u32, u32)>,
+    words: Vec<u32>,
+}
+
+impl Buffers {
+    fn resize(&mut self, tokens: usize) -> Result<(), Failure> {
+        self.ids = zeros(tokens)?;
+        self.type_ids = zeros(tokens)?;
+        self.offsets = zeros(tokens)?;
+        self.words = zeros(tokens)?;
+        Ok(())
+    }
+
+    fn as_tokens(&mut self) -> TokenBuffer<'_> {
+        TokenBuffer {
+            ids: &mut self.ids,
+            type_ids: &mut self.type_ids,
+            offsets: &mut self.offsets,
+            words: &mut self.words,
+        }
+    }
+
+    fn sample<'s>(
+        &'s self,
+        (text, pair): (&'s [u8], Option<&'s [u8]>),
+        encoded: Encoded,
+        place: Place<'s>,
+    ) -> Sample<'s> {
+        let n = encoded.len;
+        let (offsets, words) = (&self.offsets[..n], &self.words[..n]);
+        let (ids, type_ids) = (&self.ids[..n], &self.type_ids[..n]);
+        Sample { text, pair, ids, type_ids, mask: None, offsets, words, encoded, place }
+    }
+}
+
+/// The text of a line, and the second one where there is a tab.
+fn split(line: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match line.iter().position(|byte| *byte == b'\t') {
+        Some(tab) => (&line[..tab], Some(&line[tab + 1..])),
+        None => (line, None),
+    }
+}
+
+fn refused(place: Place<'_>, error: TokenizeError) -> Failure {
+    let mend = match error {
+        TokenizeError::InvalidUtf8 { .. } => "; save the texts as UTF-8",
+        TokenizeError::TextTooLong => "; break it into lines",
+        TokenizeError::LimitTooSmall { .. } => "; use a model with more positions",
+        _ => "",
+    };
+    Failure::work(place, format_args!("{error}{mend}"))
+}
+
+impl<'m> Samples<'m> {
+    /// The input that the options name, cut to the longest that the model takes.
+    pub fn open(options: &Options, file: &'m ModelFile) -> Result<Self, Failure> {
+        Self::with_limit(options, file, file.model().config().positions)
+    }
+
+    /// The input that the options name, cut to so many tokens.
+    pub fn with_limit(
+        options: &Options,
+        file: &'m ModelFile,
+        limit: usize,
+    ) -> Result<Self, Failure> {
+        let tokenizer = if options.ids { None } else { Some(options.tokenizer(file)?) };
+        let mut buffers = Buffers::default();
+        if tokenizer.is_some() {
+            buffers.resize(limit.min(512))?;
+        }
+        Ok(Self { lines: Lines::open(&options.source)?, tokenizer, limit, buffers, cut: None })
+    }
+
+    /// Whether the next sample may have to be waited for, so that answers should go out now.
+    pub fn drained(&self) -> bool {
+        self.lines.drained()
+    }
+
+    /// The tokenizer; `None` where lines are ids.
+    pub fn tokenizer(&self) -> Option<&Tokenizer<'m>> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The next line; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Sample<'_>>, Failure> {
+        if !self.lines.advance()? {
+            return Ok(None);
+        }
+        let place = self.lines.place();
+        let line = self.lines.line();
+        let Some(tokenizer) = &self.tokenizer else {
+            return self.buffers.read_ids(line, place).map(Some);
+        };
+        let texts = split(line);
+        let limits = Limits::new(self.limit);
+        let encoded = loop {
+            let mut out = self.buffers.as_tokens();
+            match tokenizer.encode(texts.0, texts.1, &limits, &mut out) {
+                Err(TokenizeError::BufferTooSmall { needed }) => self.buffers.resize(needed)?,
+                Err(error) => return Err(refused(place, error)),
+                Ok(encoded) => break encoded,
+            }
+        };
+        if encoded.truncated {
+            let (count, _) = self.cut.get_or_insert_with(|| (0, place.to_string()));
+            *count += 1;
+        }
+        Ok(Some(self.buffers.sample(texts, encoded, place)))
+    }
+
+    /// The next line in overlapping windows, of which neighbours share a quarter: calls `each` with
+    /// each window and their number; false at the end. Lines must be texts.
+    pub fn next_windows(
+        &mut self,
+        mut each: impl FnMut(Sample<'_>, usize) -> Result<(), Failure>,
+    ) -> Result<bool, Failure> {
+        if !self.lines.advance()? {
+            return Ok(false);
+        }
+        let place = self.lines.place();
+        let Some(tokenizer) = &self.tokenizer else {
+            return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
+        };
+        let texts = split(self.lines.line());
+        if self.buffers.ids.len() < self.limit {
+            self.buffers.resize(self.limit)?;
+        }
+        let limits = Limits::new(self.limit);
+        // Of a pair, a window holds less of each text; what they share must be less still.
+        let stride = self.limit / if texts.1.is_some() { 8 } else { 4 };
+        let failed = |error| refused(place, error);
+        let mut windows = tokenizer.windows(texts.0, texts.1, &limits, stride).map_err(failed)?;
+        let count = windows.count();
+        loop {
+            let mut out = self.buffers.as_tokens();
+            let Some(encoded) = windows.next_into(&mut out).map_err(failed)? else {
+                return Ok(true);
+            };
+            each(self.buffers.sample(texts, encoded, place), count)?;
+        }
+    }
+
+    /// Says on stderr which texts were cut, for answers that have no place to say so.
+    pub fn tell_cuts(&self) {
+        if let Some((count, first)) = &self.cut {
+            eprintln!(
+                "bertlet: {first}: cut to the model's {} tokens ({count} in all); --window reads \
+                 all of a text",
+                self.limit
+            );
+        }
+    }
+}
+
+impl Buffers {
+    /// Reads a line of JSON with ids.
+    fn read_ids<'s>(&'s mut self, line: &'s [u8], place: Place<'s>) -> Result<Sample<'s>, Failure> {
+        const SHAPE: &str = "write {\"input_ids\":[101,102]}, with token_type_ids and \
+                             attention_mask if needed";
+        let json: Value = serde_json::from_slice(line)
+            .map_err(|error| Failure::work(place, format_args!("no JSON: {error}; {SHAPE}")))?;
+        let field = |name: &str, most: u64, out: &mut dyn FnMut(u32)| {
+            let values = match &json[name] {
+                Value::Null => return Ok(false),
+                Value::Array(values) => values,
+                _ => {
+                    return Err(Failure::work(
+                        place,
+                        format_args!("{name}: not a list of numbers; {SHAPE}"),
+                    ));
+                }
+            };
+            for (i, value) in values.iter().enumerate() {
+                let number = value.as_u64().filter(|n| *n <= most).ok_or_else(|| {
+                    Failure::work(
+                        place,
+                        format_args!("{name}[{i}]: {value} is not a whole number from 0 to {most}"),
+                    )
+                })?;
+                out(number as u32);
+            }
+            Ok(true)
+        };
+        self.ids.clear();
+        self.type_ids.clear();
+        self.mask.clear();
+        if !field("input_ids", u32::MAX.into(), &mut |id| self.ids.push(id))? {
+            return Err(Failure::work(place, format_args!("input_ids: missing; {SHAPE}")));
+        }
+        if !field("token_type_ids", 255, &mut |id| self.type_ids.push(id as u8))? {
+            self.type_ids.resize(self.ids.len(), 0);
+        }
+        self.has_mask = field("attention_mask", 1, &mut |live| self.mask.push(live as u8))?;
+        Ok(Sample {
+            text: line,
+            pair: None,
+            ids: &self.ids,
+            type_ids: &self.type_ids,
+            mask: self.has_mask.then_some(&self.mask[..]),
+            offsets: &[],
+            words: &[],
+            encoded: Encoded::default(),
+            place,
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Tag schemes: what the labels of a token classifier say about entities.
+//!
+//! | scheme | begins | goes on | ends | a single token |
+//! |---|---|---|---|---|
+//! | BIO (IOB2, Ramshaw and Marcus, cmp-lg/9505040) | `B-` | `I-` | | |
+//! | BIOES, BILOU (Ratinov and Roth, W09-1119) | `B-` | `I-` | `E-` or `L-` | `S-` or `U-` |
+//! | BMES (Xue, O03-4002) | `B-` | `M-` | `E-` | `S-` |
+//!
+//! `O` stands outside of entities. A label without a prefix of the scheme is an entity's name itself.
+
+use std::fmt;
+
+/// How labels mark the borders of entities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// Not at all: labels are names.
+    Plain,
+    /// Beginning, inside.
+    Bio,
+    /// Beginning, inside, end, single; BILOU, too.
+    Bioes,
+    /// Beginning, middle, end, single.
+    Bmes,
+}
+
+/// What a label says of a token's place in an entity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// In no entity.
+    #[default]
+    Outside,
+    /// First of an entity.
+    Begin,
+    /// Neither first nor, where the scheme marks it, last.
+    Inside,
+    /// Last of an entity.
+    End,
+    /// First and last.
+    Single,
+    /// In an entity; the label does not say where.
+    Unmarked,
+}
+
+/// A label, taken apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Label<'a> {
+    /// As it stands in the checkpoint: `B-PER`.
+    pub name: &'a str,
+    /// What the prefix says.
+    pub place: Place,
+    /// What is left of it: `PER`.
+    pub entity: &'a str,
+    /// The first label that has the same `entity`.
+    family: usize,
+    /// Whether some label begins this entity.
+    begins: bool,
+}
+
+/// The scheme knows no such prefix.
+fn place(scheme: Scheme, name: &str) -> Option<(Place, &str)> {
+    let (prefix, entity) = name.split_once('-')?;
+    let place = match (scheme, prefix) {
+        (Scheme::Plain, _) => return None,
+        (_, "B") => Place::Begin,
+        (Scheme::Bio | Scheme::Bioes, "I") | (Scheme::Bmes, "M") => Place::Inside,
+        // Some BMES corpora mark a middle that way.
+        (Scheme::Bmes, "I") => Place::Inside,
+        (Scheme::Bioes | Scheme::Bmes, "E") | (Scheme::Bioes, "L") => Place::End,
+        (Scheme::Bioes | Scheme::Bmes, "S") | (Scheme::Bioes, "U") => Place::Single,
+        _ => return None,
+    };
+    Some((place, entity))
+}
+
+/// The labels of a model, taken apart.
+#[derive(Clone, Copy)]
+pub struct LabelSet<'a, 'b> {
+    labels: &'b [Label<'a>],
+    scheme: Scheme,
+}
+
+impl fmt::Debug for LabelSet<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.labels.iter().map(|label| label.name);
+        write!(f, "{:?} ", self.scheme)?;
+        f.debug_list().entries(names).finish()
+    }
+}
+
+impl<'a, 'b> LabelSet<'a, 'b> {
+    /// Takes labels apart, into `buffer`; what does not fit in there is left out.
+    ///
+    /// The scheme is told from the names: `X` and `Y` below stand for any entity. BMES has `B-X` and
+    /// `M-X`, or `E-X` and `S-Y` but no `I-`; BIOES has `B-X` and `E-X` (`L-X`); BIO has some `B-X` or
+    /// `I-X`. So a lonely `E-MAIL` does not make a scheme.
+    ///
+    /// ```
+    /// use bertlet::tasks::{Label, LabelSet, Scheme};
+    /// let mut buffer = [Label::default(); 3];
+    /// let set = LabelSet::new(["O", "B-PER", "I-PER"], &mut buffer);
+    /// assert_eq!(set.scheme(), Scheme::Bio);
+    /// assert_eq!(set.get(2).unwrap().entity, "PER");
+    /// ```
+    pub fn new(names: impl IntoIterator<Item = &'a str>, buffer: &'b mut [Label<'a>]) -> Self {
+        let mut count = 0;
+        for (label, name) in buffer.iter_mut().zip(names) {
+            *label = Label { name, ..Label::default() };
+            count += 1;
+        }
+        let labels = &mut buffer[..count];
+        let scheme = detect(labels);
+        for label in labels.iter_mut() {
+            (label.place, label.entity) = match label.name {
+                "O" => (Place::Outside, "O"),
+                name => place(scheme, name).unwrap_or((Place::Unmarked, name)),
+            };
+        }
+        for i in 0..count {
+            let of_family = |other: &Label<'_>| {
+                other.entity == labels[i].entity
+                    && (other.place == Place::Outside) == (labels[i].place == Place::Outside)
+            };
+            let family = labels.iter().position(of_family).unwrap_or(i);
+            let begins = labels.iter().any(|l| of_family(l) && l.place == Place::Begin);
+            (labels[i].family, labels[i].begins) = (family, begins);
+        }
+        Self { labels, scheme }
+    }
+
+    /// The scheme that was found.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// How many labels there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Label `i`.
+    pub fn get(&self, i: usize) -> Option<&Label<'a>> {
+        self.labels.get(i)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &'b Label<'a>> + use<'a, 'b> {
+        self.labels.iter()
+    }
+
+    /// Whether the scheme allows label `next` behind `previous`, or at the start of the text
+    /// (`None`). Labels that do not exist stand for `O`.
+    pub fn may_follow(&self, previous: Option<usize>, next: usize) -> bool {
+        let previous = previous.and_then(|i| self.get(i)).filter(|p| self.is_open(p));
+        let next = self.get(next).copied().unwrap_or_default();
+        let same = previous.is_some_and(|p| p.family == next.family);
+        match (self.scheme, next.place) {
+            // In BIO an entity may end anywhere; one that nothing can begin starts with its inside.
+            (Scheme::Plain | Scheme::Bio, Place::Inside) => same || !next.begins,
+            (Scheme::Plain | Scheme::Bio, _) => true,
+            (_, Place::Inside | Place::End) => same,
+            (_, _) => previous.is_none(),
+        }
+    }
+
+    /// Whether the text may end with this label.
+    pub fn may_end(&self, last: usize) -> bool {
+        matches!(self.scheme, Scheme::Plain | Scheme::Bio)
+            || self.get(last).is_none_or(|label| !self.is_open(label))
+    }
+
+    /// Whether an entity may go on, or must, behind this label.
+    fn is_open(&self, label: &Label<'_>) -> bool {
+        matches!(label.place, Place::Begin | Place::Inside)
+    }
+
+    /// Whether the second of two neighbouring labels starts an entity of its own; labels that do not
+    /// exist stand for `O`.
+    ///
+    /// For BIO this is the rule of transformers: another entity, or a `B-`.
+    pub(super) fn splits(&self, labels: [usize; 2]) -> bool {
+        let [Some(previous), Some(next)] = labels.map(|label| self.get(label)) else { return true };
+        previous.family != next.family
+            || matches!(next.place, Place::Begin | Place::Single)
+            || matches!(previous.place, Place::End | Place::Single)
+    }
+}
+
+fn detect(labels: &[Label<'_>]) -> Scheme {
+    let with = |prefix: &'static str| {
+        labels.iter().filter_map(move |label| label.name.strip_prefix(prefix))
+    };
+    let both = |a, b| with(a).any(|entity| with(b).any(|other| other == entity));
+    let has = |prefix| with(prefix).next().is_some();
+    if both("B-", "M-") || both("B-", "E-") && has("S-") && !has("I-") {
+        Scheme::Bmes
+    } else if both("B-", "E-") || both("B-", "L-") {
+        Scheme::Bioes
+    } else if has("B-") || has("I-") {
+        Scheme::Bio
+    } else {
+        Scheme::Plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheme(names: &[&str]) -> Scheme {
+        LabelSet::new(names.iter().copied(), &mut vec![Label::default(); names.len()]).scheme()
+    }
+
+    #[test]
+    fn schemes_are_told_from_the_labels() {
+        assert_eq!(scheme(&["O", "B-PER", "I-PER"]), Scheme::Bio);
+        assert_eq!(scheme(&["O", "I-PER"]), Scheme::Bio);
+        assert_eq!(scheme(&["O", "B-PER", "I-PER", "E-PER", "S-PER"]), Scheme::Bioes);
+        assert_eq!(scheme(&["O", "B-PER", "I-PER", "L-PER", "U-PER"]), Scheme::Bioes);
+        assert_eq!(scheme(&["O", "B-PER", "M-PER", "E-PER", "S-PER"]), Scheme::Bmes);
+        assert_eq!(scheme(&["O", "B-PER", "E-PER", "S-PER"]), Scheme::Bmes);
+        assert_eq!(scheme(&["O", "B-PER", "I-PER", "E-MAIL"]), Scheme::Bio);
+        assert_eq!(scheme(&["O", "E-MAIL", "S-BAHN"]), Scheme::Plain);
+        assert_eq!(scheme(&["NOUN", "VERB"]), Scheme::Plain);
+        assert_eq!(scheme(&[]), Scheme::Plain);
+    }
+
+    #[test]
+    fn labels_come_apart() {
+        let mut buffer = [Label::default(); 8];
+        let names = ["O", "B-some-thing", "I-some-thing", "X", "", "-", "B-", "O"];
+        let set = LabelSet::new(names, &mut buffer);
+        let parts: Vec<_> = set.iter().map(|l| (l.place, l.entity)).collect();
+        use Place::*;
+        assert_eq!(
+            parts,
+            [
+                (Outside, "O"),
+                (Begin, "some-thing"),
+                (Inside, "some-thing"),
+                (Unmarked, "X"),
+                (Unmarked, ""),
+                (Unmarked, "-"),
+                (Begin, ""),
+                (Outside, "O")
+            ]
+        );
+    }
+
+    #[test]
+    fn transitions_of_each_scheme() {
+        let mut buffer = [Label::default(); 9];
+        let names = ["O", "B-A", "I-A", "E-A", "S-A", "B-B", "I-B", "E-B", "S-B"];
+        let set = LabelSet::new(names, &mut buffer);
+        for (previous, from) in [None].into_iter().chain((0..9).map(Some)).zip(0..) {
+            // Behind an open A (or B) come its inside and its end, behind all else what begins.
+            let expected: &[usize] = match from {
+                2 | 3 => &[2, 3],
+                6 | 7 => &[6, 7],
+                _ => &[0, 1, 4, 5, 8],
+            };
+            let legal: Vec<usize> = (0..9).filter(|l| set.may_follow(previous, *l)).collect();
+            assert_eq!(legal, expected, "{previous:?}");
+        }
+        assert_eq!((0..9).filter(|l| set.may_end(*l)).collect::<Vec<_>>(), [0, 3, 4, 7, 8]);
+
+        let mut buffer = [Label::default(); 6];
+        let set = LabelSet::new(["O", "B-A", "I-A", "B-B", "I-B", "I-C"], &mut buffer);
+        for (previous, from) in [None].into_iter().chain((0..6).map(Some)).zip(0..) {
+            let expected: &[usize] = match from {
+                2 | 3 => &[0, 1, 2, 3, 5],
+                4 | 5 => &[0, 1, 3, 4, 5],
+                _ => &[0, 1, 3, 5],
+            };
+            let legal: Vec<usize> = (0..6).filter(|l| set.may_follow(previous, *l)).collect();
+            assert_eq!(legal, expected, "{previous:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Once set up, nothing is allocated: not by the encoder on any number of threads, not by the
+//! tokenizer.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bertlet::tokenizer::{Limits, TokenBuffer, Tokenizer};
+use bertlet::{Encoder, Executor, Input, Isa, Layers, ModelFile, Output, Pooling, Session};
+use common::{Folder, Weights};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is the system's allocator's.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TEXTS: [&str; 6] = [
+    "",
+    "Rain.",
+    "A quiet house on the hill.",
+    "Élan, naïveté and 北京 in one line; unaffable tokens, too.",
+    "the quick brown fox jumps over the lazy dog, and the dog does not mind at all",
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen",
+];
+
+/// A thousand texts of several lengths, from text to vector; returns the allocations.
+fn thousand(tokenizer: &Tokenizer<'_>, session: &mut Session<'_>, vector: &mut [f32]) -> usize {
+    let (mut ids, mut type_ids) = ([0; 32], [0; 32]);
+    let mut sum = 0.0;
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    for i in 0..1000 {
+        let mut buffer =
+            TokenBuffer { ids: &mut ids, type_ids: &mut type_ids, ..TokenBuffer::default() };
+        let pair = (i % 5 == 0).then_some(TEXTS[1]);
+        let text = TEXTS[i % TEXTS.len()];
+        let encoded = tokenizer.encode(text, pair, &Limits::new(32), &mut buffer).unwrap();
+        let input = Input {
+            ids: &ids[..encoded.len],
+            type_ids: Some(&type_ids[..encoded.len]),
+            mask: None,
+        };
+        let output = Output::Features {
+            layers: Layers::LAST,
+            pooling: Pooling::Mean,
+            normalize: true,
+            out: vector,
+        };
+        session.encode(&input, &mut [output]).unwrap();
+        sum += vector[0];
+    }
+    let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+    assert!(sum.is_finite());
+    allocations
+}
+
+// One test, as the counter counts whatever runs at the same time.
+#[test]
+fn a_thousand_encodes_allocate_nothing() {
+    let folder = Folder::new("no-alloc");
+    for weights in [Weights::Int8, Weights::F32] {
+        let file = ModelFile::open(folder.model("micro", weights)).unwrap();
+        let model = file.model();
+        let tokenizer = Tokenizer::from_bytes(model.tokenizer_bytes().unwrap()).unwrap();
+        let mut vector = vec![0.0; model.config().hidden];
+        for threads in [1, 3] {
+            let mut session = Session::new(model).with_threads(threads).unwrap();
+            session.reserve(32).unwrap();
+            // Threads allocate what the system keeps for them when they first run.
+            while session.executor().threads() > 1 && !all_have_run(session.executor()) {}
+            let allocations = thousand(&tokenizer, &mut session, &mut vector);
+            assert_eq!(allocations, 0, "{weights:?} on {threads} threads");
+        }
+        // The encoder alone, in a buffer of the caller's.
+        let mut scratch = vec![0; model.config().scratch_len(16)];
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 16).unwrap();
+        let features = Output::Features {
+            layers: Layers::LAST,
+            pooling: Pooling::Mean,
+            normalize: false,
+            out: &mut vector,
+        };
+        encoder.encode(&Input::new(&[2, 5, 7, 3]), &mut [features]).unwrap();
+        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before, "{weights:?}");
+    }
+}
+
+/// Whether three closures, each waiting for the others, were run by three threads.
+fn all_have_run(executor: &dyn Executor) -> bool {
+    let arrived = AtomicUsize::new(0);
+    let arrive = || {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        let start = std::time::Instant::now();
+        while arrived.load(Ordering::SeqCst) < 3 && start.elapsed().as_millis() < 100 {
+            std::thread::yield_now();
+        }
+    };
+    let mut both = || executor.join(&mut || arrive(), &mut || arrive());
+    executor.join(&mut || arrive(), &mut both);
+    arrived.load(Ordering::SeqCst) == 3
+}

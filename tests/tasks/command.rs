@@ -1,0 +1,176 @@
+//! The commands, as `INTERFACE.md` promises them.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::common::{Folder, Weights};
+
+/// Runs `bertlet` on some input: its JSON lines, or what it says on stderr and its status.
+fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses its arguments does not read; that is no failure of this test.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        let message = String::from_utf8(output.stderr).unwrap();
+        return Err((message, output.status.code().unwrap()));
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    Ok(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+fn near(value: &Value, expected: f64) -> bool {
+    (value.as_f64().unwrap() - expected).abs() < 1e-3
+}
+
+#[test]
+fn classify() {
+    let folder = Folder::new("classify");
+    let path = folder.model("tiny-sst2", Weights::F32);
+    let model = path.to_str().unwrap();
+    let long = "A quiet triumph. ".repeat(200);
+    let input = format!("The film is a quiet triumph, funny and humane.\n\n{long}\n");
+    let answers = bertlet(&["classify", model], &input).unwrap();
+    assert_eq!(answers.len(), 3);
+    let first = &answers[0];
+    assert_eq!(first["label"], "positive");
+    assert_eq!(first["logits"].as_array().unwrap().len(), 2);
+    assert_eq!(first["scores"]["positive"], first["score"]);
+    let sum = ["positive", "negative"].map(|l| first["scores"][l].as_f64().unwrap());
+    assert!((sum[0] + sum[1] - 1.0).abs() < 1e-5);
+    assert!(first.get("truncated").is_none());
+    assert_eq!(answers[2]["truncated"], true);
+    let answers = bertlet(&["classify", model, "--window"], &input).unwrap();
+    assert!(answers[2].get("truncated").is_none());
+    assert_eq!(answers[0], *first);
+    let ids = json!({"input_ids": [2, 50, 3]}).to_string();
+    let answers = bertlet(&["classify", model, "--ids"], &ids).unwrap();
+    assert_eq!(answers[0]["logits"].as_array().unwrap().len(), 2);
+
+    let (message, status) = bertlet(&["ner", model], "a").unwrap_err();
+    assert!(status == 1 && message.contains("TokenClassifier"), "{message}");
+    for bad in [&["classify", model, "--ids", "--window"][..], &["classify", model, "--top", "1"]] {
+        assert_eq!(bertlet(bad, "a").unwrap_err().1, 2);
+    }
+}
+
+#[test]
+fn ner() {
+    let folder = Folder::new("ner");
+    let path = folder.model("tiny-ner", Weights::F32);
+    let model = path.to_str().unwrap();
+    let text = "😀 Angela Merkel met Emmanuel Macron in Berlin.";
+    let answers = bertlet(&["ner", model, "--text", text, "--aggregation", "first"], "").unwrap();
+    let berlin = answers[0]["entities"].as_array().unwrap().last().unwrap();
+    assert_eq!(berlin["label"], "LOC");
+    assert_eq!(berlin["text"], "Berlin");
+    let start = text.find("Berlin").unwrap();
+    assert_eq!(berlin["start"], start);
+    assert_eq!(berlin["end"], start + 6);
+    assert_eq!(berlin["start_char"], start - 3);
+    assert_eq!(berlin["end_char"], start + 3);
+    assert_eq!(berlin["start_utf16"], start - 2);
+    assert_eq!(berlin["end_utf16"], start + 4);
+    assert!(answers[0].get("logits").is_none() && answers[0].get("truncated").is_none());
+
+    // Ids: a row of logits a token, entities by tokens.
+    let tokens = bertlet(&["tokenize", model, "--text", text], "").unwrap();
+    let line = json!({"input_ids": tokens[0]["ids"]}).to_string();
+    let by_ids =
+        bertlet(&["ner", model, "--ids", "--logits", "--aggregation", "first"], &line).unwrap();
+    let by_text = bertlet(
+        &["ner", model, "--text", text, "--logits", "--aggregation", "first", "--constrained"],
+        "",
+    )
+    .unwrap();
+    assert_eq!(by_ids[0]["logits"], by_text[0]["logits"]);
+    let rows = by_ids[0]["logits"].as_array().unwrap();
+    assert_eq!(rows.len(), tokens[0]["ids"].as_array().unwrap().len());
+    assert_eq!(rows[0].as_array().unwrap().len(), 9);
+    let berlin = by_ids[0]["entities"].as_array().unwrap().last().unwrap();
+    assert_eq!(berlin["text"], "Berlin");
+    let (start, end) = (berlin["start"].as_u64().unwrap(), berlin["end"].as_u64().unwrap());
+    assert!(start < end && (end as usize) < rows.len());
+
+    // Words.
+    let words = bertlet(&["ner", model, "--words", "--text", "Berlin  is \u{200b} big ."], "");
+    let words = &words.unwrap()[0];
+    assert_eq!(words["tags"][0], "B-LOC");
+    assert_eq!(words["tags"].as_array().unwrap().len(), 5);
+    assert_eq!(words["tags"][2], Value::Null);
+    assert!(near(&words["scores"][0], 1.0) || words["scores"][0].as_f64().unwrap() > 0.5);
+
+    // Long texts.
+    let long = "Angela Merkel came to the office early in the morning . ".repeat(120);
+    let cut = bertlet(&["ner", model], &long).unwrap();
+    assert_eq!(cut[0]["truncated"], true);
+    let whole = bertlet(&["ner", model, "--window", "--aggregation", "first"], &long).unwrap();
+    assert!(whole[0].get("truncated").is_none());
+    // The small model misses many of them; those that it finds lie all over the text.
+    let places = |answer: &Value| -> Vec<u64> {
+        let entities = answer["entities"].as_array().unwrap();
+        entities.iter().map(|entity| entity["start"].as_u64().unwrap()).collect()
+    };
+    let (cut, whole) = (places(&cut[0]), places(&whole[0]));
+    assert!(whole.is_sorted() && whole.last() > cut.last());
+
+    let (message, status) = bertlet(&["ner", model, "--aggregation", "best"], "a").unwrap_err();
+    assert!(status == 2 && message.contains("simple"), "{message}");
+    let (message, status) =
+        bertlet(&["ner", model, "--ids"], "{\"input_ids\":[70000]}").unwrap_err();
+    assert!(status == 1 && message.contains("70000"), "{message}");
+}
+
+#[test]
+fn fill_mask_and_next_sentence() {
+    let folder = Folder::new("fill");
+    let path = folder.model("micro", Weights::F32);
+    let model = path.to_str().unwrap();
+    let input = "the [MASK] of [MASK]\nnothing here\n";
+    let answers = bertlet(&["fill-mask", model, "--top", "3"], input).unwrap();
+    let fills = answers[0]["fills"].as_array().unwrap();
+    assert_eq!(fills.len(), 2);
+    assert_eq!((&fills[0]["position"], &fills[1]["position"]), (&json!(2), &json!(4)));
+    let tokens = fills[0]["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), 3);
+    assert!(tokens[0]["score"].as_f64() >= tokens[1]["score"].as_f64());
+    assert!(tokens[0]["id"].is_u64() && tokens[0]["token"].is_string());
+    assert_eq!(answers[1], json!({"fills": []}));
+
+    let answers = bertlet(&["next-sentence", model], "hello\tworld\n").unwrap();
+    let logits = answers[0]["logits"].as_array().unwrap();
+    let difference = logits[1].as_f64().unwrap() - logits[0].as_f64().unwrap();
+    assert!(near(&answers[0]["is_next"], 1.0 / (1.0 + difference.exp())));
+    let (message, status) = bertlet(&["next-sentence", model], "hello\n").unwrap_err();
+    assert!(status == 1 && message.contains("tab"), "{message}");
+}
+
+#[test]
+fn answer() {
+    let folder = Folder::new("answer");
+    let path = folder.model("micro-qa", Weights::F32);
+    let model = path.to_str().unwrap();
+    let passage = "the market in berlin was good";
+    let answers =
+        bertlet(&["answer", model, "--question", "where", "--text", passage], "").unwrap();
+    let answer = &answers[0];
+    let [start, end] = ["start", "end"].map(|name| answer[name].as_u64().unwrap() as usize);
+    assert_eq!(answer["text"], &passage[start..end]);
+    assert!(answer["score"].as_f64().unwrap() > 0.0);
+
+    let ids = json!({"input_ids": [2, 50, 3, 51, 52, 3], "token_type_ids": [0, 0, 0, 1, 1, 1]});
+    let answers = bertlet(&["answer", model, "--ids"], &ids.to_string()).unwrap();
+    let [start, end] = ["start", "end"].map(|name| answers[0][name].as_u64().unwrap());
+    assert!(3 <= start && start < end && end <= 5);
+    assert_eq!(bertlet(&["answer", model], "a").unwrap_err().1, 2);
+    let one_text = json!({"input_ids": [2, 50, 3]}).to_string();
+    assert_eq!(bertlet(&["answer", model, "--ids"], &one_text).unwrap_err().1, 1);
+}

@@ -1,0 +1,50 @@
+//! Heads and tasks on whole models: against the reference's outputs, on long texts, through the command.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod entities;
+mod golden;
+mod texts;
+
+use bertlet::{Encoder, Isa, Model};
+
+/// A model file in memory, where it may lie.
+pub struct Loaded {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Loaded {
+    pub fn new(name: &str, weights: common::Weights) -> Self {
+        Self::of(&common::writer(name, weights, |_| ()))
+    }
+
+    /// With other labels than the checkpoint's.
+    pub fn with_labels(name: &str, weights: common::Weights, labels: &[&str]) -> Self {
+        Self::of(&common::writer(name, weights, |extras| {
+            extras.labels = labels.iter().map(|label| label.to_string()).collect();
+        }))
+    }
+
+    pub fn of(writer: &bertlet::format::writer::Writer) -> Self {
+        let file = writer.to_vec();
+        let mut bytes = vec![0; file.len() + 64];
+        let start = bytes.as_ptr().align_offset(64);
+        bytes[start..start + file.len()].copy_from_slice(&file);
+        bytes.truncate(start + file.len());
+        Self { bytes, start }
+    }
+
+    pub fn model(&self) -> Model<'_> {
+        Model::from_bytes(&self.bytes[self.start..]).unwrap()
+    }
+
+    /// Calls `f` with an encoder for so many tokens.
+    pub fn encode<R>(&self, tokens: usize, f: impl FnOnce(&mut Encoder<'_, '_>) -> R) -> R {
+        let model = self.model();
+        let mut scratch = vec![0; model.config().scratch_len(tokens)];
+        f(&mut Encoder::new(model, Isa::detect(), &mut scratch, tokens).unwrap())
+    }
+}
