@@ -406,10 +406,10 @@ fn exponentials_15bit<S: Simd>(
     out: &mut [[i16; 16]],
     keep: bool,
 ) -> f32 {
-    let (c, least) = exponent(s, scores, c, keys);
+    let (c, largest) = exponent(s, scores, c, keys);
     let mut sum = s.zero();
     for (j, ((x, factor), out)) in scores.iter_mut().zip(factors).zip(out).enumerate() {
-        let mut e = math::exp2_15bit(s, s.fma(s.load(x), c, least));
+        let mut e = math::exp2_15bit(s, s.mul(s.sub(s.load(x), largest), c));
         if !keys.all_live(j) {
             e = s.min(e, s.max(s.load(&keys.limit[j]), s.zero()));
         }
@@ -422,8 +422,11 @@ fn exponentials_15bit<S: Simd>(
     s.sum(sum)
 }
 
-/// `c` and `-c * max` over the keys that take part, in every lane; masked scores become the least
-/// f32.
+/// `c` and the largest score of the keys that take part, in every lane; masked scores become the
+/// least f32.
+///
+/// The difference is multiplied, not `-c * max` added: rounding that product of huge scores would
+/// leave exponents far above zero.
 #[inline(always)]
 fn exponent<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> (S::F, S::F) {
     let mut largest = s.splat(f32::MIN);
@@ -435,7 +438,7 @@ fn exponent<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> (S:
         }
         largest = s.max(largest, v);
     }
-    (s.splat(c), s.splat(-(s.largest(largest) * c)))
+    (s.splat(c), s.splat(s.largest(largest)))
 }
 
 /// `map[j] = e[j] / sum`.
@@ -615,10 +618,10 @@ fn f32_scores<S: Simd>(
 /// `scores[j]` becomes `2^(c * (scores[j] - max))`, masked ones 0; returns the sum.
 #[inline(always)]
 fn exponentials<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> f32 {
-    let (c, least) = exponent(s, scores, c, keys);
+    let (c, largest) = exponent(s, scores, c, keys);
     let mut sum = s.zero();
     for (j, x) in scores.iter_mut().enumerate() {
-        let mut e = math::exp2(s, s.fma(s.load(x), c, least));
+        let mut e = math::exp2(s, s.mul(s.sub(s.load(x), largest), c));
         if !keys.all_live(j) {
             e = s.min(e, s.max(s.load(&keys.limit[j]), s.zero()));
         }

@@ -45,7 +45,7 @@ pub(super) fn exp2_15bit<S: Simd>(s: S, x: S::F) -> S::F {
     s.scale_exp2(polynomial(s, s.sub(x, n), C), n)
 }
 
-/// `e^x`, relative error below 3e-7 plus 6e-8 |x|, for x up to 87; large x is cut there.
+/// `e^x`, relative error below 3e-7 plus 8e-8 |x|, for x up to 87; large x is cut there.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let x = s.min(x, s.splat(87.0));

@@ -6,7 +6,7 @@ pub const ROUNDING: f32 = 12_582_912.0;
 /// Nearest i32, ties to even, for |x| < 2^22; unspecified beyond.
 #[inline(always)]
 pub fn round_to_i32(x: f32) -> i32 {
-    (x + ROUNDING).to_bits() as i32 - ROUNDING.to_bits() as i32
+    ((x + ROUNDING).to_bits() as i32).wrapping_sub(ROUNDING.to_bits() as i32)
 }
 
 /// `a * b + c`, rounded once.
