@@ -13,6 +13,7 @@ pub mod features;
 pub mod format;
 #[doc(hidden)]
 pub mod kernels;
+pub mod numerics;
 mod threads;
 
 pub use encoder::{Encoder, Input, Output, features_len};
