@@ -323,9 +323,8 @@ impl<'a> Net<'a> {
                 let out = &mut context[t][h * padded..][..size];
                 let e: Vec<f32>;
                 if self.config.attention == Attention::Float {
-                    let dot = |j| {
-                        part(t, 0).iter().zip(part(j, 1)).fold(0.0, |s, (q, k)| fma(*q, *k, s))
-                    };
+                    let dot =
+                        |j| part(t, 0).iter().zip(part(j, 1)).fold(0.0, |s, (q, k)| fma(*q, *k, s));
                     let s: Vec<f32> = (0..tokens).map(dot).collect();
                     let m = max(&s);
                     let exponential =
@@ -348,8 +347,9 @@ impl<'a> Net<'a> {
                     let scales = (0..tokens).filter(|j| live(*j)).map(|j| v8[j].1);
                     let largest = scales.fold(0.0, f32::max);
                     let factor = if largest > 0.0 { 32767.0 / largest } else { 0.0 };
-                    let probability =
-                        |j: usize| (e[j] * (v8[j].1 * factor)).round_ties_even().min(32767.0) as i64;
+                    let probability = |j: usize| {
+                        (e[j] * (v8[j].1 * factor)).round_ties_even().min(32767.0) as i64
+                    };
                     let p: Vec<i64> = (0..tokens).map(probability).collect();
                     let scale = largest / 32767.0 / sum_by_lanes(&e);
                     for (d, out) in out.iter_mut().enumerate() {
@@ -422,9 +422,8 @@ fn features(
         _ => vec![ordered],
     };
     let sum = |rows: Vec<Vec<f32>>| rows.into_iter().reduce(|a, b| add(&a, &b)).unwrap();
-    let token = |part: &[(usize, f32)], t: usize| {
-        sum(part.iter().map(|p| weighted(*p, t)).collect())
-    };
+    let token =
+        |part: &[(usize, f32)], t: usize| sum(part.iter().map(|p| weighted(*p, t)).collect());
     let running = |part: &[(usize, f32)]| {
         sum(part.iter().flat_map(|p| unmasked.iter().map(|t| weighted(*p, *t))).collect())
     };
@@ -445,9 +444,8 @@ fn features(
         Pooling::Mean | Pooling::MeanSqrt => vec![each(&running)],
         Pooling::Max => vec![each(&largest)],
         _ => {
-            let tokens_first = |p: &[(usize, f32)]| {
-                sum(unmasked.iter().map(|t| token(p, *t)).collect())
-            };
+            let tokens_first =
+                |p: &[(usize, f32)]| sum(unmasked.iter().map(|t| token(p, *t)).collect());
             let mut both = match combine {
                 Combine::Concat => each(&running),
                 _ => each(&tokens_first),

@@ -89,6 +89,8 @@ pub struct Spec {
     pub heads: bool,
     /// Whether the masked-word head has a table of its own.
     pub decoder: bool,
+    /// The tokenizer's section; empty for none.
+    pub tokenizer: &'static [u8],
     pub seed: u64,
 }
 
@@ -119,6 +121,7 @@ impl Spec {
             labels: 5,
             heads: true,
             decoder: false,
+            tokenizer: &[],
             seed: 1,
         }
     }
@@ -147,6 +150,7 @@ impl Spec {
             labels: 1 + r.below(20),
             heads: r.below(4) != 0,
             decoder: r.below(2) == 0,
+            tokenizer: &[],
             seed,
         }
     }
@@ -169,13 +173,8 @@ impl Spec {
     }
 }
 
-pub const ACTIVATIONS: [Activation; 5] = [
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::Silu,
-    Activation::Tanh,
-];
+pub const ACTIVATIONS: [Activation; 5] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Tanh];
 
 struct Builder {
     spec: Spec,
@@ -211,6 +210,9 @@ impl Builder {
             self.matrix(Kind::NextSentence, 0);
             self.matrix(Kind::QuestionAnswering, 0);
         }
+        if !self.spec.tokenizer.is_empty() {
+            self.writer.bytes(Kind::Tokenizer, self.spec.tokenizer.to_vec());
+        }
         let labels: Vec<_> = (0..self.spec.labels).map(|i| format!("label-{i}")).collect();
         self.writer.labels(&labels);
         self.writer.bytes(Kind::Provenance, br#"{"source":"random"}"#.to_vec());
@@ -237,7 +239,11 @@ impl Builder {
         let bias: Vec<f32> = bias
             .iter()
             .enumerate()
-            .map(|(n, b)| if kind == Kind::QueryKeyValue && self.pads(kind, n, 0) { 0.0 } else { *b })
+            .map(
+                |(n, b)| {
+                    if kind == Kind::QueryKeyValue && self.pads(kind, n, 0) { 0.0 } else { *b }
+                },
+            )
             .collect();
         let magnitude = 2.0 / (cols as f32).sqrt();
         if self.spec.matrices == Encoding::Int8 {
@@ -249,9 +255,8 @@ impl Builder {
                 }
             }
             let magnitude = magnitude / 127.0 / (rotation.block as f32).sqrt();
-            let scale: Vec<f32> = (0..rows)
-                .map(|_| magnitude * (1.0 + 0.5 * self.random.unit()))
-                .collect();
+            let scale: Vec<f32> =
+                (0..rows).map(|_| magnitude * (1.0 + 0.5 * self.random.unit())).collect();
             let matrix = Int8Rows { values: &values, scale: &scale, bias: &bias, rotation };
             self.writer.int8_matrix(kind, layer, matrix);
         } else {
