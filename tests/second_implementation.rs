@@ -1,6 +1,8 @@
 //! A second implementation, slow and scalar, written from the pages `bertlet::format` and
 //! `bertlet::numerics` alone. It shares no arithmetic with the library; the bits are the same.
 
+#![allow(clippy::approx_constant)] // A coefficient may come near to a known constant.
+
 mod common;
 
 use bertlet::format::{Activation, Attention, Encoding};
@@ -108,7 +110,7 @@ fn activate(x: f32, activation: Activation) -> f32 {
         }
         Activation::GeluTanh => {
             let h = x * 0.5;
-            fma(h, tanh(0.79788456 * fma(x * x * x, 0.044715, x)), h)
+            fma(h, tanh(0.7978846 * fma(x * x * x, 0.044715, x)), h)
         }
         Activation::Silu => x / (1.0 + exp2((0.0 - x).min(87.0) * LOG2_E)),
         Activation::Relu => {
@@ -390,6 +392,9 @@ fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
+/// States to be added, with their weights.
+type Part = Vec<(usize, f32)>;
+
 /// How states are combined.
 #[derive(Clone, Copy, PartialEq)]
 enum Combine {
@@ -417,26 +422,23 @@ fn features(
     let mut ordered = picks.to_vec();
     ordered.sort_by_key(|p| p.0);
     // The states that are added to each other, one list for each part of the result.
-    let parts: Vec<Vec<(usize, f32)>> = match combine {
+    let parts: Vec<Part> = match combine {
         Combine::Concat => picks.iter().map(|p| vec![*p]).collect(),
         _ => vec![ordered],
     };
     let sum = |rows: Vec<Vec<f32>>| rows.into_iter().reduce(|a, b| add(&a, &b)).unwrap();
-    let token =
-        |part: &[(usize, f32)], t: usize| sum(part.iter().map(|p| weighted(*p, t)).collect());
-    let running = |part: &[(usize, f32)]| {
+    let token = |part: &Part, t: usize| sum(part.iter().map(|p| weighted(*p, t)).collect());
+    let running = |part: &Part| {
         sum(part.iter().flat_map(|p| unmasked.iter().map(|t| weighted(*p, *t))).collect())
     };
-    let largest = |part: &[(usize, f32)]| {
+    let largest = |part: &Part| {
         let rows = unmasked.iter().map(|t| token(part, *t));
         let max = |a: Vec<f32>, b: Vec<f32>| {
             a.iter().zip(b).map(|(a, b)| if b > *a { b } else { *a }).collect()
         };
         rows.reduce(max).unwrap()
     };
-    let each = |f: &dyn Fn(&[(usize, f32)]) -> Vec<f32>| -> Vec<f32> {
-        parts.iter().flat_map(|p| f(p)).collect()
-    };
+    let each = |f: &dyn Fn(&Part) -> Vec<f32>| -> Vec<f32> { parts.iter().flat_map(f).collect() };
     let mut vectors: Vec<Vec<f32>> = match pooling {
         Pooling::None => (0..tokens).map(|t| each(&|p| token(p, t))).collect(),
         Pooling::Cls | Pooling::Pooler => vec![each(&|p| token(p, 0))],
@@ -444,8 +446,7 @@ fn features(
         Pooling::Mean | Pooling::MeanSqrt => vec![each(&running)],
         Pooling::Max => vec![each(&largest)],
         _ => {
-            let tokens_first =
-                |p: &[(usize, f32)]| sum(unmasked.iter().map(|t| token(p, *t)).collect());
+            let tokens_first = |p: &Part| sum(unmasked.iter().map(|t| token(p, *t)).collect());
             let mut both = match combine {
                 Combine::Concat => each(&running),
                 _ => each(&tokens_first),
@@ -546,7 +547,7 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
     }
 
     let top = config.layers;
-    let selections: [(&str, Combine, Vec<(usize, f32)>); 5] = [
+    let selections: [(&str, Combine, Part); 5] = [
         ("last", Combine::Concat, vec![(top, 1.0)]),
         ("concat:-1,0", Combine::Concat, vec![(top, 1.0), (0, 1.0)]),
         ("sum:all", Combine::Sum, (1..=top).map(|s| (s, 1.0)).collect()),

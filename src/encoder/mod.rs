@@ -4,7 +4,7 @@
 //!
 //! Tokens go through a layer in chunks that fit the cache. Between two chunks there is no
 //! dependence but that attention needs the keys and values of all of them, so a layer is two
-//! sweeps: [`Pass::project`] and [`Pass::attend`].
+//! sweeps: `Pass::project` and `Pass::attend`.
 
 mod collect;
 mod linear;
@@ -39,6 +39,7 @@ impl<'i> Input<'i> {
 
 /// What is asked of a forward pass. Any number may be asked of one pass.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // There are few, on the caller's stack; a box would allocate.
 pub enum Output<'o> {
     /// Hidden states.
     Features {

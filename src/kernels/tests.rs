@@ -808,7 +808,7 @@ fn attention_over_masked_keys() {
     for count in [2, 7, 16, 17, 33, 40] {
         for (i, heads) in HEADS.into_iter().enumerate() {
             let mut random = Random::new(count + i);
-            let mut live: Vec<_> = (0..count).map(|_| random.word() % 3 != 0).collect();
+            let mut live: Vec<_> = (0..count).map(|_| !random.word().is_multiple_of(3)).collect();
             live[random.word() as usize % count] = true;
             if i == 0 {
                 // One key alone: every context is its value.
