@@ -39,7 +39,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     write("vocab.txt", fixture!("micro/vocab.txt"));
     match mode % 15 {
         0 => write("model.safetensors", data),
-        1 => write("model.safetensors", &changed(fixture!("formats/f16-safetensors/model.safetensors"))),
+        1 => write(
+            "model.safetensors",
+            &changed(fixture!("formats/f16-safetensors/model.safetensors")),
+        ),
         2 => {
             let mut file = (data.len() as u64).to_le_bytes().to_vec();
             file.extend(data);
@@ -92,9 +95,12 @@ fn pickle() -> &'static [u8] {
     PICKLE.get_or_init(|| {
         let file = Cursor::new(fixture!("formats/pt-zip/pytorch_model.bin"));
         let mut archive = zip::ZipArchive::new(file).expect("a zip file");
-        let name = archive.file_names().find(|n| n.ends_with("data.pkl")).expect("there").to_owned();
+        let is_program = |i: &usize| {
+            matches!(archive.name_for_index(*i), Some(Ok(name)) if name.ends_with("data.pkl"))
+        };
+        let index = (0..archive.len()).find(is_program).expect("a program");
         let mut bytes = Vec::new();
-        let mut file = archive.by_name(&name).expect("it is there");
+        let mut file = archive.by_index(index).expect("it is there");
         std::io::copy(&mut file, &mut bytes).expect("readable");
         bytes
     })

@@ -13,11 +13,13 @@ use common::{Aligned, Spec, mend_checksum};
 
 /// Scratch that a run may take.
 const MOST_SCRATCH: usize = 16 << 20;
+/// Multiply-adds that a run may take.
+const MOST_WORK: u64 = 4_000_000;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else { return };
     if mode % 8 == 7 {
-        try_file(&Aligned::new(data));
+        try_file(&Aligned::new(data), Isa::detect());
         return;
     }
     let files = files();
@@ -30,7 +32,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         mend_checksum(&mut bytes);
     }
     let file = Aligned::new(&bytes);
-    try_file(&file);
+    // The portable kernels are slow.
+    try_file(&file, if mode % 16 == 1 { Isa::portable() } else { Isa::detect() });
     if let Ok(model) = Model::from_bytes(&file)
         && let Some(section) = model.tokenizer_bytes()
     {
@@ -47,6 +50,7 @@ fn files() -> &'static [Vec<u8>] {
                 let mut spec = Spec::random(seed);
                 spec.config.intermediate = spec.config.intermediate.min(40);
                 spec.config.layers = spec.config.layers.min(2);
+                spec.config.hidden = spec.config.heads * spec.config.head_size().min(20);
                 spec.tokenizer = support::section();
                 let mut writer = spec.writer();
                 if seed == 0 {
@@ -58,7 +62,7 @@ fn files() -> &'static [Vec<u8>] {
     })
 }
 
-fn try_file(bytes: &[u8]) {
+fn try_file(bytes: &[u8], isa: Isa) {
     let model = match Model::from_bytes(bytes) {
         Ok(model) => model,
         Err(error) => {
@@ -71,7 +75,7 @@ fn try_file(bytes: &[u8]) {
     let _ = (model.provenance(), model.tokenizer_bytes(), format!("{model:?}"));
     let config = *model.config();
     let tokens = config.positions.min(19);
-    if config.multiply_adds(tokens) > 100_000_000 || config.scratch_len(tokens) > MOST_SCRATCH {
+    if config.multiply_adds(tokens) > MOST_WORK || config.scratch_len(tokens) > MOST_SCRATCH {
         return;
     }
     let mut scratch = vec![0; config.scratch_len(tokens)];
@@ -79,30 +83,45 @@ fn try_file(bytes: &[u8]) {
     let types: Vec<u8> = (0..tokens).map(|t| (t % config.token_types) as u8).collect();
     let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t % 3 != 1)).collect();
     let input = Input { ids: &ids, type_ids: Some(&types), mask: Some(&mask) };
-    for isa in [Isa::portable(), Isa::detect()] {
-        let mut encoder =
-            Encoder::new(model, isa, &mut scratch, tokens).expect("scratch_len says how much");
-        for text in ["last", "mean:-1,0", "concat:-1,0"] {
-            let layers: Layers = text.parse().expect("a selection");
-            for (_, pooling) in Pooling::NAMES {
-                let length = features_len(&config, tokens, &layers, pooling).expect("they exist");
-                let mut out = vec![0.0; length];
-                let output = Output::Features { layers, pooling, normalize: true, out: &mut out };
-                let _ = encoder.encode(&input, &mut [output]);
-            }
+    let mut encoder =
+        Encoder::new(model, isa, &mut scratch, tokens).expect("scratch_len says how much");
+
+    // Everything that the model has, in one pass.
+    let layers: Layers = "concat:-1,0".parse().expect("a selection");
+    let mut wanted: Vec<(Option<Kind>, Pooling, usize)> = Vec::new();
+    for (_, pooling) in Pooling::NAMES {
+        if pooling != Pooling::Pooler || model.head(Kind::Pooler).is_some() {
+            let length = features_len(&config, tokens, &layers, pooling).expect("they exist");
+            wanted.push((None, pooling, length));
         }
-        for section in model.sections() {
-            for rows in [1, tokens] {
-                let mut out = vec![0.0; rows * section.rows.min(1 << 16)];
-                let output = Output::Logits { head: section.kind, out: &mut out };
-                let _ = encoder.encode(&input, &mut [output]);
-            }
-        }
-        let mut out = vec![0.0; config.vocab.min(1 << 16)];
-        let output = Output::MaskedLm { positions: &[tokens - 1], out: &mut out };
-        let _ = encoder.encode(&input, &mut [output]);
-        let mut out = vec![0.0; tokens * tokens * config.heads];
-        let output = Output::Attention { layer: 0, out: &mut out };
-        let _ = encoder.encode(&input, &mut [output]);
+    }
+    for section in model.sections() {
+        let rows = match section.kind {
+            Kind::TokenClassifier | Kind::QuestionAnswering => tokens,
+            Kind::SequenceClassifier | Kind::NextSentence => 1,
+            _ => continue,
+        };
+        wanted.push((Some(section.kind), Pooling::None, rows * section.rows));
+    }
+    let mut out: Vec<Vec<f32>> = wanted.iter().map(|(_, _, length)| vec![0.0; *length]).collect();
+    let mut outputs: Vec<Output<'_>> = Vec::new();
+    for ((head, pooling, _), out) in wanted.iter().zip(&mut out) {
+        outputs.push(match head {
+            Some(head) => Output::Logits { head: *head, out },
+            None => Output::Features { layers, pooling: *pooling, normalize: true, out },
+        });
+    }
+    let mut map = vec![0.0; tokens * tokens * config.heads];
+    outputs.push(Output::Attention { layer: 0, out: &mut map });
+    let (mut words, positions) = (vec![0.0; config.vocab], [tokens - 1]);
+    if model.masked_lm().is_some() {
+        outputs.push(Output::MaskedLm { positions: &positions, out: &mut words });
+    }
+    encoder.encode(&input, &mut outputs).expect("nothing is asked that is not there");
+
+    // Sections that are no head.
+    for section in model.sections() {
+        let output = Output::Logits { head: section.kind, out: &mut [] };
+        encoder.encode(&input, &mut [output]).expect_err("of no length");
     }
 }

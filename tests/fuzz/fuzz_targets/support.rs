@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use bertlet::tokenizer::writer::SpecialTokens;
+use bertlet::tokenizer::writer::{self, Class, Mark, Rule, Spec, SpecialTokens};
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer, convert_offsets};
 
 /// Changes `bytes` as `data` says: one byte at a place, a number at a place, a cut or a copy.
@@ -40,15 +40,50 @@ pub fn change(bytes: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// A valid tokenizer section.
+/// A valid tokenizer section with a rule of each sort. They are not the reference's, which would take
+/// a minute to ask.
 pub fn section() -> &'static [u8] {
     static SECTION: OnceLock<Vec<u8>> = OnceLock::new();
     SECTION.get_or_init(|| {
         let vocab = include_str!("../../../convert/tests/fixtures/micro/vocab.txt");
-        let vocab = bertlet_convert::tokenizer::read_vocab(vocab);
-        bertlet_convert::tokenizer::build(&vocab, &Settings::UNCASED, &SpecialTokens::default())
-            .expect("the fixture is a vocabulary")
+        let vocab: Vec<String> = vocab.lines().map(str::to_owned).collect();
+        let rules: Vec<Rule> = (0..0x11_0000).map(rule).collect();
+        writer::write(&Spec {
+            settings: Settings::UNCASED,
+            vocab: &vocab,
+            continuation_prefix: "##",
+            specials: &SpecialTokens::default(),
+            added: &[],
+            rules: &rules,
+        })
+        .expect("a section")
     })
+}
+
+fn rule(code: u32) -> Rule {
+    let Some(c) = char::from_u32(code) else { return Rule::Drop };
+    let expand = |starters: &str, marks: Vec<Mark>| Rule::Expand {
+        starters: starters.chars().map(|c| (c, Class::Word)).collect(),
+        anchor: !starters.is_empty(),
+        marks,
+    };
+    let mark = |rank, remains| Mark { rank, remains };
+    match c {
+        c if c.is_whitespace() => Rule::Keep(Class::Space),
+        c if c.is_control() => Rule::Drop,
+        c if c.is_ascii_punctuation() => Rule::Keep(Class::Isolated),
+        '\u{4e00}'..='\u{9fff}' => Rule::Keep(Class::Isolated),
+        '\u{ac00}'..='\u{d7a3}' => Rule::Hangul,
+        'A'..='Z' => expand(&c.to_ascii_lowercase().to_string(), vec![]),
+        'é' => expand("e", vec![mark(1, None)]),
+        'ế' => expand("e", vec![mark(2, Some(('\u{302}', Class::Word))), mark(1, None)]),
+        'ﬃ' => expand("ffi", vec![]),
+        '\u{300}'..='\u{36f}' => {
+            let remains = (code % 2 == 0).then_some((c, Class::Word));
+            expand("", vec![mark(1 + (code % 3) as u8, remains)])
+        }
+        _ => Rule::Keep(Class::Word),
+    }
 }
 
 /// Everything that a tokenizer can be asked about a text.
