@@ -44,14 +44,14 @@ pub(super) fn check(
                 if let Some(position) = positions.iter().find(|p| **p >= tokens) {
                     return Err(RunError::NoSuchPosition(*position));
                 }
-                (positions.len() * config.vocab, out.len(), config.layers)
+                (positions.len().saturating_mul(config.vocab), out.len(), config.layers)
             }
             Output::Attention { layer, out } => {
                 if *layer >= config.layers {
                     let layer = i16::try_from(*layer).unwrap_or(i16::MAX);
                     return Err(RunError::NoSuchLayer { layer, layers: config.layers });
                 }
-                (tokens * tokens * config.heads, out.len(), layer + 1)
+                (tokens.saturating_mul(tokens).saturating_mul(config.heads), out.len(), layer + 1)
             }
         };
         if need != have {

@@ -91,7 +91,7 @@ pub fn features_len(
         .map_err(|layer| RunError::NoSuchLayer { layer, layers: config.layers })?;
     let width = selection.width(config.hidden);
     Ok(match pooling {
-        Pooling::None => tokens * width,
+        Pooling::None => tokens.saturating_mul(width),
         Pooling::MeanMax => 2 * width,
         _ => width,
     })
