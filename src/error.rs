@@ -69,6 +69,8 @@ pub enum RunError {
     },
     /// The checkpoint did not have this head.
     MissingHead(Kind),
+    /// Logits were asked of a section that is no head with logits.
+    NotAHead(Kind),
     /// More than one output takes a maximum over a combination of layers; ask for them one by one.
     TwoCombinedMaxima,
     /// A position beyond the input.
@@ -113,6 +115,10 @@ impl fmt::Display for RunError {
             Self::MissingHead(kind) => write!(
                 f,
                 "the checkpoint has no {kind:?}; convert one that has it, or ask for something else"
+            ),
+            Self::NotAHead(kind) => write!(
+                f,
+                "{kind:?} gives no logits; ask a classifier, next sentence or question answering"
             ),
             Self::TwoCombinedMaxima => f.write_str(
                 "two outputs take a maximum over combined layers; ask for them one by one",

@@ -182,7 +182,11 @@ impl Layers {
         }
     }
 
-    /// The selection for a model with so many layers; `Err` holds a layer that it does not have.
+    /// The selection for a model with so many layers.
+    ///
+    /// # Errors
+    /// A layer that the model does not have, as it was given; [`MAX_PICKS`] where there are more layers
+    /// than can be combined.
     pub fn resolve(&self, layers: usize) -> Result<Selection, i16> {
         let mut picks = [Pick { state: 0, weight: 1.0 }; MAX_PICKS];
         let count = if self.all { layers } else { self.count };

@@ -1,4 +1,93 @@
-//! BERT inference without allocation.
+//! BERT inference without allocation: for phones, single-board computers, microcontrollers, and
+//! single cores of servers.
+//!
+//! A model is one file that `bertlet-convert` makes from a TensorFlow, PyTorch or safetensors
+//! checkpoint, in int8, f16 or f32. The runtime maps it (or finds it in flash), checks its header, and
+//! runs it where it lies.
+//!
+//! ```no_run
+//! use bertlet::{Encoder, Input, Isa, Layers, Model, Output, Pooling};
+//!
+//! # fn embed(file: &[u8]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
+//! let model = Model::from_bytes(file)?;
+//! let mut scratch = vec![0; model.config().scratch_len(128)];
+//! let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 128)?;
+//!
+//! let mut vector = vec![0.0; model.config().hidden];
+//! encoder.encode(
+//!     &Input::new(&[101, 7592, 2088, 102]),
+//!     &mut [Output::Features {
+//!         layers: Layers::LAST,
+//!         pooling: Pooling::Mean,
+//!         normalize: true,
+//!         out: &mut vector,
+//!     }],
+//! )?;
+//! # Ok(vector)
+//! # }
+//! ```
+//!
+//! # What is promised
+//! * **Nothing is copied.** Opening a file reads its header and section table, no weight.
+//! * **Nothing is allocated**, with or without `std`: the caller hands over one buffer, whose size
+//!   [`Config::scratch_len`] tells and which grows with the number of tokens, not with its square.
+//! * **One model, one answer**: the same bits on every instruction set, for any number of threads, any
+//!   order of inputs, with or without padding. [`numerics`] says what is computed, to the bit.
+//! * **Hostile input gets an error**: whatever the bytes of a file, the text or the ids, a call returns
+//!   an answer, a [`FormatError`], a [`RunError`] or another typed error. It does not panic, hang, or
+//!   read what is not its own. [`Model::verify`] tells a damaged file from a whole one.
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `std` | yes | detection of instruction sets at run time, mapped files |
+//! | `cli` | yes | the `bertlet` command |
+//! | `writer` | no | [`format`](mod@format)'s and [`tokenizer`]'s writers, for converters and tests |
+//!
+//! # Without `std`
+//! `default-features = false` leaves a `no_std` crate that needs neither an allocator nor an operating
+//! system. For a shape known at build time the scratch can be a `static`; the model's bytes must
+//! start at a multiple of 64.
+//!
+//! ```
+//! use bertlet::format::{Activation, Attention};
+//! use bertlet::Config;
+//!
+//! const CONFIG: Config = Config {
+//!     hidden: 128,
+//!     layers: 2,
+//!     heads: 2,
+//!     intermediate: 512,
+//!     vocab: 30522,
+//!     positions: 512,
+//!     token_types: 2,
+//!     eps: 1e-12,
+//!     activation: Activation::Gelu,
+//!     attention: Attention::Integer,
+//! };
+//! static mut SCRATCH: [u8; CONFIG.scratch_len(32)] = [0; CONFIG.scratch_len(32)];
+//! assert!(CONFIG.scratch_len(32) < 192 << 10);
+//! ```
+//!
+//! # Instruction sets
+//! [`Isa::detect`] picks the fastest that the CPU has; [`Isa::named`] takes another by its name.
+//!
+//! | target | names, slowest first |
+//! |---|---|
+//! | all | `portable` |
+//! | x86-64 | `avx2`, `avxvnni`, `avx512vnni` |
+//! | AArch64 | `neon` |
+//!
+//! Without `std` there is no detection: what the build may assume (`-C target-feature`) is used.
+//!
+//! # Where to read on
+//! * [`Encoder`] runs models; [`Input`], [`Output`], [`Layers`] and [`Pooling`] say on what, and what
+//!   is wanted of it.
+//! * [`tokenizer`] turns text into ids, with offsets.
+//! * [`format`](mod@format) specifies the file, [`numerics`] the arithmetic;
+//!   `tests/second_implementation.rs` is written from these two pages alone.
+//! * `src/kernels/mod.rs` says how to add an instruction set.
+//! * [`Executor`] is how threads come in.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg(not(feature = "std"))]
@@ -14,6 +103,7 @@ pub mod format;
 pub mod heads;
 #[doc(hidden)]
 pub mod kernels;
+pub mod numerics;
 #[cfg(feature = "std")]
 mod owned;
 pub mod selftest;

@@ -1,5 +1,6 @@
 //! The `bertlet` command, run as users run it.
 
+#[path = "common/checkpoints.rs"]
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};

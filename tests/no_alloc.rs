@@ -1,6 +1,7 @@
 //! Once set up, nothing is allocated: not by the encoder on any number of threads, not by the
 //! tokenizer.
 
+#[path = "common/checkpoints.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,5 +1,6 @@
 //! Any number of threads gives the bits that one gives.
 
+#[path = "common/checkpoints.rs"]
 mod common;
 
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, Session};

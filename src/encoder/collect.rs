@@ -30,6 +30,9 @@ pub(super) fn check(
                 (need, out.len(), selection.highest())
             }
             Output::Logits { head, out } => {
+                if !on_pooler(*head) && !on_tokens(*head) {
+                    return Err(RunError::NotAHead(*head));
+                }
                 let section = model.section(*head).ok_or(RunError::MissingHead(*head))?;
                 let rows = if on_pooler(*head) { 1 } else { tokens };
                 (rows * section.rows, out.len(), config.layers)
@@ -41,14 +44,14 @@ pub(super) fn check(
                 if let Some(position) = positions.iter().find(|p| **p >= tokens) {
                     return Err(RunError::NoSuchPosition(*position));
                 }
-                (positions.len() * config.vocab, out.len(), config.layers)
+                (positions.len().saturating_mul(config.vocab), out.len(), config.layers)
             }
             Output::Attention { layer, out } => {
                 if *layer >= config.layers {
                     let layer = i16::try_from(*layer).unwrap_or(i16::MAX);
                     return Err(RunError::NoSuchLayer { layer, layers: config.layers });
                 }
-                (tokens * tokens * config.heads, out.len(), layer + 1)
+                (tokens.saturating_mul(tokens).saturating_mul(config.heads), out.len(), layer + 1)
             }
         };
         if need != have {
@@ -71,9 +74,14 @@ fn is_combined_maximum(selection: &Selection, pooling: Pooling) -> bool {
     matches!(pooling, Pooling::Max | Pooling::MeanMax) && selection.combine != Combine::Concat
 }
 
-/// Heads on the pooler give one answer a sequence, others one a token.
+/// Heads that give one answer a sequence.
 fn on_pooler(head: Kind) -> bool {
-    matches!(head, Kind::SequenceClassifier | Kind::NextSentence | Kind::Pooler)
+    matches!(head, Kind::SequenceClassifier | Kind::NextSentence)
+}
+
+/// Heads that give one answer a token.
+fn on_tokens(head: Kind) -> bool {
+    matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering)
 }
 
 /// Where the probabilities of layer `i` are wanted.
@@ -85,6 +93,21 @@ pub(super) fn attention_of_layer<'m>(
         Output::Attention { layer, out } if *layer == i => Some(&mut **out),
         _ => None,
     })
+}
+
+/// Copies the probabilities of layer `i` to other outputs that want them, too.
+pub(super) fn share_attention(i: usize, outputs: &mut [Output<'_>]) {
+    let wants =
+        |output: &Output<'_>| matches!(output, Output::Attention { layer, .. } if *layer == i);
+    let Some(first) = outputs.iter().position(wants) else { return };
+    let (filled, others) = outputs.split_at_mut(first + 1);
+    let Output::Attention { out: from, .. } = &filled[first] else { return };
+    for output in others {
+        match output {
+            Output::Attention { layer, out } if *layer == i => out.copy_from_slice(from),
+            _ => {}
+        }
+    }
 }
 
 /// Fills the outputs of one pass.

@@ -4,7 +4,7 @@
 //!
 //! Tokens go through a layer in chunks that fit the cache. Between two chunks there is no
 //! dependence but that attention needs the keys and values of all of them, so a layer is two
-//! sweeps: [`Pass::project`] and [`Pass::attend`].
+//! sweeps: `Pass::project` and `Pass::attend`.
 
 mod collect;
 mod linear;
@@ -92,7 +92,7 @@ pub fn features_len(
         .map_err(|layer| RunError::NoSuchLayer { layer, layers: config.layers })?;
     let width = selection.width(config.hidden);
     Ok(match pooling {
-        Pooling::None => tokens * width,
+        Pooling::None => tokens.saturating_mul(width),
         Pooling::MeanMax => 2 * width,
         _ => width,
     })
@@ -142,6 +142,8 @@ pub struct Encoder<'a, 's> {
     model: Model<'a>,
     kernels: &'static Kernels,
     executor: &'s dyn Executor,
+    /// Those of the executor when the scratch was measured, at least one.
+    threads: usize,
     scratch: &'s mut [u8],
     tokens: usize,
 }
@@ -176,12 +178,13 @@ impl<'a, 's> Encoder<'a, 's> {
         if tokens > limit {
             return Err(RunError::TooManyTokens { have: tokens, limit });
         }
-        let need = model.config().scratch_len_threads(tokens, executor.threads());
+        let threads = executor.threads().max(1);
+        let need = model.config().scratch_len_threads(tokens, threads);
         let have = scratch.len();
         if have < need {
             return Err(RunError::Scratch { need, have });
         }
-        Ok(Self { model, kernels: isa.kernels(), executor, scratch, tokens })
+        Ok(Self { model, kernels: isa.kernels(), executor, threads, scratch, tokens })
     }
 
     /// The model.
@@ -208,7 +211,7 @@ impl<'a, 's> Encoder<'a, 's> {
         let last = collect::check(&self.model, tokens, outputs)?;
 
         let sizes = Sizes::new(self.model.config(), tokens);
-        let threads = self.executor.threads();
+        let threads = self.threads;
         let scratch = Scratch::new(&sizes, threads, self.scratch)
             .expect("a shorter input needs no more scratch");
         let Scratch { hidden, combined, limit, mut blocks, workers } = scratch;
@@ -229,6 +232,7 @@ impl<'a, 's> Encoder<'a, 's> {
             pass.project(&layer, hidden, &mut blocks, workers, threads);
             let maps = collect::attention_of_layer(i, outputs);
             pass.attend(&layer, hidden, 0, &blocks, workers, threads, maps);
+            collect::share_attention(i, outputs);
             collector.hidden_state(i + 1, hidden, outputs);
         }
         collector.finish(hidden, &mut Worker::new(&sizes, workers), outputs);

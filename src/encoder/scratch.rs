@@ -29,8 +29,23 @@ pub(super) struct Sizes {
     attention: Attention,
 }
 
+/// Bytes of `count` values of `size` bytes, rounded up to 64; the largest number if that is more
+/// than an address space.
 const fn bytes(count: usize, size: usize) -> usize {
-    (count * size).next_multiple_of(64)
+    match count.saturating_mul(size).checked_next_multiple_of(64) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
+}
+
+/// The sum of `parts`, or the largest number.
+const fn sum(parts: &[usize]) -> usize {
+    let (mut sum, mut i) = (0usize, 0);
+    while i < parts.len() {
+        sum = sum.saturating_add(parts[i]);
+        i += 1;
+    }
+    sum
 }
 
 const fn larger(a: usize, b: usize) -> usize {
@@ -43,7 +58,6 @@ impl Sizes {
         let heads = config.padded_heads() / 16;
         let intermediate = round16(config.intermediate) / 16;
         let blocks = tokens.div_ceil(BLOCK);
-        let rows = blocks * BLOCK;
         Self {
             tokens,
             blocks,
@@ -51,23 +65,24 @@ impl Sizes {
             heads,
             intermediate,
             widest: larger(larger(3 * heads, intermediate), hidden),
-            chunk: if rows < CHUNK { rows } else { CHUNK },
+            chunk: if blocks < CHUNK / BLOCK { blocks * BLOCK } else { CHUNK },
             shape: config.head_shape(),
             attention: config.attention,
         }
     }
 
     const fn blocks_len(&self) -> usize {
-        let (slots, width) = (self.blocks * self.shape.count, self.shape.width());
+        let slots = self.blocks.saturating_mul(self.shape.count);
+        let width = self.shape.width();
         match self.attention {
             Attention::Integer => {
-                bytes(slots * BLOCK * width, 16)
-                    + bytes(slots * width * 4, 64)
-                    + bytes(slots * width * 8, 64)
-                    + 4 * bytes(slots, 64)
+                let (q, k, v) = (BLOCK * width * 16, width * 4 * 64, width * 8 * 64);
+                let scales = 4 * 64;
+                sum(&[bytes(slots, q), bytes(slots, k), bytes(slots, v), bytes(slots, scales)])
             }
             Attention::Float => {
-                2 * bytes(slots * BLOCK * width, 64) + bytes(slots * self.shape.size, 64)
+                let (q, k, v) = (BLOCK * width * 64, self.shape.size * 64, width * BLOCK * 64);
+                sum(&[bytes(slots, q), bytes(slots, k), bytes(slots, v)])
             }
         }
     }
@@ -75,23 +90,24 @@ impl Sizes {
     /// Bytes of what one worker needs.
     pub const fn worker_len(&self) -> usize {
         let chunk = self.chunk;
-        bytes(chunk * self.widest, 64)
-            + bytes(chunk * self.heads, 64)
-            + bytes(chunk * self.hidden, 64)
-            + bytes(chunk * self.widest, 16)
-            + bytes(chunk, 4)
-            + bytes(self.widest, 64)
-            + bytes(BLOCK * self.blocks, 64)
-            + bytes(BLOCK * self.blocks, 32)
-            + bytes(self.blocks, 64)
+        sum(&[
+            bytes(chunk * self.widest, 64),
+            bytes(chunk * self.heads, 64),
+            bytes(chunk * self.hidden, 64),
+            bytes(chunk * self.widest, 16),
+            bytes(chunk, 4),
+            bytes(self.widest, 64),
+            bytes(self.blocks, BLOCK * 64),
+            bytes(self.blocks, BLOCK * 32),
+            bytes(self.blocks, 64),
+        ])
     }
 
     /// Bytes of the whole buffer; 64 more than needed, so that it may start anywhere.
     pub const fn scratch_len(&self, threads: usize) -> usize {
-        64 + 2 * bytes(self.tokens * self.hidden, 64)
-            + bytes(self.blocks, 64)
-            + self.blocks_len()
-            + threads * self.worker_len()
+        let states = bytes(self.tokens, self.hidden * 64);
+        let blocks = sum(&[bytes(self.blocks, 64), self.blocks_len()]);
+        sum(&[64, states, states, blocks, self.worker_len().saturating_mul(threads)])
     }
 }
 

@@ -57,6 +57,8 @@ pub enum FormatError {
     Missing(Kind),
     /// A section's bytes do not have its checksum.
     SectionChecksum(Kind, u32),
+    /// This byte between two sections, or after the last, is not zero.
+    Gap(usize),
     /// A section's contents contradict themselves: which, and at which byte.
     Contents(Kind, usize),
 }
@@ -104,6 +106,11 @@ impl fmt::Display for FormatError {
                 f,
                 "section {kind:?} (layer {layer}) does not have its checksum; the file is \
                  damaged: copy or convert it again"
+            ),
+            Self::Gap(at) => write!(
+                f,
+                "byte {at} lies between sections and is not zero; the file is damaged: copy or \
+                 convert it again"
             ),
             Self::Contents(kind, at) => {
                 write!(f, "section {kind:?} contradicts itself at byte {at}; convert again")

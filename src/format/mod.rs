@@ -201,7 +201,7 @@ numbered! {
         Labels = 65,
         /// Where the model came from and what the conversion did: JSON in UTF-8.
         Provenance = 66,
-        /// Inputs with their expected outputs: bytes, see [`crate::selftest`].
+        /// Inputs with their expected outputs: bytes, see `crate::selftest`.
         SelfTest = 67,
     }
 }

@@ -1,5 +1,7 @@
 //! The view of a file: validated once, used in place.
 
+use std::cmp::Ordering;
+
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::{
@@ -392,10 +394,10 @@ impl<'a> Model<'a> {
             expect("offset", LittleEndian::read_u64(&entry[32..]), start)?;
             let length = LittleEndian::read_u64(&entry[40..]);
             match (kind.layout(), encoding) {
-                (Layout::Bytes, Encoding::Bytes) => {}
+                (Layout::Bytes, _) => expect("encoding", encoding as u64, Encoding::Bytes as u64)?,
                 (layout, _) => match parts(layout, encoding, rows, cols) {
                     Some(parts) => expect("length", length, parts.length)?,
-                    None => expect("encoding", encoding as u64, 1)?,
+                    None => expect("encoding", encoding as u64, Encoding::F32 as u64)?,
                 },
             }
             end = match start.checked_add(length) {
@@ -411,11 +413,12 @@ impl<'a> Model<'a> {
         if self.sections < layers_end {
             return Err(FormatError::Missing(Kind::OutputNorm));
         }
-        let need = end.next_multiple_of(ALIGNMENT as u64);
-        if need != self.bytes.len() as u64 {
-            return Err(FormatError::TrailingBytes { need, have: self.bytes.len() as u64 });
+        let (need, have) = (end.next_multiple_of(ALIGNMENT as u64), self.bytes.len() as u64);
+        match need.cmp(&have) {
+            Ordering::Greater => Err(FormatError::Truncated { need, have }),
+            Ordering::Less => Err(FormatError::TrailingBytes { need, have }),
+            Ordering::Equal => self.check_heads(),
         }
-        self.check_heads()
     }
 
     /// Heads that need something have it.
@@ -490,17 +493,29 @@ impl<'a> Model<'a> {
         std::str::from_utf8(self.section_bytes(self.section(Kind::Provenance)?)).ok()
     }
 
-    /// Reads every byte and compares the checksums.
+    /// Reads every byte and compares the checksums. What passes is, but for the odds of a 64-bit
+    /// checksum, the file that was written.
     ///
     /// # Errors
-    /// [`FormatError::SectionChecksum`] names the first section that is damaged.
+    /// [`FormatError::SectionChecksum`] names the first section that is damaged,
+    /// [`FormatError::Gap`] the first byte between sections.
     pub fn verify(&self) -> Result<(), FormatError> {
+        let mut end = HEADER_LENGTH + self.sections * ENTRY_LENGTH;
         for section in self.sections() {
+            self.check_gap(end, section.offset)?;
             if checksum::xxh64(self.section_bytes(section)) != section.checksum {
                 return Err(FormatError::SectionChecksum(section.kind, section.layer));
             }
+            end = section.offset + section.length;
         }
-        Ok(())
+        self.check_gap(end, self.bytes.len())
+    }
+
+    fn check_gap(&self, start: usize, end: usize) -> Result<(), FormatError> {
+        match self.bytes[start..end].iter().position(|b| *b != 0) {
+            Some(i) => Err(FormatError::Gap(start + i)),
+            None => Ok(()),
+        }
     }
 
     /// Entry `index` of the table, which [`Model::from_bytes`] has checked.

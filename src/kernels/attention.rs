@@ -174,7 +174,7 @@ impl F32Blocks<&mut [F32x16]> {
     }
 }
 
-/// What [`attend_int8`] and [`attend_f32`] work in: for `keys.count` rounded up to blocks.
+/// What `attend_int8` and `attend_f32` work in: for `keys.count` rounded up to blocks.
 pub struct Workspace<'a> {
     /// `[16][blocks]`: scores, then exponentials, of some queries.
     pub scores: &'a mut [F32x16],

@@ -3,6 +3,9 @@
 //! The coefficients are minimax fits (by linear programming on a Chebyshev basis, rounded to f32);
 //! the stated errors were measured on dense grids against f64 and are tested below.
 
+// A coefficient may come near to a known constant.
+#![allow(clippy::approx_constant)]
+
 use super::lanes::Simd;
 
 /// Horner's rule, highest coefficient last, every step fused.

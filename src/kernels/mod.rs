@@ -1,10 +1,10 @@
 //! The arithmetic, once for all instruction sets.
 //!
-//! `lanes.rs` says what an instruction set is ([`lanes::Simd`]), `matmul.rs`, `attention.rs`,
+//! `lanes.rs` says what an instruction set is (`lanes::Simd`), `matmul.rs`, `attention.rs`,
 //! `rows.rs` and `math.rs` hold the loops, written once over it; `portable.rs`, `x86/` and
 //! `aarch64/` hold what each instruction set does differently. Nothing here knows of BERT.
 //!
-//! **Adding an instruction set**: one file with the leaf operations of [`lanes::Simd`]; one line in
+//! **Adding an instruction set**: one file with the leaf operations of `lanes::Simd`; one line in
 //! `kernels!` below with its name and target features; one line in [`Isa::all`] with its detection.
 //! The tests in `tests.rs` then compare it with the portable one, bit by bit.
 //!

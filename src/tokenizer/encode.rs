@@ -161,6 +161,9 @@ impl<'k, 't> Tokens<'k, 't> {
     }
 
     /// The next token, as a `Result<Option<..>>`.
+    ///
+    /// # Errors
+    /// [`TokenizeError::InvalidUtf8`].
     #[inline(always)]
     pub fn next_token(&mut self) -> Result<Option<Token>, TokenizeError> {
         if self.next >= self.len && !self.next_word()? {
@@ -340,6 +343,9 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Number of tokens of a text, without `[CLS]` and `[SEP]`.
+    ///
+    /// # Errors
+    /// [`TokenizeError::InvalidUtf8`].
     pub fn count<'t>(&self, source: impl Into<Source<'t>>) -> Result<usize, TokenizeError> {
         self.tokens(source).count_rest()
     }
@@ -349,6 +355,9 @@ impl<'a> Tokenizer<'a> {
     /// Works on `&str`, on `&[u8]` (invalid UTF-8 is an error that tells where) and on lists of
     /// words. A text longer than the limit is cut as asked for, and the result says so. A single text
     /// is not read far behind the cut, so invalid UTF-8 there goes unnoticed.
+    ///
+    /// # Errors
+    /// Any [`TokenizeError`] but [`TokenizeError::StrideTooLarge`].
     pub fn encode<'t, T: Into<Source<'t>>>(
         &self,
         text: T,
@@ -450,6 +459,9 @@ impl<'a> Tokenizer<'a> {
     ///
     /// Neighbouring windows share `stride` tokens of the text. Where both texts are cut, every
     /// window of one meets every window of the other, in the reference's order.
+    ///
+    /// # Errors
+    /// Any [`TokenizeError`] but [`TokenizeError::BufferTooSmall`].
     pub fn windows<'k, 't, T: Into<Source<'t>>>(
         &'k self,
         text: T,
@@ -578,6 +590,9 @@ impl Windows<'_, '_> {
 
     /// Writes the next window into `out`; `None` behind the last one. `truncated` of the result is
     /// always false: the windows together hold everything.
+    ///
+    /// # Errors
+    /// [`TokenizeError::BufferTooSmall`]; then the window can be asked for again.
     pub fn next_into(
         &mut self,
         out: &mut TokenBuffer<'_>,

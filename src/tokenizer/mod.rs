@@ -231,6 +231,9 @@ impl<'a> Tokenizer<'a> {
     /// Checks the header and the bounds of the tables, and reads nothing else. Whatever the tables
     /// hold, all functions end in bounded time with an answer or an error; a section that was
     /// tampered with gives wrong tokens, so compare checksums where that matters.
+    ///
+    /// # Errors
+    /// Any [`SectionError`].
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, SectionError> {
         Ok(Self { tables: read::Tables::parse(bytes)? })
     }

@@ -186,6 +186,9 @@ impl Output {
 }
 
 /// Writes the section.
+///
+/// # Errors
+/// Any [`BuildError`]: what is wrong with the specification.
 pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
     let vocab = spec.vocab;
     if vocab.iter().all(String::is_empty) {

@@ -1,6 +1,6 @@
 //! Heads and tasks on whole models: against the reference's outputs, on long texts, through the command.
 
-#[path = "../common/mod.rs"]
+#[path = "../common/checkpoints.rs"]
 mod common;
 
 mod command;

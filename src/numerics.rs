@@ -1,0 +1,137 @@
+//! The arithmetic, to the bit: what a forward pass computes and in which order, so that another
+//! implementation can give the same bits. `tests/second_implementation.rs` is one, written from this
+//! page alone. How values lie in a file is specified in [`crate::format`]; capital letters (`H`
+//! hidden size, `A` heads, `D = H / A`, `D16`, `I`) are as there.
+//!
+//! # Notation
+//! * Values are f32 (IEEE 754 binary32), rounding is to nearest, ties to even, subnormals are kept.
+//!   Each `+`, `-`, `*`, `/` and `sqrt` on this page rounds once, from left to right, parentheses
+//!   first. `fma(a, b, c)` is `a * b + c` rounded once. f16 values are widened, which is exact.
+//!   Constants are the f32 nearest to the decimal number.
+//! * `S(x[0..n])` is the sum by lanes: sixteen partial sums `p[l] = 0 + x[l] + x[l + 16] + ...`, then
+//!   `p[l] += p[l + 8]` for `l < 8`, `p[l] += p[l + 4]` for `l < 4`, then 2, then 1; the sum is `p[0]`.
+//!   `Sfma(x, y)` is the same with `p[l] = fma(x[i], y[i], p[l])`.
+//! * `poly(x; c0, c1, ..., cn)` is Horner's rule: `y = cn`, then `y = fma(y, x, ck)` for `k` from
+//!   `n - 1` down to 0.
+//! * `round(x)` is the nearest whole number, ties to even.
+//! * Sums of integers are exact.
+//!
+//! # Embeddings
+//! For token `t`: `x = (word[id] + type[token type]) + position[t]`, then the norm below. A value of
+//! an int8 table is `f32(w) * f32(scale)`.
+//!
+//! # Norm
+//! For a row `x` of `H` values:
+//! ```text
+//! mean = S(x) / H
+//! d[i] = x[i] - mean
+//! r    = 1 / sqrt(Sfma(d, d) / H + eps)
+//! y[i] = fma(d[i] * r, gamma[i], beta[i])
+//! ```
+//!
+//! # Matrix
+//! **f32 and f16** weights: `y[n] = bias[n]`, then `y[n] = fma(x[k], w[n][k], y[n])` for `k`
+//! ascending from 0 to `K - 1`.
+//!
+//! **int8** weights. A row `x` is *rotated*: for distance `m = 1, 2, 4, ...` below the block `B`, for
+//! each block, each pair of members `a` (number `j` with bit `m` clear) and `b` (number `j + m`)
+//! becomes `a + b` and `a - b`. Then it is *quantised*:
+//! ```text
+//! largest = max |x[k]|
+//! scale   = largest / 127        both 0 if largest < 1e-30
+//! inverse = 127 / largest
+//! q[k]    = round(x[k] * inverse)
+//! y[n]    = fma(f32(sum over k of q[k] w[n][k]) * scale, w_scale[n], bias[n])
+//! ```
+//! The stored sum of an output's weights takes no part; it lets an implementation multiply `q + 128`.
+//!
+//! # Layer
+//! ```text
+//! qkv = QueryKeyValue(x)                       D16 values a head, those past D are zero
+//! x   = norm(x + AttentionOutput(attention(qkv)))
+//! x   = norm(x + Output(activation(Intermediate(x))))
+//! ```
+//!
+//! # Attention
+//! Of one head; `i` is a query, `j` a key, `d` runs over `D`. A masked key takes no part: its `e` below
+//! is 0. The states of masked tokens are computed like all others.
+//! `temperature = 1.442695 / sqrt(f32(D))`.
+//!
+//! **In f32**, for each query:
+//! ```text
+//! s[j]   = fma(q[d], k[j][d], s[j])            from 0, d ascending
+//! m      = max over unmasked j of s[j]
+//! e[j]   = exp2((s[j] - m) * temperature)
+//! out[d] = fma(e[j], v[j][d], out[d])          from 0, j ascending
+//! out[d] = out[d] * (1 / S(e))
+//! ```
+//!
+//! **In integers.** The query, the key and the value of each token are quantised as a row of a
+//! matrix is (not rotated): `q8`, `k8`, `v8` with scales `qs`, `ks[j]`, `vs[j]`. For each query:
+//! ```text
+//! s[j]    = f32(sum over d of q8[d] k8[j][d]) * ks[j]
+//! m       = max over unmasked j of s[j]
+//! c       = qs * temperature
+//! e[j]    = exp2_15((s[j] - m) * c)
+//! V       = max over unmasked j of vs[j]
+//! f[j]    = vs[j] * (32767 / V)                0 if V = 0
+//! p[j]    = round(e[j] * f[j]), at most 32767
+//! out[d]  = 0 + f32(sum of p[j] v8[j][d] over keys 0..512) + f32(that over keys 512..1024) + ...
+//! out[d]  = out[d] * ((V / 32767) / S(e))
+//! ```
+//! A sum over 512 keys fits an i32: 32,767 * 127 * 512 is below 2^31.
+//!
+//! The probabilities of [`crate::Output::Attention`] are `e[j] / S(e)` in both.
+//!
+//! # Functions
+//! ```text
+//! exp2(x):    x = max(x, -125); n = round(x); poly(x - n; 1, 0.6931472, 0.24022627,
+//!             0.05550314, 0.009620002, 0.0013404969, 0.00015031327) * 2^n
+//! exp2_15(x): likewise with 0.9999993, 0.6931218, 0.24024737, 0.05591809, 0.009570346
+//! exp(x):     exp2(min(x, 87) * 1.442695)
+//! tanh(x):    x = min(max(x, -10), 10); 1 - 2 / (exp2(x * 2.88539) + 1)
+//! gelu(x):    u = min(max(x, -5), 5); v = fma(u * u, 0.08, -1);
+//!             x * fma(u, poly(v; 0.14136378, -0.07029664, 0.05152142, -0.040433243, 0.03142621,
+//!             -0.023334937, 0.016497625, -0.010978166, 0.0061662514, -0.0029090233,
+//!             0.001999413, -0.0015175419, 0.00049480575), 0.5)
+//! gelu_tanh:  h = x * 0.5; fma(h, tanh(0.7978846 * fma(x * x * x, 0.044715, x)), h)
+//! silu(x):    x / (1 + exp(0 - x))
+//! relu(x):    x if x > 0, else +0
+//! ```
+//! The numbers 1.442695 and 2.88539 stand for log2(e) and twice it, in f32: 0x3fb8aa3b, 0x4038aa3b.
+//!
+//! # Outputs
+//! **Features.** A state times its weight (1 unless the combination is weighted) is `x * weight`.
+//! States are added in ascending order of their number, equal ones in the order given; the first
+//! sets the sum, each other is added.
+//! * no pooling: per token. `cls`, `sep`, `pooler`: the one token's.
+//! * `mean`, `mean-sqrt`: one running sum over all states, and for each over the unmasked tokens in
+//!   order. `concat` has a sum for each state.
+//! * `max`: of equal values the first. Of combined states (`sum`, `mean`, `weighted`) the combination
+//!   is made for each token first; the sums of their `mean-max` then run over these combined tokens.
+//! * Then come, in this order: division by the number of states for `mean` over layers; division by
+//!   the number of unmasked tokens (`mean`, first half of `mean-max`) or its square root
+//!   (`mean-sqrt`); the pooler (each concatenated state on its own).
+//! * L2: each vector is divided by `max(sqrt(sum of x[i] * x[i]), 1e-12)`, the sum from 0 in
+//!   ascending order.
+//!
+//! **Pooler**: `tanh(Pooler(x))` of the first token. **Heads**: their matrix on each token's last
+//! state, or on the pooler. **Masked LM**: `y = norm(activation(Transform(x)))`, then the logit of a word is
+//! `Sfma(y, row) + bias`, rows read as in the embeddings.
+//!
+//! # What is promised
+//! For a well-formed file (see below) and finite values throughout, all outputs have the same bits
+//! * on every instruction set and target, with and without `std`;
+//! * for any [`crate::Executor`] and any number of threads;
+//! * whatever other inputs the encoder saw before, in whatever order;
+//! * for unmasked tokens, whether masked tokens follow them or not (padding);
+//! * whatever else is asked of the same pass.
+//!
+//! # What is not
+//! * NaN and infinities, in weights or by overflow: the call returns and touches no memory but its
+//!   own, but the bits of its answer may differ between instruction sets. The sign of a NaN is
+//!   never specified.
+//! * Files that no writer makes: int8 weights of -128, wrong stored sums of weights, padding that is
+//!   not zero. [`crate::Model::verify`] tells damaged files from whole ones.
+//! * Masked tokens before unmasked ones move the partial sums of the softmax: the answer is right but
+//!   not that of the input without them.

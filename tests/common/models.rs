@@ -1,0 +1,372 @@
+//! Small random models, and other things that the tests share.
+#![allow(dead_code)] // No test uses all of it.
+
+use std::io::Write;
+use std::ops::{Deref, DerefMut};
+
+use bertlet::format::writer::{Defaults, Int8Rows, Writer};
+use bertlet::format::{Activation, Attention, Encoding, Problem, checksum, field, round16};
+use bertlet::kernels::{Rotation, TABLE_GROUP};
+use bertlet::{Config, Encoder, Executor, Input, Isa, Kind, Model, Output, Pooling, RunError};
+use half::f16;
+
+/// Numbers that are the same in every run (xorshift64*).
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// Below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n
+    }
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+    /// In [-1, 1).
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+    pub fn values(&mut self, n: usize, magnitude: f32) -> Vec<f32> {
+        (0..n).map(|_| self.unit() * magnitude).collect()
+    }
+    pub fn int8(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| (self.below(255) as i32 - 127) as i8).collect()
+    }
+}
+
+/// Bytes that start at a multiple of 64.
+#[derive(Clone)]
+pub struct Aligned {
+    buffer: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut buffer = vec![0; bytes.len() + 64];
+        let start = buffer.as_ptr().align_offset(64);
+        buffer[start..][..bytes.len()].copy_from_slice(bytes);
+        Self { buffer, start, length: bytes.len() }
+    }
+    pub fn copy(&self) -> Self {
+        Self::new(self)
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.start..][..self.length]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..][..self.length]
+    }
+}
+
+/// What a random model is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    pub config: Config,
+    /// Of matrices.
+    pub matrices: Encoding,
+    /// Of tables.
+    pub tables: Encoding,
+    /// Outputs of the classifiers.
+    pub labels: usize,
+    /// Whether there is a pooler, and all heads.
+    pub heads: bool,
+    /// Whether the masked-word head has a table of its own.
+    pub decoder: bool,
+    /// The tokenizer's section; empty for none.
+    pub tokenizer: &'static [u8],
+    pub seed: u64,
+}
+
+/// A shape of 2 layers, 48 features in 3 heads, 100 inner ones.
+pub const SMALL: Config = Config {
+    hidden: 48,
+    layers: 2,
+    heads: 3,
+    intermediate: 100,
+    vocab: 90,
+    positions: 70,
+    token_types: 2,
+    eps: 1e-12,
+    activation: Activation::Gelu,
+    attention: Attention::Integer,
+};
+
+impl Spec {
+    pub const fn new(config: Config, encoding: Encoding) -> Self {
+        let attention = match encoding {
+            Encoding::Int8 => Attention::Integer,
+            _ => Attention::Float,
+        };
+        Self {
+            config: Config { attention, ..config },
+            matrices: encoding,
+            tables: encoding,
+            labels: 5,
+            heads: true,
+            decoder: false,
+            tokenizer: &[],
+            seed: 1,
+        }
+    }
+
+    /// Any shape, any encodings.
+    pub fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let r = &mut random;
+        let heads = 1 + r.below(4);
+        let encodings = [Encoding::Int8, Encoding::F16, Encoding::F32];
+        Self {
+            config: Config {
+                hidden: heads * (1 + r.below(40)),
+                layers: 1 + r.below(3),
+                heads,
+                intermediate: 1 + r.below(200),
+                vocab: 2 + r.below(60),
+                positions: 1 + r.below(50),
+                token_types: 1 + r.below(3),
+                eps: r.pick(&[1e-12, 1e-7, 1e-3]),
+                activation: r.pick(&ACTIVATIONS),
+                attention: r.pick(&[Attention::Integer, Attention::Float]),
+            },
+            matrices: r.pick(&encodings),
+            tables: r.pick(&encodings),
+            labels: 1 + r.below(20),
+            heads: r.below(4) != 0,
+            decoder: r.below(2) == 0,
+            tokenizer: &[],
+            seed,
+        }
+    }
+
+    pub fn file(&self) -> Aligned {
+        Aligned::new(&self.writer().to_vec())
+    }
+
+    pub fn writer(&self) -> Writer {
+        let defaults = Defaults {
+            pooling: Pooling::Mean,
+            normalize: true,
+            problem: Problem::SingleLabel,
+            labels: self.labels,
+        };
+        let writer = Writer::new(self.config, defaults);
+        let mut builder = Builder { spec: *self, random: Random::new(self.seed), writer };
+        builder.all();
+        builder.writer
+    }
+}
+
+pub const ACTIVATIONS: [Activation; 5] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Tanh];
+
+struct Builder {
+    spec: Spec,
+    random: Random,
+    writer: Writer,
+}
+
+impl Builder {
+    fn all(&mut self) {
+        for kind in &Kind::OF_EMBEDDINGS[..3] {
+            self.table(*kind);
+        }
+        self.norm(Kind::EmbeddingsNorm, 0);
+        for layer in 0..self.spec.config.layers {
+            for kind in Kind::OF_LAYER {
+                match kind {
+                    Kind::AttentionNorm | Kind::OutputNorm => self.norm(kind, layer),
+                    _ => self.matrix(kind, layer),
+                }
+            }
+        }
+        if self.spec.heads {
+            for kind in [Kind::Pooler, Kind::TokenClassifier, Kind::SequenceClassifier] {
+                self.matrix(kind, 0);
+            }
+            self.matrix(Kind::MaskedLmTransform, 0);
+            self.norm(Kind::MaskedLmNorm, 0);
+            if self.spec.decoder {
+                self.table(Kind::MaskedLmDecoder);
+            }
+            let bias = self.random.values(self.spec.config.vocab, 1.0);
+            self.writer.vector(Kind::MaskedLmBias, &bias);
+            self.matrix(Kind::NextSentence, 0);
+            self.matrix(Kind::QuestionAnswering, 0);
+        }
+        if !self.spec.tokenizer.is_empty() {
+            self.writer.bytes(Kind::Tokenizer, self.spec.tokenizer.to_vec());
+        }
+        let labels: Vec<_> = (0..self.spec.labels).map(|i| format!("label-{i}")).collect();
+        self.writer.labels(&labels);
+        self.writer.bytes(Kind::Provenance, br#"{"source":"random"}"#.to_vec());
+    }
+
+    fn shape(&self, kind: Kind) -> (usize, usize) {
+        kind.shape(&self.spec.config, self.spec.labels)
+    }
+
+    /// Whether weight `[n][k]` of a matrix is one of those that pad heads.
+    fn pads(&self, kind: Kind, n: usize, k: usize) -> bool {
+        let size = self.spec.config.head_size();
+        let at = match kind {
+            Kind::QueryKeyValue => n,
+            Kind::AttentionOutput => k,
+            _ => 0,
+        };
+        at % round16(size) >= size
+    }
+
+    fn matrix(&mut self, kind: Kind, layer: usize) {
+        let (rows, cols) = self.shape(kind);
+        let bias = self.random.values(rows, 0.5);
+        let bias: Vec<f32> = bias
+            .iter()
+            .enumerate()
+            .map(
+                |(n, b)| {
+                    if kind == Kind::QueryKeyValue && self.pads(kind, n, 0) { 0.0 } else { *b }
+                },
+            )
+            .collect();
+        let magnitude = 2.0 / (cols as f32).sqrt();
+        if self.spec.matrices == Encoding::Int8 {
+            let rotation = self.rotation(cols);
+            let mut values = self.random.int8(rows * cols);
+            for (i, value) in values.iter_mut().enumerate() {
+                if self.pads(kind, i / cols, i % cols) {
+                    *value = 0;
+                }
+            }
+            let magnitude = magnitude / 127.0 / (rotation.block as f32).sqrt();
+            let scale: Vec<f32> =
+                (0..rows).map(|_| magnitude * (1.0 + 0.5 * self.random.unit())).collect();
+            let matrix = Int8Rows { values: &values, scale: &scale, bias: &bias, rotation };
+            self.writer.int8_matrix(kind, layer, matrix);
+        } else {
+            let mut values = self.random.values(rows * cols, magnitude);
+            for (i, value) in values.iter_mut().enumerate() {
+                if self.pads(kind, i / cols, i % cols) {
+                    *value = 0.0;
+                }
+            }
+            self.writer.float_matrix(kind, layer, self.spec.matrices, &values, &bias);
+        }
+    }
+
+    /// One of those that fit.
+    fn rotation(&mut self, cols: usize) -> Rotation {
+        let mut fitting = vec![Rotation::NONE];
+        for block in [2, 4, 8, 16, 32, 64, 128] {
+            for stride in [1, 16, 32, 48, 64] {
+                if cols.is_multiple_of(block * stride) {
+                    fitting.push(Rotation { block, stride });
+                }
+            }
+        }
+        self.random.pick(&fitting)
+    }
+
+    fn table(&mut self, kind: Kind) {
+        let (rows, cols) = self.shape(kind);
+        if self.spec.tables == Encoding::Int8 {
+            let values = self.random.int8(rows * cols);
+            let scales: Vec<f16> = (0..rows * cols.div_ceil(TABLE_GROUP))
+                .map(|_| f16::from_f32(0.01 * (1.5 + self.random.unit())))
+                .collect();
+            self.writer.int8_table(kind, &values, &scales);
+        } else {
+            let values = self.random.values(rows * cols, 1.0);
+            self.writer.float_table(kind, self.spec.tables, &values);
+        }
+    }
+
+    fn norm(&mut self, kind: Kind, layer: usize) {
+        let hidden = self.spec.config.hidden;
+        let gamma: Vec<f32> = self.random.values(hidden, 0.5).iter().map(|g| 1.0 + g).collect();
+        let beta = self.random.values(hidden, 0.2);
+        self.writer.norm(kind, layer, &gamma, &beta);
+    }
+}
+
+/// Makes header and table agree with their checksum again, if they are there.
+pub fn mend_checksum(bytes: &mut [u8]) {
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let end = 128 + 64 * number(field::SECTIONS);
+    if let Some(head) = bytes.get(field::CHECKSUM + 8..end) {
+        let sum = checksum::xxh64(head).to_le_bytes();
+        bytes[field::CHECKSUM..field::CHECKSUM + 8].copy_from_slice(&sum);
+    }
+}
+
+/// Random ids of words of the model.
+pub fn ids(config: &Config, tokens: usize, seed: u64) -> Vec<u32> {
+    let mut random = Random::new(seed);
+    (0..tokens).map(|_| random.below(config.vocab) as u32).collect()
+}
+
+/// Runs closures on so many threads.
+pub struct Threads(pub usize);
+
+impl Executor for Threads {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn join(&self, a: &mut (dyn FnMut() + Send), b: &mut (dyn FnMut() + Send)) {
+        std::thread::scope(|scope| {
+            scope.spawn(a);
+            b();
+        });
+    }
+}
+
+/// Runs a model once, with an encoder made for just this input.
+pub fn run(
+    model: Model<'_>,
+    isa: Isa,
+    threads: usize,
+    input: &Input<'_>,
+    outputs: &mut [Output<'_>],
+) -> Result<(), RunError> {
+    let tokens = input.ids.len();
+    let executor = Threads(threads);
+    // What the scratch held before must not matter.
+    let mut scratch = vec![0xff; model.config().scratch_len_threads(tokens, threads)];
+    Encoder::with_executor(model, isa, &mut scratch, tokens, &executor)?.encode(input, outputs)
+}
+
+/// The instruction sets that this machine has. Where `BERTLET_REQUIRE_ISA` names one that it lacks,
+/// the test fails.
+pub fn instruction_sets() -> Vec<Isa> {
+    let have: Vec<Isa> = Isa::all().filter_map(|(name, _)| Isa::named(name).ok()).collect();
+    // Past the harness, which shows the output of failed tests only.
+    let names: Vec<_> = have.iter().map(|isa| isa.name()).collect();
+    let _ = writeln!(std::io::stderr(), "instruction sets: {}", names.join(", "));
+    for name in std::env::var("BERTLET_REQUIRE_ISA").unwrap_or_default().split(',') {
+        let name = name.trim();
+        assert!(name.is_empty() || Isa::named(name).is_ok(), "this machine lacks {name}");
+    }
+    have
+}
+
+/// The bits of floats, so that `assert_eq` compares those.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}

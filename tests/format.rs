@@ -1,0 +1,822 @@
+//! Files: what the writer writes, the reader reads; what is damaged, it refuses; what is asked of a
+//! model that it cannot give is an error.
+
+#[path = "common/models.rs"]
+mod common;
+
+use bertlet::format::{ENTRY_LENGTH, Encoding, HEADER_LENGTH, Problem, field};
+use bertlet::{
+    Config, Encoder, FormatError, Input, Isa, Kind, Layers, Model, Output, Pooling, RunError,
+};
+
+use common::{Aligned, SMALL, Spec, ids, mend_checksum, run};
+
+#[track_caller]
+fn refused(bytes: &[u8]) -> FormatError {
+    let error = Model::from_bytes(bytes).expect_err("damaged");
+    let text = error.to_string();
+    assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
+    error
+}
+
+fn file() -> Aligned {
+    Spec::new(SMALL, Encoding::Int8).file()
+}
+
+/// Writes a number at a place of the file.
+fn put(file: &mut Aligned, at: usize, value: u32) {
+    file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_long(file: &mut Aligned, at: usize, value: u64) {
+    file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Where entry `index` of the table stands.
+fn entry(index: usize) -> usize {
+    HEADER_LENGTH + index * ENTRY_LENGTH
+}
+
+/// Which entry a kind (of the first layer, if it is a layer's) has.
+fn index_of(file: &[u8], kind: Kind) -> usize {
+    Model::from_bytes(file).unwrap().sections().position(|s| s.kind == kind).unwrap()
+}
+
+/// A small file with a number of its table changed and the checksum mended.
+#[track_caller]
+fn with_entry(kind: Kind, at: usize, value: u32) -> FormatError {
+    let mut file = file();
+    let index = index_of(&file, kind);
+    put(&mut file, entry(index) + at, value);
+    mend_checksum(&mut file);
+    refused(&file)
+}
+
+/// A small file with a header field changed and the checksum mended.
+#[track_caller]
+fn with_header(at: usize, value: u32) -> FormatError {
+    let mut file = file();
+    put(&mut file, at, value);
+    mend_checksum(&mut file);
+    refused(&file)
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for seed in 0..200 {
+        let spec = Spec::random(seed);
+        let file = spec.file();
+        let model = Model::from_bytes(&file).unwrap_or_else(|e| panic!("{e}: {spec:?}"));
+        assert_eq!(*model.config(), spec.config);
+        assert_eq!(model.verify(), Ok(()));
+        assert_eq!(model.default_pooling(), Pooling::Mean);
+        assert_eq!(model.problem(), Problem::SingleLabel);
+        assert!(model.default_normalize());
+        assert_eq!(model.labels().len(), spec.labels);
+        for (i, label) in model.labels().iter().enumerate() {
+            assert_eq!(label, format!("label-{i}"));
+        }
+        assert_eq!(model.provenance(), Some(r#"{"source":"random"}"#));
+        assert_eq!(model.tokenizer_bytes(), None);
+        for kind in [Kind::Pooler, Kind::TokenClassifier, Kind::QuestionAnswering] {
+            assert_eq!(model.head(kind).is_some(), spec.heads);
+        }
+        assert_eq!(model.masked_lm().is_some(), spec.heads);
+        let mut end = entry(model.sections().count());
+        for section in model.sections() {
+            assert_eq!(section.offset, end.next_multiple_of(64));
+            assert_eq!(model.section_bytes(section).len(), section.length);
+            let shape = section.kind.shape(&spec.config, spec.labels);
+            assert_eq!((section.rows, section.cols), shape);
+            end = section.offset + section.length;
+        }
+        assert_eq!(file.len(), end.next_multiple_of(64));
+    }
+}
+
+#[test]
+fn a_saved_file_is_the_bytes() {
+    let path = std::env::temp_dir().join(format!("bertlet-format-{}", std::process::id()));
+    let spec = Spec::random(5);
+    spec.writer().save(&path).unwrap();
+    let saved = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(saved == spec.file()[..]);
+    let nowhere = path.join("missing").join("model.bertlet");
+    assert!(spec.writer().save(&nowhere).is_err());
+}
+
+#[test]
+fn truncated_at_every_byte_of_the_head_and_every_section() {
+    let file = file();
+    let model = Model::from_bytes(&file).unwrap();
+    let table_end = entry(model.sections().count());
+    let mut lengths: Vec<usize> = (0..=table_end).collect();
+    for section in model.sections() {
+        lengths.extend([section.offset, section.offset + 1, section.offset + section.length]);
+    }
+    lengths.extend([file.len() - 64, file.len() - 1]);
+    for length in lengths.into_iter().filter(|l| *l < file.len()) {
+        // As it is cut, and with a header that knows the new length.
+        let mut cut = Aligned::new(&file[..length]);
+        let error = refused(&cut);
+        assert!(
+            matches!(error, FormatError::Truncated { have, .. } if have == length as u64)
+                || length < 8 && error == FormatError::NotAModel,
+            "{length}: {error:?}"
+        );
+        if length >= HEADER_LENGTH {
+            put_long(&mut cut, field::FILE_LENGTH, length as u64);
+            let error = refused(&cut);
+            assert!(matches!(error, FormatError::Truncated { .. }), "{length}: {error:?}");
+        }
+    }
+    assert_eq!(refused(&Aligned::new(&[])), FormatError::Truncated { need: 128, have: 0 });
+}
+
+#[test]
+fn other_files_are_not_models() {
+    for bytes in [&b"PK\x03\x04"[..], &[0; 4096], b"{\"model_type\":\"bert\"}", &[0xff; 127]] {
+        assert_eq!(refused(&Aligned::new(bytes)), FormatError::NotAModel);
+    }
+    let mut file = file();
+    file[..8].reverse();
+    assert_eq!(refused(&file), FormatError::NotAModel);
+}
+
+#[test]
+fn other_versions_are_refused() {
+    for version in [0, 2, 0x0100_0000, u32::MAX] {
+        assert_eq!(with_header(field::VERSION, version), FormatError::Version(version));
+    }
+}
+
+#[test]
+fn misaligned_bytes_are_refused() {
+    let file = file();
+    for past in [1, 2, 4, 8, 16, 32, 63] {
+        let mut moved = Aligned::new(&vec![0; file.len() + 64]);
+        moved[past..past + file.len()].copy_from_slice(&file);
+        let error = refused(&moved[past..past + file.len()]);
+        assert_eq!(error, FormatError::Misaligned(past));
+    }
+}
+
+#[test]
+fn trailing_bytes_are_refused() {
+    let file = file();
+    let length = file.len() as u64;
+    for more in [1, 63, 64, 4096] {
+        let mut longer = file.to_vec();
+        longer.resize(file.len() + more, 0);
+        let mut longer = Aligned::new(&longer);
+        let expected = FormatError::TrailingBytes { need: length, have: length + more as u64 };
+        assert_eq!(refused(&longer), expected);
+        // A header that claims them has no section for them.
+        put_long(&mut longer, field::FILE_LENGTH, length + more as u64);
+        assert_eq!(refused(&longer), expected);
+    }
+}
+
+#[test]
+fn sections_lie_one_after_another() {
+    let file = file();
+    let model = Model::from_bytes(&file).unwrap();
+    let sections: Vec<_> = model.sections().collect();
+    for (index, section) in sections.iter().enumerate() {
+        let offset = section.offset as u64;
+        let before = sections[index.saturating_sub(1)].offset as u64;
+        let moved = [offset - 64, offset + 64, offset + 1, before, 0, u64::MAX, 1 << 63];
+        for to in moved.into_iter().filter(|to| *to != offset) {
+            let mut file = file.copy();
+            put_long(&mut file, entry(index) + 32, to);
+            mend_checksum(&mut file);
+            let expected =
+                FormatError::Entry { index, field: "offset", value: to, expected: offset };
+            assert_eq!(refused(&file), expected);
+        }
+        let length = section.length as u64;
+        for to in [0, length - 1, length + 1, length + 64, 1 << 40, u64::MAX - 63, u64::MAX] {
+            let mut file = file.copy();
+            put_long(&mut file, entry(index) + 40, to);
+            mend_checksum(&mut file);
+            if section.encoding == Encoding::Bytes {
+                // Of any length, but what follows must fit, and the checksum.
+                let error = Model::from_bytes(&file).and_then(|model| model.verify());
+                assert!(error.is_err(), "{:?} of {to} bytes", section.kind);
+            } else {
+                let expected =
+                    FormatError::Entry { index, field: "length", value: to, expected: length };
+                assert_eq!(refused(&file), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn rotations_fit_their_matrix() {
+    // 48 inputs.
+    for (block, stride) in [(0, 1), (3, 1), (32, 1), (256, 1), (1, 0), (2, 8), (2, 32), (1, 64)] {
+        let mut file = file();
+        let at = entry(index_of(&file, Kind::QueryKeyValue)) + 20;
+        put(&mut file, at, block);
+        put(&mut file, at + 4, stride);
+        mend_checksum(&mut file);
+        let error = refused(&file);
+        assert!(
+            matches!(error, FormatError::Entry { field: "rotation", .. }),
+            "{block} {stride}: {error:?}"
+        );
+    }
+    for value in [0, 2, u32::MAX] {
+        for (at, name) in [(20, "rotation block"), (24, "rotation stride")] {
+            for kind in [Kind::WordEmbeddings, Kind::OutputNorm, Kind::Labels] {
+                let error = with_entry(kind, at, value);
+                assert!(
+                    matches!(error, FormatError::Entry { field, .. } if field == name),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn encodings_suit_the_kind() {
+    let cases = [
+        (Kind::WordEmbeddings, 0),
+        (Kind::WordEmbeddings, 4),
+        (Kind::EmbeddingsNorm, 0),
+        (Kind::EmbeddingsNorm, 2),
+        (Kind::EmbeddingsNorm, 3),
+        (Kind::QueryKeyValue, 0),
+        (Kind::QueryKeyValue, u32::MAX),
+        (Kind::MaskedLmBias, 2),
+        (Kind::Labels, 1),
+        (Kind::Labels, 3),
+        (Kind::Provenance, 2),
+    ];
+    for (kind, encoding) in cases {
+        let mut file = file();
+        let at = entry(index_of(&file, kind));
+        put(&mut file, at + 8, encoding);
+        put(&mut file, at + 20, 1);
+        put(&mut file, at + 24, 1);
+        mend_checksum(&mut file);
+        let error = refused(&file);
+        let found = matches!(error, FormatError::Entry { field: "encoding", value, .. }
+            if value == u64::from(encoding));
+        assert!(found, "{kind:?} {encoding}: {error:?}");
+    }
+    // Another encoding that the kind may have does not have this length.
+    let error = with_entry(Kind::WordEmbeddings, 8, 1);
+    assert!(matches!(error, FormatError::Entry { field: "length", .. }), "{error:?}");
+}
+
+#[test]
+fn shapes_are_those_of_the_configuration() {
+    for kind in [Kind::WordEmbeddings, Kind::OutputNorm, Kind::Output, Kind::Pooler] {
+        for value in [0, 1, 49, u32::MAX] {
+            for (at, name) in [(12, "rows"), (16, "columns")] {
+                let error = with_entry(kind, at, value);
+                assert!(
+                    matches!(error, FormatError::Entry { field, .. } if field == name),
+                    "{kind:?} {name} {value}: {error:?}"
+                );
+            }
+        }
+    }
+    for (at, value) in [(28, 1), (56, 1), (60, 1), (28, u32::MAX)] {
+        let error = with_entry(Kind::Pooler, at, value);
+        assert!(matches!(error, FormatError::Entry { field: "reserved", .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn kinds_stand_in_order() {
+    for (kind, value) in [
+        (Kind::WordEmbeddings, 2),
+        (Kind::QueryKeyValue, 17),
+        (Kind::QueryKeyValue, 0),
+        (Kind::TokenClassifier, Kind::Pooler as u32),
+        (Kind::TokenClassifier, 31),
+        (Kind::TokenClassifier, 16),
+        (Kind::Provenance, 63),
+        (Kind::Provenance, 1 << 31),
+        (Kind::Provenance, u32::MAX),
+    ] {
+        let error = with_entry(kind, 0, value);
+        let found = matches!(error, FormatError::Entry { field: "kind", value: v, .. }
+            if v == u64::from(value));
+        assert!(found, "{kind:?} {value}: {error:?}");
+    }
+    for value in [1, 2, u32::MAX] {
+        let error = with_entry(Kind::QueryKeyValue, 4, value);
+        assert!(matches!(error, FormatError::Entry { field: "layer", .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn header_fields_have_limits() {
+    let cases: [(usize, &str, &[u32]); 14] = [
+        (field::HIDDEN, "hidden size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::LAYERS, "layers", &[0, 1025, u32::MAX]),
+        (field::HEADS, "heads", &[0, 5, 1025, u32::MAX]),
+        (field::INTERMEDIATE, "intermediate size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::VOCAB, "vocabulary", &[0, (1 << 24) + 1, u32::MAX]),
+        (field::POSITIONS, "positions", &[0, (1 << 20) + 1, u32::MAX]),
+        (field::TOKEN_TYPES, "token types", &[0, 257, u32::MAX]),
+        (field::EPS, "eps", &[0, 0x8000_0001, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0000]),
+        (field::ACTIVATION, "activation", &[5, u32::MAX]),
+        (field::ATTENTION, "attention", &[2, u32::MAX]),
+        (field::POOLING, "pooling", &[8, u32::MAX]),
+        (field::NORMALIZE, "normalize", &[2, u32::MAX]),
+        (field::PROBLEM, "problem", &[3, u32::MAX]),
+        (field::LABELS, "labels", &[(1 << 20) + 1, u32::MAX]),
+    ];
+    for (at, name, values) in cases {
+        for value in values {
+            let error = with_header(at, *value);
+            let expected = FormatError::Field { name, value: u64::from(*value) };
+            assert_eq!(error, expected);
+        }
+    }
+    // Possible, but not with these sections.
+    for (at, value) in [
+        (field::HIDDEN, 96),
+        (field::LAYERS, 1),
+        (field::LAYERS, 3),
+        (field::LAYERS, 1024),
+        (field::HEADS, 2),
+        (field::VOCAB, 1 << 24),
+        (field::POSITIONS, 1 << 20),
+        (field::LABELS, 6),
+        (field::LABELS, 1 << 20),
+    ] {
+        let error = with_header(at, value);
+        assert!(matches!(error, FormatError::Entry { .. }), "{at} {value}: {error:?}");
+    }
+    // Classifiers of no labels.
+    assert_eq!(with_header(field::LABELS, 0), FormatError::Field { name: "labels", value: 0 });
+    for at in field::RESERVED..HEADER_LENGTH {
+        let mut file = file();
+        file[at] = 1;
+        mend_checksum(&mut file);
+        assert_eq!(refused(&file), FormatError::Field { name: "reserved", value: 1 });
+    }
+}
+
+#[test]
+fn huge_sizes_are_no_trouble() {
+    for sections in [0, 1, 4, 17, 1 << 16, (1 << 16) + 1, 1 << 31, u32::MAX] {
+        let mut file = file();
+        put(&mut file, field::SECTIONS, sections);
+        mend_checksum(&mut file);
+        let error = refused(&file);
+        match sections {
+            0 => assert_eq!(error, FormatError::Field { name: "sections", value: 0 }),
+            1 | 4 | 17 => {}
+            65_536 => assert!(matches!(error, FormatError::Truncated { .. }), "{error:?}"),
+            _ => assert!(matches!(error, FormatError::Field { name: "sections", .. }), "{error:?}"),
+        }
+    }
+    for length in [0, 127, 1 << 40, u64::MAX] {
+        let mut file = file();
+        put_long(&mut file, field::FILE_LENGTH, length);
+        refused(&file);
+    }
+}
+
+/// Removes the last sections down to `kinds`, for files that lack something.
+fn without(spec: &Spec, drop: &[Kind]) -> Aligned {
+    let whole = spec.file();
+    let model = Model::from_bytes(&whole).unwrap();
+    let kept: Vec<_> = model.sections().filter(|s| !drop.contains(&s.kind)).collect();
+    let mut head = whole[..HEADER_LENGTH].to_vec();
+    let mut end = entry(kept.len());
+    let mut body = Vec::new();
+    for section in &kept {
+        let index = model.sections().position(|s| s == *section).unwrap();
+        let offset = end.next_multiple_of(64);
+        let mut bytes = whole[entry(index)..][..ENTRY_LENGTH].to_vec();
+        bytes[32..40].copy_from_slice(&(offset as u64).to_le_bytes());
+        head.extend(bytes);
+        body.resize(body.len() + offset - end, 0);
+        body.extend(model.section_bytes(*section));
+        end = offset + section.length;
+    }
+    head.extend(body);
+    head.resize(end.next_multiple_of(64), 0);
+    let mut file = Aligned::new(&head);
+    put(&mut file, field::SECTIONS, kept.len() as u32);
+    let length = file.len() as u64;
+    put_long(&mut file, field::FILE_LENGTH, length);
+    mend_checksum(&mut file);
+    file
+}
+
+#[test]
+fn heads_need_their_parts() {
+    let mut spec = Spec::new(SMALL, Encoding::Int8);
+    spec.decoder = true;
+    use Kind::{
+        MaskedLmBias, MaskedLmDecoder, MaskedLmNorm, MaskedLmTransform, NextSentence, Pooler,
+        SequenceClassifier,
+    };
+    for (drop, missing) in [
+        (&[Pooler][..], Pooler),
+        (&[Pooler, SequenceClassifier], Pooler),
+        (&[MaskedLmNorm], MaskedLmNorm),
+        (&[MaskedLmBias], MaskedLmBias),
+        (&[MaskedLmTransform], MaskedLmTransform),
+        (&[MaskedLmTransform, MaskedLmNorm], MaskedLmTransform),
+        (&[MaskedLmTransform, MaskedLmNorm, MaskedLmBias], MaskedLmTransform),
+    ] {
+        assert_eq!(refused(&without(&spec, drop)), FormatError::Missing(missing), "{drop:?}");
+    }
+    let masked_lm = [MaskedLmTransform, MaskedLmNorm, MaskedLmBias, MaskedLmDecoder];
+    for drop in [
+        &[][..],
+        &[Pooler, SequenceClassifier, NextSentence],
+        &masked_lm,
+        &[MaskedLmDecoder],
+        &[Kind::Labels],
+    ] {
+        let file = without(&spec, drop);
+        let model = Model::from_bytes(&file).unwrap();
+        assert_eq!(model.verify(), Ok(()));
+        assert_eq!(model.masked_lm().is_some(), drop != masked_lm);
+    }
+    // Of the layers, nothing may be missing.
+    for kind in Kind::OF_EMBEDDINGS.into_iter().chain(Kind::OF_LAYER) {
+        refused(&without(&spec, &[kind]));
+    }
+    let tail: Vec<Kind> = Model::from_bytes(&spec.file())
+        .unwrap()
+        .sections()
+        .map(|s| s.kind)
+        .filter(|k| *k >= Kind::Pooler || *k == Kind::OutputNorm)
+        .collect();
+    assert!(matches!(refused(&without(&spec, &tail)), FormatError::Entry { .. }));
+}
+
+#[test]
+fn labels_agree_with_the_header() {
+    let file = file();
+    let section = Model::from_bytes(&file).unwrap().section(Kind::Labels).unwrap();
+    let at = section.offset;
+    for count in [0, 4, 6, u32::MAX] {
+        let mut file = file.copy();
+        put(&mut file, at, count);
+        assert_eq!(refused(&file), FormatError::Contents(Kind::Labels, 0));
+    }
+    // Offsets that lead astray, text that is none: no label, and no panic.
+    for (i, offset) in [(0, 1000), (1, u32::MAX), (2, 0), (5, 1 << 31), (3, 7)] {
+        let mut file = file.copy();
+        put(&mut file, at + 4 + 4 * i, offset);
+        let labels = Model::from_bytes(&file).unwrap().labels();
+        assert_eq!(labels.iter().count(), 5);
+        (0..7).for_each(|i| assert!(labels.get(i).is_none_or(|l| l.len() < 100)));
+    }
+    let mut broken = file.copy();
+    broken[at + 4 * 7..][..7].fill(0xff);
+    let labels = Model::from_bytes(&broken).unwrap().labels();
+    assert_eq!((labels.get(0), labels.get(1)), (None, Some("label-1")));
+    assert_eq!(
+        (labels.get(4), labels.get(5), labels.get(usize::MAX)),
+        (Some("label-4"), None, None)
+    );
+    assert_eq!(labels.iter().next(), Some("?"));
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let mut spec = Spec::random(3);
+    spec.config.vocab = 8;
+    let mut file = spec.file();
+    let table_end = entry(Model::from_bytes(&file).unwrap().sections().count());
+    for at in 0..file.len() {
+        for flip in [1, 0x80, 0xff] {
+            if at > table_end && flip != 1 << (at % 8) && flip != 0xff {
+                continue;
+            }
+            file[at] ^= flip;
+            match Model::from_bytes(&file) {
+                Err(_) => {}
+                Ok(model) => {
+                    assert!(at >= table_end, "byte {at} of the head");
+                    if at % 7 == 0 || at < table_end + 2000 {
+                        assert!(model.verify().is_err(), "byte {at}");
+                    }
+                }
+            }
+            file[at] ^= flip;
+        }
+    }
+    assert_eq!(Model::from_bytes(&file).unwrap().verify(), Ok(()));
+}
+
+/// Weights that no training gives: the answer is worthless, but it is one.
+#[test]
+fn damaged_weights_do_no_harm() {
+    for (seed, encoding) in [Encoding::Int8, Encoding::F16, Encoding::F32].into_iter().enumerate() {
+        let spec = Spec::new(SMALL, encoding);
+        let whole = spec.file();
+        let table_end = entry(Model::from_bytes(&whole).unwrap().sections().count());
+        let mut random = common::Random::new(seed as u64);
+        let ids = ids(&spec.config, 18, 1);
+        for round in 0..60 {
+            let mut file = whole.copy();
+            let body = &mut file[table_end..];
+            match round {
+                0 => body.fill(0xff),
+                1 => body.fill(0x80),
+                2 => body.fill(0x7f),
+                3 => body.fill(0),
+                _ => (0..1 << (round % 12)).for_each(|_| {
+                    let at = random.below(body.len());
+                    body[at] = random.next() as u8;
+                }),
+            }
+            let Ok(model) = Model::from_bytes(&file) else { continue };
+            assert!(model.verify().is_err());
+            for isa in [Isa::portable(), Isa::detect()] {
+                let (mut a, mut b) = ([0.0; 96], vec![0.0; 18 * 18 * 3]);
+                let (mut c, mut d) = ([0.0; 5], vec![0.0; 90]);
+                let mut outputs = [
+                    Output::Features {
+                        layers: Layers::LAST,
+                        pooling: Pooling::MeanMax,
+                        normalize: true,
+                        out: &mut a,
+                    },
+                    Output::Attention { layer: 1, out: &mut b },
+                    Output::Logits { head: Kind::SequenceClassifier, out: &mut c },
+                    Output::MaskedLm { positions: &[3], out: &mut d },
+                ];
+                run(model, isa, 1, &Input::new(&ids), &mut outputs).unwrap();
+            }
+        }
+    }
+}
+
+/// What firmware does.
+mod firmware {
+    use super::*;
+
+    const TOKENS: usize = 40;
+    const SCRATCH: usize = SMALL.scratch_len(TOKENS);
+    static ROOM: std::sync::Mutex<[u8; SCRATCH]> = std::sync::Mutex::new([0; SCRATCH]);
+
+    #[test]
+    fn a_constant_is_enough_scratch() {
+        let file = file();
+        let model = Model::from_bytes(&file).unwrap();
+        assert_eq!(*model.config(), SMALL);
+        let mut room = ROOM.lock().unwrap();
+        let mut encoder = Encoder::new(model, Isa::detect(), &mut room[..], TOKENS).unwrap();
+        assert_eq!(encoder.max_tokens(), TOKENS);
+        let ids = ids(&SMALL, TOKENS, 1);
+        for tokens in 1..=TOKENS {
+            let mut out = [0.0; 48];
+            let output = Output::Features {
+                layers: Layers::LAST,
+                pooling: Pooling::Cls,
+                normalize: false,
+                out: &mut out,
+            };
+            encoder.encode(&Input::new(&ids[..tokens]), &mut [output]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn scratch_one_byte_short_is_refused() {
+    for seed in 0..40 {
+        let spec = Spec::random(seed);
+        let file = spec.file();
+        let model = Model::from_bytes(&file).unwrap();
+        let tokens = spec.config.positions;
+        for threads in [1, 3] {
+            let executor = common::Threads(threads);
+            let need = spec.config.scratch_len_threads(tokens, threads);
+            let mut scratch = vec![0; need];
+            let mut make = |length| {
+                let scratch = &mut scratch[..length];
+                Encoder::with_executor(model, Isa::portable(), scratch, tokens, &executor).map(drop)
+            };
+            assert_eq!(make(need - 1), Err(RunError::Scratch { need, have: need - 1 }));
+            assert_eq!(make(0), Err(RunError::Scratch { need, have: 0 }));
+            assert_eq!(make(need), Ok(()));
+        }
+        // Wherever the buffer starts.
+        let need = spec.config.scratch_len(tokens);
+        let mut buffer = vec![0; need + 64];
+        let ids = ids(&spec.config, tokens, 1);
+        for start in [0, 1, 31, 63, 64] {
+            let scratch = &mut buffer[start..start + need];
+            let mut encoder = Encoder::new(model, Isa::detect(), scratch, tokens).unwrap();
+            encoder.encode(&Input::new(&ids), &mut []).unwrap();
+            let mut out = vec![0.0; spec.config.hidden];
+            let output = Output::Features {
+                layers: Layers::LAST,
+                pooling: Pooling::Mean,
+                normalize: true,
+                out: &mut out,
+            };
+            encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
+        }
+    }
+    // What fits no address space is no number that wraps.
+    assert_eq!(SMALL.scratch_len(usize::MAX), usize::MAX);
+    assert_eq!(SMALL.scratch_len_threads(16, usize::MAX), usize::MAX);
+}
+
+/// The shape of a known model, in int8.
+const fn known(hidden: usize, layers: usize, heads: usize) -> Config {
+    Config {
+        hidden,
+        layers,
+        heads,
+        intermediate: 4 * hidden,
+        vocab: 30522,
+        positions: 512,
+        token_types: 2,
+        ..SMALL
+    }
+}
+
+/// Memory is a promise: these numbers change only with a reason.
+#[test]
+fn scratch_lengths() {
+    let minilm = known(384, 6, 12);
+    let base = known(768, 12, 12);
+    let float = |config| Spec::new(config, Encoding::F32).config;
+    let lengths = |config: Config| [1, 16, 128, 512].map(|tokens| config.scratch_len(tokens));
+    assert_eq!(lengths(minilm), [210_688, 256_768, 978_112, 2_861_248]);
+    assert_eq!(lengths(base), [416_512, 508_672, 1_918_144, 5_570_752]);
+    assert_eq!(lengths(float(minilm)), [256_768, 302_848, 1_346_752, 4_335_808]);
+    assert_eq!(lengths(float(base)), [511_744, 603_904, 2_680_000, 8_618_176]);
+    assert!(minilm.scratch_len(128) <= 1_200_000);
+}
+
+#[test]
+fn inputs_that_cannot_be() {
+    let file = file();
+    let model = Model::from_bytes(&file).unwrap();
+    let mut scratch = vec![0; SMALL.scratch_len(20)];
+    let error = Encoder::new(model, Isa::detect(), &mut scratch, 71).err();
+    assert_eq!(error, Some(RunError::TooManyTokens { have: 71, limit: 70 }));
+    let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 20).unwrap();
+    let ids = [1; 21];
+    let mut case = |ids, type_ids, mask, expected| {
+        let mut out = [7.0; 48];
+        let output = Output::Features {
+            layers: Layers::LAST,
+            pooling: Pooling::Cls,
+            normalize: false,
+            out: &mut out,
+        };
+        let error = encoder.encode(&Input { ids, type_ids, mask }, &mut [output]).unwrap_err();
+        assert_eq!(error, expected);
+        assert!(!error.to_string().contains('\n'));
+        assert_eq!(out, [7.0; 48], "nothing is written");
+    };
+    case(&[], None, None, RunError::NoTokens);
+    case(&ids, None, None, RunError::TooManyTokens { have: 21, limit: 20 });
+    let unknown = |position, id| RunError::UnknownToken { position, id, vocab: 90 };
+    case(&[90], None, None, unknown(0, 90));
+    case(&[1, 2, u32::MAX], None, None, unknown(2, u32::MAX));
+    let token_type =
+        |position, token_type| RunError::UnknownTokenType { position, token_type, types: 2 };
+    case(&[1, 2], Some(&[1, 2]), None, token_type(1, 2));
+    case(&[1, 2], Some(&[255, 0]), None, token_type(0, 255));
+    let lengths = |what, have| RunError::Lengths { what, have, need: 2 };
+    case(&[1, 2], Some(&[1]), None, lengths("type_ids", 1));
+    case(&[1, 2], Some(&[]), None, lengths("type_ids", 0));
+    case(&[1, 2], None, Some(&[1, 1, 1]), lengths("mask values", 3));
+    case(&[1, 2], None, Some(&[0, 0]), RunError::AllMasked);
+}
+
+fn features<'o>(layers: &str, pooling: Pooling, out: &'o mut [f32]) -> Output<'o> {
+    Output::Features { layers: layers.parse().unwrap(), pooling, normalize: false, out }
+}
+
+#[test]
+fn outputs_that_cannot_be() {
+    let mut spec = Spec::new(SMALL, Encoding::Int8);
+    spec.heads = false;
+    let without = spec.file();
+    let with = file();
+    let ids = [1, 2, 3];
+    let ask = |file: &Aligned, output: Output<'_>| {
+        let model = Model::from_bytes(file).unwrap();
+        run(model, Isa::detect(), 1, &Input::new(&ids), &mut [output])
+    };
+    let out = &mut vec![0.0; 1000][..];
+
+    let error = ask(&without, features("last", Pooling::Pooler, &mut out[..48]));
+    assert_eq!(error, Err(RunError::MissingHead(Kind::Pooler)));
+    let heads = [
+        Kind::TokenClassifier,
+        Kind::SequenceClassifier,
+        Kind::NextSentence,
+        Kind::QuestionAnswering,
+    ];
+    for head in heads {
+        for length in [0, 2, 5, 15] {
+            let error = ask(&without, Output::Logits { head, out: &mut out[..length] });
+            assert_eq!(error, Err(RunError::MissingHead(head)));
+        }
+    }
+    let error = ask(&without, Output::MaskedLm { positions: &[0], out: &mut out[..90] });
+    assert_eq!(error, Err(RunError::MissingHead(Kind::MaskedLmTransform)));
+
+    // Sections that are no head.
+    let model = Model::from_bytes(&with).unwrap();
+    for section in model.sections().filter(|s| !heads.contains(&s.kind)) {
+        for length in [0, section.rows, 3 * section.rows] {
+            let mut out = vec![0.0; length];
+            let error = ask(&with, Output::Logits { head: section.kind, out: &mut out });
+            assert_eq!(error, Err(RunError::NotAHead(section.kind)));
+        }
+    }
+
+    for layer in [3, -4, i16::MAX, i16::MIN] {
+        let error = ask(&with, features(&layer.to_string(), Pooling::Cls, &mut out[..48]));
+        assert_eq!(error, Err(RunError::NoSuchLayer { layer, layers: 2 }));
+    }
+    for layer in [2, 3, usize::MAX] {
+        let error = ask(&with, Output::Attention { layer, out: &mut out[..27] });
+        assert!(matches!(error, Err(RunError::NoSuchLayer { .. })));
+    }
+    let error = ask(&with, Output::MaskedLm { positions: &[0, 3], out: &mut out[..180] });
+    assert_eq!(error, Err(RunError::NoSuchPosition(3)));
+
+    let wrong = |need: usize| move |have: usize| Err(RunError::Output { need, have });
+    for have in [0, 47, 49, 144] {
+        let error = ask(&with, features("last", Pooling::Mean, &mut out[..have]));
+        assert_eq!(error, wrong(48)(have));
+    }
+    for (layers, pooling, need) in [
+        ("last", Pooling::None, 144),
+        ("concat:0,1", Pooling::None, 288),
+        ("concat:all", Pooling::MeanMax, 192),
+        ("sum:all", Pooling::MeanMax, 96),
+    ] {
+        for have in [need - 1, need + 1] {
+            let error = ask(&with, features(layers, pooling, &mut out[..have]));
+            assert_eq!(error, wrong(need)(have));
+        }
+        assert_eq!(ask(&with, features(layers, pooling, &mut out[..need])), Ok(()));
+    }
+    for (head, need) in heads.into_iter().zip([15, 5, 2, 6]) {
+        let error = ask(&with, Output::Logits { head, out: &mut out[..need + 1] });
+        assert_eq!(error, wrong(need)(need + 1));
+        assert_eq!(ask(&with, Output::Logits { head, out: &mut out[..need] }), Ok(()));
+    }
+    let error = ask(&with, Output::Attention { layer: 0, out: &mut out[..26] });
+    assert_eq!(error, wrong(27)(26));
+    let error = ask(&with, Output::MaskedLm { positions: &[0, 1], out: &mut out[..90] });
+    assert_eq!(error, wrong(180)(90));
+    assert_eq!(ask(&with, Output::MaskedLm { positions: &[], out: &mut [] }), Ok(()));
+
+    let (a, b) = out.split_at_mut(48);
+    let mut both = [
+        features("sum:all", Pooling::Max, a),
+        features("mean:all", Pooling::MeanMax, &mut b[..96]),
+    ];
+    let error = run(model, Isa::detect(), 1, &Input::new(&ids), &mut both);
+    assert_eq!(error, Err(RunError::TwoCombinedMaxima));
+}
+
+/// An executor is foreign code; what it says of itself must do no harm.
+#[test]
+fn executors_that_lie() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    struct Liar(AtomicUsize);
+    impl bertlet::Executor for Liar {
+        fn threads(&self) -> usize {
+            self.0.fetch_add(3, Ordering::Relaxed)
+        }
+        fn join(&self, a: &mut (dyn FnMut() + Send), b: &mut (dyn FnMut() + Send)) {
+            b();
+            a();
+        }
+    }
+    let file = file();
+    let model = Model::from_bytes(&file).unwrap();
+    let ids = ids(&SMALL, 64, 1);
+    let liar = Liar(AtomicUsize::new(0));
+    let mut scratch = vec![0; SMALL.scratch_len(64)];
+    let mut encoder =
+        Encoder::with_executor(model, Isa::detect(), &mut scratch, 64, &liar).unwrap();
+    let mut out = [0.0; 48];
+    let output = Output::Features {
+        layers: Layers::LAST,
+        pooling: Pooling::Mean,
+        normalize: true,
+        out: &mut out,
+    };
+    encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
+}
