@@ -25,8 +25,6 @@ pub struct Samples<'m> {
 /// One line of input, as token ids.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'s> {
-    /// The text, or the line with the ids.
-    pub text: &'s [u8],
     /// The second text of a pair.
     pub pair: Option<&'s [u8]>,
     pub ids: &'s [u32],
@@ -34,9 +32,6 @@ pub struct Sample<'s> {
     pub mask: Option<&'s [u8]>,
     /// Bytes of each token in its text; (0, 0) for special tokens. Empty where ids were given.
     pub offsets: &'s [(u32, u32)],
-    /// Word of each token; [`bertlet::tokenizer::NO_WORD`] for special tokens. Empty where ids were
-    /// given.
-    pub words: &'s [u32],
     /// What the tokenizer says of the text and its cut; all zero where ids were given.
     pub encoded: Encoded,
     place: Place<'s>,
@@ -62,7 +57,6 @@ struct Buffers {
     mask: Vec<u8>,
     has_mask: bool,
     offsets: Vec<(u32, u32)>,
-    words: Vec<u32>,
 }
 
 impl Buffers {
@@ -70,7 +64,6 @@ impl Buffers {
         self.ids = zeros(tokens)?;
         self.type_ids = zeros(tokens)?;
         self.offsets = zeros(tokens)?;
-        self.words = zeros(tokens)?;
         Ok(())
     }
 
@@ -79,20 +72,19 @@ impl Buffers {
             ids: &mut self.ids,
             type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
-            words: &mut self.words,
+            words: &mut [],
         }
     }
 
     fn sample<'s>(
         &'s self,
-        (text, pair): (&'s [u8], Option<&'s [u8]>),
+        pair: Option<&'s [u8]>,
         encoded: Encoded,
         place: Place<'s>,
     ) -> Sample<'s> {
         let n = encoded.len;
-        let (offsets, words) = (&self.offsets[..n], &self.words[..n]);
         let (ids, type_ids) = (&self.ids[..n], &self.type_ids[..n]);
-        Sample { text, pair, ids, type_ids, mask: None, offsets, words, encoded, place }
+        Sample { pair, ids, type_ids, mask: None, offsets: &self.offsets[..n], encoded, place }
     }
 }
 
@@ -139,11 +131,6 @@ impl<'m> Samples<'m> {
         self.lines.drained()
     }
 
-    /// The tokenizer; `None` where lines are ids.
-    pub fn tokenizer(&self) -> Option<&Tokenizer<'m>> {
-        self.tokenizer.as_ref()
-    }
-
     /// The next line; `None` at the end.
     pub fn next(&mut self) -> Result<Option<Sample<'_>>, Failure> {
         if !self.lines.advance()? {
@@ -168,7 +155,7 @@ impl<'m> Samples<'m> {
             let (count, _) = self.cut.get_or_insert_with(|| (0, place.to_string()));
             *count += 1;
         }
-        Ok(Some(self.buffers.sample(texts, encoded, place)))
+        Ok(Some(self.buffers.sample(texts.1, encoded, place)))
     }
 
     /// The next line in overlapping windows, of which neighbours share a quarter: calls `each` with
@@ -199,7 +186,7 @@ impl<'m> Samples<'m> {
             let Some(encoded) = windows.next_into(&mut out).map_err(failed)? else {
                 return Ok(true);
             };
-            each(self.buffers.sample(texts, encoded, place), count)?;
+            each(self.buffers.sample(texts.1, encoded, place), count)?;
         }
     }
 
@@ -255,13 +242,11 @@ impl Buffers {
         }
         self.has_mask = field("attention_mask", 1, &mut |live| self.mask.push(live as u8))?;
         Ok(Sample {
-            text: line,
             pair: None,
             ids: &self.ids,
             type_ids: &self.type_ids,
             mask: self.has_mask.then_some(&self.mask[..]),
             offsets: &[],
-            words: &[],
             encoded: Encoded::default(),
             place,
         })
