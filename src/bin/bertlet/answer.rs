@@ -46,7 +46,7 @@ Example:
 fn run(parser: Parser) -> Result<(), Failure> {
     let (mut question, mut window) = (None, false);
     let mut longest = QuestionAnswering::MAX_ANSWER;
-    let options = Options::parse(parser, Takes::Texts, |name, parser| {
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         match name {
             "--question" => question = Some(text_value(parser, name)?),
             "--max-answer" => longest = value(parser, name)?,

@@ -38,7 +38,7 @@ Example:
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut window = false;
-    let options = Options::parse(parser, Takes::Texts, |name, _| {
+    let options = Options::parse(parser, Takes::Texts, &mut |name, _| {
         window |= name == "--window";
         Ok(name == "--window")
     })?;

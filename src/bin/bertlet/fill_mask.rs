@@ -39,7 +39,7 @@ Example:
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut top = 5usize;
-    let options = Options::parse(parser, Takes::Texts, |name, parser| {
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         if name == "--top" {
             top = value(parser, name)?;
         }

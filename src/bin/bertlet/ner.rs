@@ -57,7 +57,7 @@ struct Wanted {
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut wanted =
         Wanted { entities: EntityOptions::default(), window: false, words: false, logits: false };
-    let options = Options::parse(parser, Takes::Texts, |name, parser| {
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         match name {
             "--aggregation" => wanted.entities.aggregation = value(parser, name)?,
             "--constrained" => wanted.entities.constrained = true,

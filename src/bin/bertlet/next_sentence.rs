@@ -33,7 +33,7 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let options = Options::parse(parser, Takes::Texts, |_, _| Ok(false))?;
+    let options = Options::parse(parser, Takes::Texts, &mut |_, _| Ok(false))?;
     let file = options.open()?;
     let head = NextSentence::new(&file.model())
         .map_err(|error| Failure::work(options.model.display(), error))?;
