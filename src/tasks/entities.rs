@@ -528,11 +528,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// First byte, byte behind the last, whether it goes on with a word, and likely labels.
+    type Tag = (u32, u32, bool, Vec<(&'static str, f32)>);
+
     /// Tokens with their probabilities, as the encoder would have given them.
     struct Case<'t> {
         text: &'t str,
-        /// First byte, byte behind the last, whether it goes on with a word, and likely labels.
-        tokens: Vec<(u32, u32, bool, Vec<(&'static str, f32)>)>,
+        tokens: Vec<Tag>,
     }
 
     /// Label, score, first byte, byte behind the last.
@@ -543,9 +545,7 @@ mod tests {
             let mut buffer = vec![Label::default(); names.len()];
             let labels = LabelSet::new(names.iter().copied(), &mut buffer);
             let (n, count) = (self.tokens.len(), names.len());
-            let column = |f: &dyn Fn(&(u32, u32, bool, Vec<(&str, f32)>)) -> u32| {
-                self.tokens.iter().map(f).collect::<Vec<_>>()
-            };
+            let column = |f: &dyn Fn(&Tag) -> u32| self.tokens.iter().map(f).collect::<Vec<_>>();
             let mut logits = vec![f32::MIN; n * count];
             for (row, (.., likely)) in logits.chunks_exact_mut(count.max(1)).zip(&self.tokens) {
                 for (name, p) in likely {

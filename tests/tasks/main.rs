@@ -17,6 +17,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// A checkpoint of the repository.
     pub fn new(name: &str, weights: common::Weights) -> Self {
         Self::of(&common::writer(name, weights, |_| ()))
     }
@@ -28,6 +29,7 @@ impl Loaded {
         }))
     }
 
+    /// What a writer holds.
     pub fn of(writer: &bertlet::format::writer::Writer) -> Self {
         let file = writer.to_vec();
         let mut bytes = vec![0; file.len() + 64];
@@ -37,6 +39,7 @@ impl Loaded {
         Self { bytes, start }
     }
 
+    /// The model.
     pub fn model(&self) -> Model<'_> {
         Model::from_bytes(&self.bytes[self.start..]).unwrap()
     }
