@@ -1,0 +1,572 @@
+//! Whole conversions: every checkpoint in every encoding, measured, reproducible, or refused without a trace.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bertlet::selftest::{SelfTest, SelfTestError};
+use bertlet::{Input, Kind, Layers, Model, ModelFile, Output, Pooling, Session};
+use bertlet_convert::convert::{Options, Weights, convert};
+use bertlet_convert::error::Result;
+use bertlet_convert::html;
+use bertlet_convert::report::Report;
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn as_weights(weights: Weights) -> Options {
+    Options { weights, ..Options::default() }
+}
+
+/// Converts quietly.
+fn quiet(source: &Path, out: &Path, options: &Options) -> Result<Report> {
+    convert(source, out, options, &mut |_, _, _| ())
+}
+
+/// A conversion into a folder of its own.
+fn converted(source: &Path, options: &Options) -> (TempDir, PathBuf, Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.bertlet");
+    let report = quiet(source, &out, options).unwrap_or_else(|e| panic!("{e}"));
+    (folder, out, report)
+}
+
+/// The message of a conversion that must fail, and leave nothing.
+fn refused(source: &Path, options: &Options) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let error = quiet(source, &folder.path().join("out.bertlet"), options).unwrap_err().to_string();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{error}");
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+/// A copy of a fixture that a test may change.
+fn copy(name: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+fn edit(folder: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = folder.path().join(file);
+    let mut json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(path, json.to_string()).unwrap();
+}
+
+/// One input of the reference, without padding, and what the reference makes of it.
+struct Case {
+    name: String,
+    ids: Vec<u32>,
+    types: Vec<u8>,
+    /// By name: shape without the batch, values.
+    outputs: BTreeMap<String, Vec<f32>>,
+}
+
+fn golden(file: &Path) -> Vec<Case> {
+    let bytes = fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let ints = |name: &str| -> Option<Vec<u32>> {
+        let data = tensors
+            .tensor(name)
+            .ok()?
+            .data()
+            .chunks_exact(4)
+            .map(|b| i32::from_le_bytes(b.try_into().unwrap()) as u32);
+        Some(data.collect())
+    };
+    let mut cases = Vec::new();
+    for name in tensors.names() {
+        let Some(case) = name.strip_suffix(".input_ids") else { continue };
+        let shape = tensors.tensor(name).unwrap().shape().to_vec();
+        let (rows, cols) = (shape[0], shape[1]);
+        let ids = ints(name).unwrap();
+        let types = ints(&format!("{case}.token_type_ids")).unwrap_or(vec![0; ids.len()]);
+        let mask = ints(&format!("{case}.attention_mask")).unwrap_or(vec![1; ids.len()]);
+        for row in 0..rows {
+            let at = row * cols;
+            let tokens = mask[at..at + cols].iter().sum::<u32>() as usize;
+            let mut outputs = BTreeMap::new();
+            for (output, tensor) in tensors.iter() {
+                let Some(output) = output.strip_prefix(&format!("{case}.")) else { continue };
+                if tensor.dtype() != safetensors::Dtype::F32 {
+                    continue;
+                }
+                let floats = tensor.data().chunks_exact(4);
+                let all: Vec<f32> =
+                    floats.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                let each = all.len() / rows;
+                let mut values = all[row * each..(row + 1) * each].to_vec();
+                // What has a row a token has rows for padding, too.
+                if tensor.shape().get(1) == Some(&cols) {
+                    values.truncate(each / cols * tokens);
+                }
+                outputs.insert(output.to_owned(), values);
+            }
+            cases.push(Case {
+                name: format!("{case}.{row}"),
+                ids: ids[at..at + tokens].to_vec(),
+                types: types[at..at + tokens].iter().map(|&t| t as u8).collect(),
+                outputs,
+            });
+        }
+    }
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+/// What the runtime makes of a case, for one of the reference's outputs; `None` for those that it does
+/// not have in this form.
+fn ours(session: &mut Session<'_>, case: &Case, output: &str, len: usize) -> Option<Vec<f32>> {
+    let mut out = vec![0f32; len];
+    let input = Input { ids: &case.ids, type_ids: Some(&case.types), mask: None };
+    let feature =
+        |layers, pooling, normalize, out| Output::Features { layers, pooling, normalize, out };
+    let logits = |head, out| Output::Logits { head, out };
+    let model = session.model();
+    let asked = match output.rsplit_once('.') {
+        Some(("hidden_states", layer)) => {
+            feature(Layers::one(layer.parse().ok()?), Pooling::None, false, &mut out)
+        }
+        _ => match output {
+            "pooler_output" => feature(Layers::LAST, Pooling::Pooler, false, &mut out),
+            "sentence_embedding" => feature(Layers::LAST, Pooling::Mean, true, &mut out),
+            "seq_relationship_logits" => logits(Kind::NextSentence, &mut out),
+            "logits" if model.section(Kind::TokenClassifier).is_some() => {
+                logits(Kind::TokenClassifier, &mut out)
+            }
+            "logits" => logits(Kind::SequenceClassifier, &mut out),
+            "start_logits" | "end_logits" => {
+                out.resize(2 * len, 0.0);
+                session
+                    .encode(&input, &mut [logits(Kind::QuestionAnswering, &mut out)])
+                    .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                let which = usize::from(output == "end_logits");
+                return Some(out.chunks_exact(2).map(|pair| pair[which]).collect());
+            }
+            _ => return None,
+        },
+    };
+    session.encode(&input, &mut [asked]).unwrap_or_else(|e| panic!("{} {output}: {e}", case.name));
+    Some(out)
+}
+
+/// Largest absolute error, relative RMS of the last hidden states, and outputs compared.
+fn against_golden(model: Model<'_>, cases: &[Case]) -> (f32, f64, usize) {
+    let mut session = Session::new(model);
+    let last = format!("hidden_states.{}", model.config().layers);
+    let (mut largest, mut noise, mut signal, mut count) = (0f32, 0f64, 0f64, 0);
+    for case in cases {
+        for (output, expected) in &case.outputs {
+            let Some(out) = ours(&mut session, case, output, expected.len()) else { continue };
+            count += 1;
+            for (a, b) in out.iter().zip(expected) {
+                largest = largest.max((a - b).abs());
+                if *output == last {
+                    noise += f64::from(a - b).powi(2);
+                    signal += f64::from(*b).powi(2);
+                }
+            }
+        }
+    }
+    (largest, (noise / signal).sqrt(), count)
+}
+
+#[test]
+fn every_micro_model_gives_the_reference_outputs() {
+    for (name, outputs) in [
+        ("micro", 40),
+        ("micro-odd", 50),
+        ("micro-gelu_new", 40),
+        ("micro-relu", 40),
+        ("micro-silu", 40),
+        ("micro-qa", 10),
+        ("micro-token-classification", 10),
+        ("micro-sequence-classification", 10),
+    ] {
+        let cases = golden(&fixture(name).join("golden.safetensors"));
+        for (weights, most) in [(Weights::F32, 2e-4), (Weights::F16, 2e-2), (Weights::Int8, 0.7)] {
+            let (_folder, out, report) = converted(&fixture(name), &as_weights(weights));
+            let file = ModelFile::open(&out).unwrap();
+            let (largest, _, count) = against_golden(file.model(), &cases);
+            assert!(count >= outputs, "{name}: {count} outputs");
+            assert!(largest <= most, "{name} {weights:?}: {largest:e}");
+            let last = report.summary.error.states.last().unwrap();
+            let bound = [0.06, 2e-3, 1e-5][weights as usize];
+            assert!(last.relative_rms < bound, "{name} {weights:?}: {}", last.relative_rms);
+        }
+    }
+}
+
+#[test]
+fn every_format_gives_the_same_model() {
+    let reference = converted(&fixture("micro"), &as_weights(Weights::F32));
+    let cases = golden(&fixture("micro/golden.safetensors"));
+    let mut count = 0;
+    for entry in fs::read_dir(fixture("formats")).unwrap() {
+        let source = entry.unwrap().path();
+        let name = source.file_name().unwrap().to_string_lossy().into_owned();
+        let (_folder, out, report) = converted(&source, &as_weights(Weights::F32));
+        let file = ModelFile::open(&out).unwrap();
+        let hidden: Vec<Case> = cases
+            .iter()
+            .map(|case| Case {
+                name: case.name.clone(),
+                ids: case.ids.clone(),
+                types: case.types.clone(),
+                outputs: case
+                    .outputs
+                    .iter()
+                    .filter(|(name, _)| name.starts_with("hidden_states"))
+                    .map(|(name, values)| (name.clone(), values.clone()))
+                    .collect(),
+            })
+            .collect();
+        let (largest, ..) = against_golden(file.model(), &hidden);
+        // The others were rounded before we had them.
+        let most = match name.split('-').next() {
+            Some("f16") => 2e-2,
+            Some("bf16") => 2e-1,
+            _ => 2e-4,
+        };
+        assert!(largest <= most, "{name}: {largest:e}");
+        let (totals, parameters) = (report.summary.tensors, &report.summary.parameters);
+        assert_eq!(totals.read, totals.mapped + totals.dropped, "{name}");
+        assert_eq!(totals.read, report.tensors.len(), "{name}");
+        let embeddings = reference.2.summary.parameters.embeddings;
+        assert_eq!(parameters.embeddings, embeddings, "{name}");
+        count += 1;
+    }
+    assert_eq!(count, 17);
+}
+
+#[test]
+fn the_same_checkpoint_gives_the_same_bytes() {
+    let bytes = |source: &Path, threads| {
+        let (_folder, out, _) = converted(source, &Options { threads, ..Options::default() });
+        fs::read(out).unwrap()
+    };
+    let first = bytes(&fixture("micro"), 1);
+    assert!(first == bytes(&fixture("micro"), 2), "threads change the file");
+    // Nor does it matter where the checkpoint lies.
+    assert!(first == bytes(copy("micro").path(), 2), "the path changes the file");
+}
+
+#[test]
+fn files_verify_and_damage_is_found() {
+    let (_folder, out, report) = converted(&fixture("micro"), &Options::default());
+    let file = ModelFile::open(&out).unwrap();
+    let model = file.model();
+    model.verify().unwrap();
+    let test = SelfTest::of(&model).unwrap();
+    let run = |model: Model<'_>, values: usize| {
+        let mut out = vec![0.0; values];
+        test.run(&mut Session::new(model).encoder(test.tokens()).unwrap(), &mut out)
+    };
+    let passed = run(model, test.values()).unwrap();
+    assert_eq!(passed.cases, 3);
+    assert_eq!(passed.outputs, 9, "mean, pooler and next sentence");
+    assert_eq!(passed.values, report.file.self_test_values);
+    let have = test.values() - 1;
+    assert_eq!(run(model, have), Err(SelfTestError::Buffer { need: have + 1, have }));
+
+    // Another model does not give these outputs.
+    let (_other_folder, other, _) = converted(&fixture("micro"), &as_weights(Weights::F16));
+    let other = ModelFile::open(&other).unwrap();
+    let differs = run(other.model(), test.values());
+    assert!(matches!(differs, Err(SelfTestError::Differs { case: 0, .. })), "{differs:?}");
+
+    // Every cut and every changed byte of the section is an error, never a panic.
+    let section = model.section(Kind::SelfTest).unwrap();
+    for at in section.offset..section.offset + 60 {
+        let mut bytes = fs::read(&out).unwrap();
+        bytes[at] ^= 0x55;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damaged");
+        fs::write(&path, bytes).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        assert!(file.model().verify().is_err());
+        if let Ok(test) = SelfTest::of(&file.model()) {
+            let mut out = vec![0.0; test.values()];
+            let mut session = Session::new(file.model());
+            if let Ok(mut encoder) = session.encoder(test.tokens()) {
+                let _ = test.run(&mut encoder, &mut out);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_report_counts_what_is_there() {
+    let (_folder, out, report) = converted(&fixture("micro"), &Options::default());
+    let json = serde_json::to_value(&report).unwrap();
+    // hidden 32, intermediate 64, 256 words, 64 positions, 2 types, 2 layers.
+    let embeddings = (256 + 64 + 2) * 32 + 2 * 32;
+    let layer = 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32;
+    let pooler = 32 * 32 + 32;
+    assert_eq!(json["parameters"]["embeddings"], embeddings);
+    assert_eq!(json["parameters"]["layers"], 2 * layer);
+    assert_eq!(json["parameters"]["encoder"], embeddings + 2 * layer + pooler);
+    assert_eq!(json["parameters"]["heads"]["next sentence"], 2 * 32 + 2);
+    let read = json["tensors"]["read"].as_u64().unwrap();
+    assert_eq!(json["all_tensors"].as_array().unwrap().len() as u64, read);
+    assert_eq!(json["error"]["states"].as_array().unwrap().len(), 3);
+    assert_eq!(json["file"]["bytes"], fs::metadata(&out).unwrap().len());
+    let state = &json["error"]["states"][2];
+    for key in ["relative_rms", "cosine", "sqnr_db", "worst_channel", "worst_channel_rms"] {
+        assert!(state[key].is_number(), "{key}: {state}");
+    }
+    // The file tells the same, but neither when nor where it was made.
+    let file = ModelFile::open(&out).unwrap();
+    let text = file.model().provenance().unwrap().to_owned();
+    let provenance: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(provenance["error"], json["error"]);
+    assert_eq!(provenance["source_files"], json["source_files"]);
+    let names: Vec<_> =
+        provenance["source_files"].as_array().unwrap().iter().map(|f| &f["name"]).collect();
+    assert!(names.contains(&&json!("model.safetensors")), "{names:?}");
+    assert!(!text.contains("fixtures") && !text.contains(env!("CARGO_MANIFEST_DIR")), "{text}");
+
+    let page = html::page(&report);
+    assert_eq!(page.matches("class=\"bar\"").count(), 3, "a bar a hidden state");
+    assert_eq!(page.matches("class=\"spikes\"").count(), 3);
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
+    for tensor in &report.tensors {
+        assert!(page.contains(&tensor.name));
+    }
+    assert!(report.text().contains("pooled cosine"));
+}
+
+#[test]
+fn the_size_of_bert_base_chinese_is_the_known_one() {
+    use bertlet_convert::bert::*;
+    let matrix = |rows, cols| Matrix { rows, cols, data: vec![0.0; rows * cols] };
+    let linear = |rows, cols| Linear { weight: matrix(rows, cols), bias: vec![0.0; rows] };
+    let norm = || LayerNorm { weight: vec![0.0; 768], bias: vec![0.0; 768] };
+    let layer = || Layer {
+        query: linear(768, 768),
+        key: linear(768, 768),
+        value: linear(768, 768),
+        attention_output: linear(768, 768),
+        attention_norm: norm(),
+        intermediate: linear(3072, 768),
+        output: linear(768, 3072),
+        output_norm: norm(),
+    };
+    let bert = Bert {
+        config: Config {
+            hidden: 768,
+            layers: 12,
+            heads: 12,
+            intermediate: 3072,
+            vocab: 21128,
+            positions: 512,
+            token_types: 2,
+            eps: 1e-12,
+            activation: Activation::Gelu,
+        },
+        embeddings: Embeddings {
+            word: matrix(21128, 768),
+            position: matrix(512, 768),
+            token_type: matrix(2, 768),
+            norm: norm(),
+        },
+        layers: (0..12).map(|_| layer()).collect(),
+        pooler: Some(linear(768, 768)),
+        heads: Heads::default(),
+    };
+    let parameters = bertlet_convert::report::Parameters::of(&bert);
+    assert_eq!(parameters.encoder, 102_267_648);
+}
+
+#[test]
+fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
+    let plain = converted(&fixture("micro"), &Options::default()).2;
+    let reached = plain.summary.error.pooled_cosine;
+    let wanted = 1.0 - (1.0 - reached) * 0.8;
+    let options = Options { min_cosine: Some(wanted), ..Options::default() };
+    let (_folder, out, report) = converted(&fixture("micro"), &options);
+    let kept = report.summary.options.kept_in_f16.len();
+    assert!((1..8).contains(&kept), "{kept}");
+    assert!(report.summary.error.pooled_cosine >= wanted);
+    let file = ModelFile::open(&out).unwrap();
+    let layers = file.model().sections().filter(|section| {
+        [Kind::QueryKeyValue, Kind::AttentionOutput, Kind::Intermediate, Kind::Output]
+            .contains(&section.kind)
+    });
+    let halves = layers.filter(|s| s.encoding == bertlet::format::Encoding::F16).count();
+    assert_eq!(halves, kept);
+    // What is reached anyway keeps nothing.
+    let options = Options { min_cosine: Some(0.9), ..Options::default() };
+    let report = converted(&fixture("micro"), &options).2;
+    assert_eq!(report.summary.options.kept_in_f16.len(), 0);
+
+    let options = Options { min_cosine: Some(1.0), ..Options::default() };
+    let error = refused(&fixture("micro"), &options);
+    assert!(error.starts_with("--min-cosine: 1 is not reached: the best is 0.99"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_a_checkpoint_is_said_and_nothing_is_left() {
+    // A tensor that no BERT has.
+    let odd = copy("micro");
+    let path = odd.path().join("model.safetensors");
+    let text = fs::read(&path).unwrap();
+    let mut bytes = text.clone();
+    let name = b"cls.seq_relationship.bias";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    bytes[at + 4..at + 7].copy_from_slice(b"new");
+    fs::write(&path, &bytes).unwrap();
+    let error = refused(odd.path(), &Options::default());
+    assert!(error.contains("model.safetensors: cls.new_relationship.bias: "), "{error}");
+    // Allowed, it is dropped; but then the head lacks its bias.
+    let allow = Options { allow_unknown: true, ..Options::default() };
+    let error = refused(odd.path(), &allow);
+    assert!(error.contains("cls.seq_relationship.bias: missing"), "{error}");
+
+    // A pooler of another name is dropped whole.
+    let odd = copy("micro-sequence-classification");
+    let error = {
+        edit(&odd, "config.json", |config| config["hidden_act"] = json!("quick_gelu"));
+        refused(odd.path(), &Options::default())
+    };
+    assert!(error.contains("config.json: hidden_act: \"quick_gelu\" is not supported"), "{error}");
+
+    let odd = copy("micro");
+    edit(&odd, "config.json", |config| config["num_hidden_layers"] = json!(3));
+    let error = refused(odd.path(), &Options::default());
+    assert!(error.contains("encoder.layer.2.") && error.contains("missing"), "{error}");
+
+    // Cut anywhere, it is refused.
+    let odd = copy("micro");
+    let whole = fs::read(fixture("micro/model.safetensors")).unwrap();
+    for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(odd.path().join("model.safetensors"), &whole[..length]).unwrap();
+        let error = refused(odd.path(), &Options::default());
+        assert!(error.contains("model.safetensors"), "{error}");
+    }
+
+    let error = refused(Path::new("no-such-folder"), &Options::default());
+    assert!(error.starts_with("no-such-folder: "), "{error}");
+}
+
+#[test]
+fn an_unknown_tensor_can_be_dropped() {
+    // No pooler by its name, and nothing that needs it.
+    let odd = copy("micro-base");
+    let path = odd.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    for name in [&b"pooler.dense.bias"[..], b"pooler.dense.weight"] {
+        let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+        bytes[at] = b'q';
+    }
+    fs::write(&path, &bytes).unwrap();
+    assert!(refused(odd.path(), &Options::default()).contains("qooler.dense.bias"));
+    let allow = Options { allow_unknown: true, weights: Weights::F32, ..Options::default() };
+    let (_folder, out, report) = converted(odd.path(), &allow);
+    assert_eq!(report.summary.tensors.dropped, 2);
+    assert!(report.summary.dropped.iter().all(|d| d.why == "unknown name"));
+    assert!(ModelFile::open(&out).unwrap().model().section(Kind::Pooler).is_none());
+    let options = Options { pooling: Some(Pooling::Pooler), ..allow };
+    assert!(refused(odd.path(), &options).contains("--pooling: the checkpoint has no pooler"));
+}
+
+#[test]
+fn wrong_options_are_refused() {
+    let labels = |names: &[&str]| Options {
+        labels: Some(names.iter().map(|n| n.to_string()).collect()),
+        ..as_weights(Weights::F32)
+    };
+    let source = fixture("micro-token-classification");
+    let error = refused(&source, &labels(&["a", "b"]));
+    assert!(error.contains("--labels: 2 names for the 5 outputs"), "{error}");
+    let (_folder, out, _) = converted(&source, &labels(&["a", "b", "c", "d", "e"]));
+    let file = ModelFile::open(&out).unwrap();
+    assert_eq!(file.model().labels().iter().collect::<Vec<_>>(), ["a", "b", "c", "d", "e"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    let calibrate = Options { calibration: Some(text.clone()), ..Options::default() };
+    assert!(refused(&source, &calibrate).contains("text: cannot be read"));
+    for bytes in [&b""[..], b" \n\n", b"\xff\xfe"] {
+        fs::write(&text, bytes).unwrap();
+        assert!(refused(&source, &calibrate).contains("text: "));
+    }
+    fs::write(&text, "the city of london\n\nthe river\n").unwrap();
+    let report = converted(&source, &calibrate).2;
+    let calibration = report.summary.options.calibration.unwrap();
+    assert_eq!(
+        (calibration.text.as_str(), calibration.sha256.map(|s| s.len())),
+        ("text", Some(64))
+    );
+
+    let out = folder.path().join("none/out.bertlet");
+    let error = quiet(&source, &out, &Options::default()).unwrap_err().to_string();
+    assert!(error.ends_with("none: is no folder; make it first"), "{error}");
+    let error = quiet(&source, folder.path(), &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("is a folder"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_without_vocabulary_is_converted_all_the_same() {
+    let bare = copy("micro");
+    for file in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"] {
+        fs::remove_file(bare.path().join(file)).unwrap();
+    }
+    let cases = golden(&fixture("micro/golden.safetensors"));
+    let (_folder, out, report) = converted(bare.path(), &Options::default());
+    assert!(report.summary.notes.iter().any(|note| note.contains("no vocabulary")));
+    assert_eq!(report.summary.options.calibration.unwrap().text, "random ids");
+    let file = ModelFile::open(&out).unwrap();
+    assert!(file.model().tokenizer_bytes().is_none());
+    let (_, relative, _) = against_golden(file.model(), &cases);
+    assert!(relative < 0.08, "{relative}");
+}
+
+#[test]
+fn an_output_that_is_there_stays_until_another_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.bertlet");
+    fs::write(&out, "old").unwrap();
+    quiet(&fixture("micro"), &out, &Options { min_cosine: Some(1.0), ..Options::default() })
+        .unwrap_err();
+    assert_eq!(fs::read(&out).unwrap(), b"old");
+    quiet(&fixture("micro"), &out, &Options::default()).unwrap();
+    ModelFile::open(&out).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// The shared data folder and the MiniLM checkpoint, for those who have them.
+fn minilm() -> Option<(PathBuf, PathBuf)> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from);
+    let found = folder("BERTLET_DATA").zip(folder("BERTLET_MINILM"));
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED: set BERTLET_DATA and BERTLET_MINILM (all-MiniLM-L6-v2) to run this test"
+        );
+    }
+    found
+}
+
+#[test]
+fn minilm_gives_the_reference_outputs() {
+    let Some((data, source)) = minilm() else { return };
+    let cases = golden(&data.join("golden/minilm/outputs.safetensors"));
+    for (weights, most) in [(Weights::F32, 2e-4), (Weights::F16, 6e-3), (Weights::Int8, 1.0)] {
+        let (_folder, out, _) = converted(&source, &as_weights(weights));
+        let file = ModelFile::open(&out).unwrap();
+        assert_eq!(file.model().default_pooling(), Pooling::Mean);
+        let (largest, relative, count) = against_golden(file.model(), &cases);
+        eprintln!(
+            "{weights:?}: largest error {largest:e}, relative RMS {relative:.5}, {count} outputs"
+        );
+        assert!(largest <= most && relative <= 0.027 && count > 100);
+    }
+}
