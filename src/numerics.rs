@@ -38,8 +38,9 @@
 //! becomes `a + b` and `a - b`. Then it is *quantised*:
 //! ```text
 //! largest = max |x[k]|
-//! scale   = largest / 127        both 0 if largest < 1e-30
-//! inverse = 127 / largest
+//! m       = max(largest, 1e-30)
+//! scale   = m * (1 / 127)            the factor rounded to f32
+//! inverse = 127 / m
 //! q[k]    = round(x[k] * inverse)
 //! y[n]    = fma(f32(sum over k of q[k] w[n][k]) * scale, w_scale[n], bias[n])
 //! ```

@@ -127,12 +127,9 @@ fn activate(x: f32, activation: Activation) -> f32 {
 
 /// `x` as int8, and its scale.
 fn quantise(x: &[f32]) -> (Vec<i32>, f32) {
-    let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    if largest < 1e-30 {
-        return (vec![0; x.len()], 0.0);
-    }
-    let inverse = 127.0 / largest;
-    (x.iter().map(|x| (x * inverse).round_ties_even() as i32).collect(), largest / 127.0)
+    let m = x.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
+    let inverse = 127.0 / m;
+    (x.iter().map(|x| (x * inverse).round_ties_even() as i32).collect(), m * (1.0 / 127.0))
 }
 
 enum Weights {
@@ -520,12 +517,11 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
         outputs.push(Output::Attention { layer, out });
     }
     run(model, Isa::detect(), 1, &input, &mut outputs).unwrap();
-    for state in 0..states {
-        let what = format!("state {state}, {spec:?}");
-        assert_bits(&what, &pass.states[state].concat(), &out[state]);
+    for (state, (ours, theirs)) in pass.states.iter().zip(&out).enumerate() {
+        assert_bits(&format!("state {state}, {spec:?}"), &ours.concat(), theirs);
     }
-    for layer in 0..config.layers {
-        assert_bits(&format!("map {layer}, {spec:?}"), &pass.maps[layer], &maps[layer]);
+    for (layer, (ours, theirs)) in pass.maps.iter().zip(&maps).enumerate() {
+        assert_bits(&format!("map {layer}, {spec:?}"), ours, theirs);
     }
 
     let last = pass.states.last().unwrap();
