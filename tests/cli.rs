@@ -305,8 +305,9 @@ fn embed_answers_in_order() {
     for (line, answer) in lines.lines().zip(&all) {
         assert_eq!(floats(&answer["embedding"]).len(), 32);
         assert_eq!(answer["truncated"], Value::Null);
-        assert_eq!(answers(&["embed", model, "--text", line], ""), [answer.clone()]);
-        assert_eq!(answers(&["embed", model, "-"], format!("{line}\r\n")), [answer.clone()]);
+        let only = std::slice::from_ref(answer);
+        assert_eq!(answers(&["embed", model, "--text", line], ""), only);
+        assert_eq!(answers(&["embed", model, "-"], format!("{line}\r\n")), only);
     }
     // A vector a token.
     let rows = &answers(&["embed", model, "--pooling", "none"], "hello")[0]["embedding"];
