@@ -71,7 +71,7 @@ pub struct Entity<'a> {
     pub first: usize,
     /// Its last token.
     pub last: usize,
-    /// Where its text starts; of [`Text::Ids`] there is no text: all zero.
+    /// Where its text starts; all zero where there is no running text ([`Text::Words`], [`Text::Ids`]).
     pub start: Offset,
     /// Where its text ends.
     pub end: Offset,
@@ -87,6 +87,9 @@ pub enum Text<'t> {
     /// Tokens as they are; see [`Input`].
     Ids(Input<'t>),
 }
+
+/// Labels at most: pairs of them are compared, which for a made-up file of a million would not end.
+const MOST_LABELS: usize = 4096;
 
 /// What a token is to the word it belongs to.
 const WORD: u32 = 0;
@@ -279,8 +282,8 @@ fn largest(x: &[f32]) -> f32 {
 /// The rule of transformers: a token goes on with a word if it has not as many characters as its
 /// stretch of the text, so because of its `##`. It errs where normalising changed their number.
 fn is_subword(tokenizer: &Tokenizer<'_>, text: &str, token: &Token) -> bool {
-    let bytes = &text.as_bytes()[token.start as usize..token.end as usize];
-    let chars = bytes.iter().filter(|b| **b & 0xC0 != 0x80).count();
+    let bytes = text.as_bytes().get(token.start as usize..token.end as usize);
+    let chars = bytes.unwrap_or(&[]).iter().filter(|b| **b & 0xC0 != 0x80).count();
     let known = tokenizer.token(token.id).filter(|_| token.id != tokenizer.unk_id());
     known.is_some_and(|token| token.chars().count() != chars)
 }
@@ -312,10 +315,14 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     /// The entity recogniser of a model. `labels` needs a place for each of the model's labels.
     ///
     /// # Errors
-    /// [`crate::RunError::MissingHead`], [`TaskError::Buffer`], [`TaskError::Tokenizer`].
+    /// [`crate::RunError::MissingHead`], [`TaskError::TooManyLabels`], [`TaskError::Buffer`],
+    /// [`TaskError::Tokenizer`].
     pub fn new(model: &Model<'a>, labels: &'b mut [Label<'a>]) -> Result<Self, TaskError> {
         let head = TokenClassifier::new(model)?;
         let (need, have) = (head.logits_len(1), labels.len());
+        if need > MOST_LABELS {
+            return Err(TaskError::TooManyLabels { have: need, limit: MOST_LABELS });
+        }
         if have < need {
             return Err(TaskError::Buffer { what: "labels", need, have });
         }

@@ -56,6 +56,13 @@ pub enum TaskError {
         /// Values given.
         have: usize,
     },
+    /// More labels than entities are found with.
+    TooManyLabels {
+        /// Labels of the model.
+        have: usize,
+        /// Labels at most.
+        limit: usize,
+    },
     /// The encoder was made for fewer tokens than a window needs.
     EncoderTooShort {
         /// Tokens needed.
@@ -81,6 +88,11 @@ impl fmt::Display for TaskError {
             Self::Buffer { what, need, have } => {
                 write!(f, "the buffer for {what} has {have} places and {need} are needed")
             }
+            Self::TooManyLabels { have, limit } => write!(
+                f,
+                "the model has {have} labels and entities are found with up to {limit}; use the \
+                 logits themselves"
+            ),
             Self::EncoderTooShort { need, have } => write!(
                 f,
                 "the encoder was made for {have} tokens and {need} are needed; make it for more"
