@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use bertlet::tasks::{self, EntityOptions, EntityRecognizer, Label, TaskError, Text};
-use bertlet::tokenizer::TokenBuffer;
+use bertlet::tokenizer::{Limits, TokenBuffer};
 use bertlet::{
-    Kind, Layers, Model, ModelFile, Output, Pooling, RunError, SequenceClassifier, Session,
+    Input, Kind, Layers, Model, ModelFile, Output, Pooling, SequenceClassifier, Session,
 };
 use bertlet_convert::convert::{Options, convert};
 use bertlet_convert::error::{Error, Result};
@@ -141,9 +141,8 @@ fn sentiment(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskErr
     let mut out = ink.heading("Sentiment");
     for text in REVIEWS {
         let mut scores = vec![0.0; classifier.logits_len()];
-        run_text(&mut session, text, &mut scores, &mut |encoder, input, out| {
-            classifier.logits(encoder, input, out)
-        })?;
+        let ids = tokens(model, text)?;
+        classifier.logits(&mut session.encoder(ids.len())?, &Input::new(&ids), &mut scores)?;
         classifier.scores(&mut scores);
         let best = (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b });
         let label = classifier.labels().get(best).unwrap_or("?");
@@ -159,10 +158,9 @@ fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskEr
     let mut session = Session::new(model);
     let mut vector = |text: &str| {
         let mut vector = vec![0.0; model.config().hidden];
-        run_text(&mut session, text, &mut vector, &mut |encoder, input, out| {
-            let (layers, pooling) = (Layers::LAST, Pooling::Mean);
-            encoder.encode(input, &mut [Output::Features { layers, pooling, normalize: true, out }])
-        })?;
+        let (layers, pooling, out) = (Layers::LAST, Pooling::Mean, vector.as_mut_slice());
+        let output = Output::Features { layers, pooling, normalize: true, out };
+        session.encode(&Input::new(&tokens(model, text)?), &mut [output])?;
         Ok::<_, TaskError>(vector)
     };
     let first = vector(REVIEWS[0])?;
@@ -175,23 +173,12 @@ fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskEr
     Ok(out)
 }
 
-/// One answer for a text.
-fn run_text(
-    session: &mut Session<'_>,
-    text: &str,
-    out: &mut [f32],
-    run: &mut dyn FnMut(
-        &mut bertlet::Encoder<'_, '_>,
-        &bertlet::Input<'_>,
-        &mut [f32],
-    ) -> std::result::Result<(), RunError>,
-) -> std::result::Result<(), TaskError> {
-    let limit = session.model().config().positions;
-    let tokenizer = session.model().tokenizer()?;
-    let mut ids = vec![0; limit];
+/// The tokens of a text, as many as the model takes.
+fn tokens(model: Model<'_>, text: &str) -> std::result::Result<Vec<u32>, TaskError> {
+    let mut ids = vec![0; model.config().positions];
+    let limits = Limits::new(ids.len());
     let mut buffer = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
-    let encoded =
-        tokenizer.encode(text, None, &bertlet::tokenizer::Limits::new(limit), &mut buffer)?;
-    let input = bertlet::Input::new(&ids[..encoded.len]);
-    Ok(run(&mut session.encoder(encoded.len)?, &input, out)?)
+    let encoded = model.tokenizer()?.encode(text, None, &limits, &mut buffer)?;
+    ids.truncate(encoded.len);
+    Ok(ids)
 }

@@ -12,7 +12,7 @@ use bertlet::tokenizer::{Settings, layout};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use tokenizers::normalizers::{BertNormalizer, NFD};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{
@@ -53,7 +53,19 @@ pub fn build_with(
     continuation_prefix: &str,
     added: &[AddedToken],
 ) -> std::result::Result<Vec<u8>, BuildError> {
-    let rules = rules(settings)?;
+    // Asking about every code point is the long part, and many checkpoints have the same settings.
+    static LAST: Mutex<Option<(Settings, Arc<Vec<Rule>>)>> = Mutex::new(None);
+    let known = LAST.lock().ok().and_then(|last| last.clone()).filter(|(of, _)| of == settings);
+    let rules = match known {
+        Some((_, rules)) => rules,
+        None => {
+            let rules = Arc::new(rules(settings)?);
+            if let Ok(mut last) = LAST.lock() {
+                *last = Some((*settings, Arc::clone(&rules)));
+            }
+            rules
+        }
+    };
     let settings = *settings;
     writer::write(&Spec { settings, vocab, continuation_prefix, specials, added, rules: &rules })
 }
