@@ -208,6 +208,8 @@ macro_rules! with_tile {
                 2 => with_tile!(2: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
                 _ => with_tile!(1: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
             }
+        } else if <$s>::ROWS == 1 {
+            with_tile!(1: 1; $rows, $mr, $np, $body)
         } else {
             match $panels {
                 3 => with_tile!(3: 1 2; $rows, $mr, $np, $body),
@@ -231,7 +233,7 @@ pub(super) use with_tile;
 pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     match left {
         _ if S::WIDE && rows <= 4 && left >= 6 => 6,
-        _ if !S::WIDE && rows <= 2 && left >= 3 => 3,
+        _ if !S::WIDE && S::ROWS > 1 && rows <= 2 && left >= 3 => 3,
         _ if !S::WIDE => 1,
         4 => 2,
         3.. => 3,
