@@ -1,5 +1,6 @@
 //! From text to entities, labels and answers, nothing is allocated.
 
+#[path = "common/checkpoints.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
