@@ -121,6 +121,12 @@ pub trait Simd: Copy {
     fn store_i8(self, p: &mut I8x16, v: Self::I);
     /// Low eight bits of each lane plus [`Simd::OFFSET`].
     fn store_activation(self, p: &mut I8x16, v: Self::I);
+    /// [`Simd::store_activation`] of four vectors whose lanes are in [-127, 127].
+    fn store_activations(self, p: &mut [I8x16; 4], v: [Self::I; 4]) {
+        for (p, v) in p.iter_mut().zip(v) {
+            self.store_activation(p, v);
+        }
+    }
     /// Each lane clamped to i16.
     fn store_i16(self, p: &mut [i16; 16], v: Self::I);
     /// Two vectors, each lane clamped to i16.

@@ -92,7 +92,16 @@ pub(super) fn quantize<S: Simd>(
         let largest = s.largest(rotate(s, x, rotation, buffer));
         let (step, inverse) = int8_scale(s, s.splat(largest));
         *scale = s.largest(step);
-        for (x, q) in buffer.iter().zip(values) {
+        let (x4, x) = buffer.as_chunks::<4>();
+        let (q4, q) = values.as_chunks_mut::<4>();
+        for (x, q) in x4.iter().zip(q4) {
+            let mut v = [s.splat_i32(0); 4];
+            for i in 0..4 {
+                v[i] = s.to_i32(s.mul(s.load(&x[i]), inverse));
+            }
+            s.store_activations(q, v);
+        }
+        for (x, q) in x.iter().zip(q) {
             s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
         }
     }
@@ -104,37 +113,40 @@ pub(super) fn quantize<S: Simd>(
 #[inline(always)]
 fn rotate<S: Simd>(s: S, x: &[F32x16], rotation: Rotation, out: &mut [F32x16]) -> S::F {
     match (rotation.block, rotation.stride) {
-        (1, _) => first_pass::<S, 1, 1>(s, x, out, 1),
-        (2, 1) => first_pass::<S, 2, 1>(s, x, out, 1),
-        (4, 1) => first_pass::<S, 4, 1>(s, x, out, 1),
-        (8, 1) => first_pass::<S, 8, 1>(s, x, out, 1),
-        (16, 1) => first_pass::<S, 16, 1>(s, x, out, 1),
-        (32, 1) => first_pass::<S, 16, 2>(s, x, out, 1),
-        (64, 1) => first_pass::<S, 16, 4>(s, x, out, 1),
-        (128, 1) => first_pass::<S, 16, 8>(s, x, out, 1),
-        (2, stride) => first_pass::<S, 1, 2>(s, x, out, stride / 16),
-        (4, stride) => first_pass::<S, 1, 4>(s, x, out, stride / 16),
+        (1, _) => first_pass::<S, 1, 1, true>(s, x, out, 1),
+        (2, 1) => first_pass::<S, 2, 1, true>(s, x, out, 1),
+        (4, 1) => first_pass::<S, 4, 1, true>(s, x, out, 1),
+        (8, 1) => first_pass::<S, 8, 1, true>(s, x, out, 1),
+        (16, 1) => first_pass::<S, 16, 1, true>(s, x, out, 1),
+        (32, 1) => first_pass::<S, 16, 2, true>(s, x, out, 1),
+        (64, 1) => first_pass::<S, 16, 4, true>(s, x, out, 1),
+        (128, 1) => first_pass::<S, 16, 8, true>(s, x, out, 1),
+        (2, stride) => first_pass::<S, 1, 2, true>(s, x, out, stride / 16),
+        (4, stride) => first_pass::<S, 1, 4, true>(s, x, out, stride / 16),
         (block, stride) => {
             // More registers than there are: eight at a time, then what is left.
-            let largest = first_pass::<S, 1, 8>(s, x, out, stride / 16);
-            let apart = stride / 16 * 8;
-            match block / 8 {
-                1 => largest,
-                2 => second_pass::<S, 2>(s, out, apart),
-                4 => second_pass::<S, 4>(s, out, apart),
-                8 => second_pass::<S, 8>(s, out, apart),
+            let apart = stride / 16;
+            if block == 8 {
+                return first_pass::<S, 1, 8, true>(s, x, out, apart);
+            }
+            first_pass::<S, 1, 8, false>(s, x, out, apart);
+            match block {
+                16 => second_pass::<S, 2>(s, out, apart * 8),
+                32 => second_pass::<S, 4>(s, out, apart * 8),
+                64 => second_pass::<S, 8>(s, out, apart * 8),
                 _ => {
-                    second_pass::<S, 8>(s, out, apart);
-                    second_pass::<S, 2>(s, out, apart * 8)
+                    second_pass::<S, 8>(s, out, apart * 8);
+                    second_pass::<S, 2>(s, out, apart * 64)
                 }
             }
         }
     }
 }
 
-/// The stages within lanes up to blocks of `LANES`, then those between `N` registers `apart`.
+/// The stages within lanes up to blocks of `LANES`, then those between `N` registers `apart`. Returns
+/// the largest magnitudes if this is the `LAST` pass.
 #[inline(always)]
-fn first_pass<S: Simd, const LANES: usize, const N: usize>(
+fn first_pass<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
     s: S,
     x: &[F32x16],
     out: &mut [F32x16],
@@ -161,7 +173,9 @@ fn first_pass<S: Simd, const LANES: usize, const N: usize>(
             }
             let v = butterflies(s, v);
             for j in 0..N {
-                largest = s.max(largest, s.abs(v[j]));
+                if LAST {
+                    largest = s.max(largest, s.abs(v[j]));
+                }
                 s.store(&mut out[i + j * apart], v[j]);
             }
         }
