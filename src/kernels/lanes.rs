@@ -157,13 +157,16 @@ pub trait Simd: Copy {
     fn start(self, sums: &I32x16) -> Self::I;
 
     /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
         let _ = p;
     }
+    #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }
     /// The first `n` lanes of `v`, and `fill` in the others.
+    #[inline(always)]
     fn keep_first(self, v: Self::F, n: usize, fill: f32) -> Self::F {
         let mut lanes = F32x16::ZERO;
         self.store(&mut lanes, v);
