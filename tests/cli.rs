@@ -115,6 +115,23 @@ fn wrong_usage_is_status_2() {
             "bertlet: --window averages pooled vectors; choose another --pooling than none",
         ),
         (
+            &["embed", model, "--words", "middle"],
+            "bertlet: --words \"middle\": no such choice; try first, mean or last",
+        ),
+        (
+            &["embed", model, "--words", "first", "--pooling", "cls"],
+            "bertlet: --words pools the tokens of each word, --pooling those of the text; give one \
+             of them",
+        ),
+        (
+            &["embed", model, "--words", "first", "--window"],
+            "bertlet: --window averages the vectors of texts; with --words give shorter lines",
+        ),
+        (
+            &["embed", model, "--words", "first", "--ids"],
+            "bertlet: --words: lines of ids are used as they are; give texts",
+        ),
+        (
             &["embed", model, "--format", "npy"],
             "bertlet: this --format is completed at its end; name a file with -o",
         ),
@@ -413,6 +430,80 @@ fn windows_read_all_of_a_text() {
     let normalized = &answers(&["embed", model, "--window", "--normalize"], pair)[0];
     let length: f32 = floats(&normalized["embedding"]).iter().map(|x| x * x).sum();
     assert!((length - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn words_get_a_vector_each() {
+    let model = name(&MODELS.float);
+    // Of one token, of several, invisible, of punctuation; spaces of any kind between them.
+    let line = "hello  helloworld9\t\u{200b} it's \u{5317}\u{4eac} ";
+    let of = |more: &[&str], line: &str| -> Vec<Option<Vec<f32>>> {
+        let answer = &answers(&[&["embed", model], more].concat(), line)[0];
+        assert_eq!(answer["truncated"], Value::Null);
+        let rows = answer["embedding"].as_array().unwrap().iter();
+        rows.map(|row| (!row.is_null()).then(|| floats(row))).collect()
+    };
+    // The model sees the same tokens as in the running text, the spaces being where they are.
+    let layers = ["--layers", "concat:0,-1"];
+    let tokens = of(&[&layers[..], &["--pooling", "none"]].concat(), &line.replace('\t', " "));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let count = |word: &&str| {
+        let ids = &answers(&["tokenize", model, "--text", word], "")[0]["ids"];
+        ids.as_array().unwrap().len() - 2
+    };
+    let counts: Vec<usize> = words.iter().map(count).collect();
+    assert_eq!((counts[0], counts[2], counts.iter().sum::<usize>()), (1, 0, tokens.len() - 2));
+    assert!(counts[1] > 1 && counts[3] > 1 && counts[4] > 1, "{counts:?}");
+    for pooling in ["first", "mean", "last"] {
+        let vectors = of(&[&layers[..], &["--words", pooling]].concat(), line);
+        let units = of(&[&layers[..], &["--normalize", "--words", pooling]].concat(), line);
+        assert_eq!((vectors.len(), units.len()), (words.len(), words.len()));
+        let mut at = 1;
+        for ((vector, unit), count) in vectors.iter().zip(&units).zip(&counts) {
+            let own = &tokens[at..at + count];
+            at += count;
+            let Some(vector) = vector else {
+                assert_eq!(*count, 0);
+                continue;
+            };
+            let own: Vec<&Vec<f32>> = own.iter().flatten().collect();
+            assert_eq!(vector.len(), 64);
+            for (i, x) in vector.iter().enumerate() {
+                let expected = match pooling {
+                    "first" => own[0][i],
+                    "last" => own[count - 1][i],
+                    _ => own.iter().map(|token| token[i]).sum::<f32>() / *count as f32,
+                };
+                assert!((x - expected).abs() < 1e-6, "{pooling}");
+            }
+            let length = unit.as_ref().unwrap().iter().map(|x| x * x).sum::<f32>();
+            assert!((length - 1.0).abs() < 1e-5);
+        }
+    }
+    // Words beyond what the model takes have no vector, and the answer says so.
+    let long = "hello ".repeat(70);
+    let cut = &answers(&["embed", model, "--words", "first"], &long)[0];
+    assert_eq!(cut["truncated"], true);
+    let rows = cut["embedding"].as_array().unwrap();
+    assert_eq!((rows.len(), rows.iter().filter(|row| row.is_null()).count()), (70, 8));
+    // Without words, without tokens, without sense.
+    assert_eq!(
+        answers(&["embed", model, "--words", "last"], "\n")[0]["embedding"],
+        Value::Array(vec![])
+    );
+    let (message, status) = error(&["embed", model, "--words", "mean"], b"a b \xff c");
+    assert_eq!(status, 1);
+    assert!(message.ends_with("invalid UTF-8 at byte 4; save the texts as UTF-8"), "{message}");
+    // As an array a text.
+    let folder = Folder::new("cli-words");
+    let out = folder.0.join("words.safetensors");
+    let arguments =
+        ["embed", model, "--words", "first", "--format", "safetensors", "-o", name(&out)];
+    assert_eq!(text(&arguments, format!("{line}\nhello")), "");
+    let (header, data) = safetensors(&std::fs::read(&out).unwrap());
+    assert_eq!(header["0"]["shape"], serde_json::json!([5, 32]));
+    assert_eq!(header["1"]["shape"], serde_json::json!([1, 32]));
+    assert_eq!(data.len(), 6 * 32 * 4);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::bert::{Bert, Matrix};
 use crate::error::{Error, Result};
 use crate::measure;
 use crate::names;
-use crate::reference::{self, Sequence, spans};
+use crate::reference::{self, Sequence, fast, spans};
 use crate::source;
 
 /// What is scored.
@@ -133,14 +133,15 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     })
 }
 
-/// Logits in f32, one input after the other; `None` without the head.
+/// Logits in f32, one input after the other; `None` without the head. They are scored and forgotten, so
+/// the fast product will do.
 fn reference_logits(bert: &Bert, head: Kind, batch: &[Sequence]) -> Option<Vec<Matrix>> {
     // Enough for the product to be fast, few enough to stay small.
     const AT_ONCE: usize = 64;
     let mut all = Vec::new();
     for batch in batch.chunks(AT_ONCE) {
-        let last = reference::hidden_states(bert, batch).pop()?;
-        let logits = reference::logits(bert, &last, batch);
+        let last = reference::hidden_states_by(fast::linear, bert, batch).pop()?;
+        let logits = reference::logits_by(fast::linear, bert, &last, batch);
         let (logits, ranges) = match head {
             Kind::TokenClassifier => (logits.token_classifier?, spans(batch)),
             _ => (logits.sequence_classifier?, (0..batch.len()).map(|i| i..i + 1).collect()),

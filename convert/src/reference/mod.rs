@@ -5,13 +5,20 @@
 //! written order ([`matmul`]), elementary functions come from `libm` (plain Rust) instead of the system,
 //! and norms and softmax sum in f64, in order. That is what makes a written file reproducible: the rounding
 //! decisions of the quantiser depend on these values.
+//!
+//! Where nothing is written to a file (the scores of `evaluate`), the products may as well be those of
+//! [`fast`]; the functions that end in `_by` take either.
 
+pub mod fast;
 pub mod matmul;
 
 use rayon::prelude::*;
 
-use crate::bert::{Activation, Bert, Layer, LayerNorm, Linear, Matrix};
-use matmul::{Packed, linear};
+use crate::bert::{self, Activation, Bert, Layer, LayerNorm, Matrix};
+use matmul::Packed;
+
+/// What computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
+pub type Linear = fn(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix;
 
 /// One input: token ids with their segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +113,17 @@ pub fn layer(
     spans: &[std::ops::Range<usize>],
     tap: &mut dyn FnMut(Site, &Matrix),
 ) -> Matrix {
+    layer_by(matmul::linear, bert, index, x, spans, tap)
+}
+
+fn layer_by(
+    linear: Linear,
+    bert: &Bert,
+    index: usize,
+    x: &Matrix,
+    spans: &[std::ops::Range<usize>],
+    tap: &mut dyn FnMut(Site, &Matrix),
+) -> Matrix {
     let Layer {
         query,
         key,
@@ -116,7 +134,7 @@ pub fn layer(
         output,
         output_norm,
     } = &bert.layers[index];
-    let apply = |x: &Matrix, linear: &Linear| self::linear(x, &linear.weight, &linear.bias);
+    let apply = |x: &Matrix, site: &bert::Linear| linear(x, &site.weight, &site.bias);
 
     tap(Site::Qkv, x);
     let context =
@@ -139,10 +157,15 @@ pub fn layer(
 
 /// All hidden states, embeddings first: `layers + 1` matrices `[tokens, hidden]`.
 pub fn hidden_states(bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
+    hidden_states_by(matmul::linear, bert, batch)
+}
+
+/// [`hidden_states`], with a product of one's choice.
+pub fn hidden_states_by(linear: Linear, bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
     let spans = spans(batch);
     let mut states = vec![embed(bert, batch)];
     for index in 0..bert.layers.len() {
-        let next = layer(bert, index, &states[index], &spans, &mut |_, _| ());
+        let next = layer_by(linear, bert, index, &states[index], &spans, &mut |_, _| ());
         states.push(next);
     }
     states
@@ -150,6 +173,10 @@ pub fn hidden_states(bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
 
 /// `tanh(W h[CLS] + b)` of the last hidden state, `[sequences, hidden]`.
 pub fn pooler(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> {
+    pooler_by(matmul::linear, bert, last, batch)
+}
+
+fn pooler_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> {
     let pooler = bert.pooler.as_ref()?;
     let mut first = Matrix { rows: batch.len(), cols: last.cols, data: Vec::new() };
     for span in spans(batch) {
@@ -162,8 +189,13 @@ pub fn pooler(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> 
 
 /// Logits of every head of the checkpoint.
 pub fn logits(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
-    let apply = |x: &Matrix, head: &Linear| linear(x, &head.weight, &head.bias);
-    let pooled = pooler(bert, last, batch);
+    logits_by(matmul::linear, bert, last, batch)
+}
+
+/// [`logits`], with a product of one's choice.
+pub fn logits_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
+    let apply = |x: &Matrix, head: &bert::Linear| linear(x, &head.weight, &head.bias);
+    let pooled = pooler_by(linear, bert, last, batch);
     let heads = &bert.heads;
     Logits {
         token_classifier: heads.token_classifier.as_ref().map(|head| apply(last, head)),

@@ -240,15 +240,20 @@ fn of_ids(
     Ok(())
 }
 
-/// Tokens as text: the parts of words joined, a space between words.
+/// Tokens as text: the parts of words joined, a space between words, but none between Chinese characters,
+/// which the tokenizer set apart.
 pub fn join(tokenizer: Option<&Tokenizer<'_>>, ids: &[u32]) -> String {
     let mut text = String::new();
+    let splits_chinese =
+        tokenizer.is_some_and(|tokenizer| tokenizer.settings().handle_chinese_chars);
     for id in ids {
         let token = tokenizer.and_then(|tokenizer| tokenizer.token(*id)).unwrap_or("");
         match token.strip_prefix("##") {
             Some(part) => text.push_str(part),
             None => {
-                if !text.is_empty() {
+                let neighbours = [text.chars().next_back(), token.chars().next()];
+                let within = splits_chinese && neighbours.iter().all(|c| c.is_some_and(is_chinese));
+                if !text.is_empty() && !within {
                     text.push(' ');
                 }
                 text.push_str(token);
@@ -256,4 +261,11 @@ pub fn join(tokenizer: Option<&Tokenizer<'_>>, ids: &[u32]) -> String {
         }
     }
     text
+}
+
+/// What the tokenizer makes a word of its own: the ideographs of BERT's `_is_chinese_char`.
+fn is_chinese(c: char) -> bool {
+    matches!(u32::from(c),
+        0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x2_0000..=0x2_A6DF
+        | 0x2_A700..=0x2_CEAF | 0x2_F800..=0x2_FA1F)
 }

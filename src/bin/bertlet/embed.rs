@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bertlet::tasks::{WordPooling, pool_words};
 use bertlet::{Layers, Model, Output, Pooling, Session, features_len};
 use lexopt::Parser;
 
@@ -26,10 +27,13 @@ takes. Without --layers and --pooling: the last layer, pooled and normalised as 
       --layers L     embeddings, first, last, second-to-last, a number as in hidden_states (0, -1),
                      sum:last4, mean:last4, concat:last4, sum:all, sum:1,2, concat:3,-1, weighted:0=0.1,5=0.4
       --pooling P    none (a vector a token), cls, pooler, mean, max, mean-max, mean-sqrt, sep
+      --words P      a vector a word instead: lines are words with spaces between them; of a word's tokens the
+                     first, the mean or the last (null for words that were cut or have no token)
       --normalize    divide vectors by their length
       --window       read all of a long text, in overlapping windows, and average their vectors
       --format F     jsonl; npy: one array [texts, width]; safetensors: the same array, named embeddings, or
-                     with --pooling none an array [tokens, width] a text, named 0, 1, 2 ... The last two need -o
+                     with --pooling none an array [tokens, width] a text, named 0, 1, 2 ... (with --words
+                     [words, width], zeros for null). The last two need -o
 
 ",
         texts_help!(),
@@ -51,11 +55,12 @@ struct Wanted {
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let (mut layers, mut pooling, mut normalize, mut window) = (None, None, false, false);
-    let mut format = Format::Jsonl;
+    let (mut words, mut format) = (None::<WordPooling>, Format::Jsonl);
     let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         match name {
             "--layers" => layers = Some(value(parser, name)?),
             "--pooling" => pooling = Some(value(parser, name)?),
+            "--words" => words = Some(value(parser, name)?),
             "--normalize" => normalize = true,
             "--window" => window = true,
             "--format" => format = value(parser, name)?,
@@ -63,12 +68,26 @@ fn run(parser: Parser) -> Result<(), Failure> {
         }
         Ok(true)
     })?;
+    if words.is_some() && pooling.is_some() {
+        return Err(Failure::usage(
+            "--words pools the tokens of each word, --pooling those of the text; give one of them",
+        ));
+    }
+    if words.is_some() && options.ids {
+        return Err(Failure::usage("--words: lines of ids are used as they are; give texts"));
+    }
+    if words.is_some() && window {
+        return Err(Failure::usage(
+            "--window averages the vectors of texts; with --words give shorter lines",
+        ));
+    }
     let file = options.open()?;
     let model = file.model();
-    let as_model_says = layers.is_none() && pooling.is_none();
+    let as_model_says = layers.is_none() && pooling.is_none() && words.is_none();
+    let default_pooling = if words.is_some() { Pooling::None } else { model.default_pooling() };
     let wanted = Wanted {
         layers: layers.unwrap_or(Layers::LAST),
-        pooling: pooling.unwrap_or(model.default_pooling()),
+        pooling: pooling.unwrap_or(default_pooling),
         normalize: normalize || as_model_says && model.default_normalize(),
     };
     // Asked once before any text is read; the same call for a sample cannot fail then.
@@ -85,17 +104,34 @@ fn run(parser: Parser) -> Result<(), Failure> {
     }
     let mut sink = Sink::open(&options, format, wanted.pooling, width)?;
     let mut samples = Samples::open(&options, &file)?;
+    if words.is_some() {
+        samples = samples.of_words();
+    }
     let mut session = options.session(&file)?;
     if window {
         while let Some(vector) = wanted.windows(&mut session, &mut samples, width)? {
-            sink.write(&vector, width, false, samples.drained())?;
+            sink.write(&vector, None, width, false, samples.drained())?;
         }
     } else {
-        let mut vectors = Vec::new();
+        let (mut vectors, mut of_words, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(sample) = samples.next()? {
-            wanted.encode(&mut session, &sample, &mut vectors)?;
             let truncated = sample.encoded.truncated;
-            sink.write(&vectors, width, truncated, samples.drained())?;
+            let Some(pooling) = words else {
+                wanted.encode(&mut session, &sample, &mut vectors)?;
+                sink.write(&vectors, None, width, truncated, samples.drained())?;
+                continue;
+            };
+            // Vectors of words are normalised, not those they are made of.
+            let tokens = Wanted { normalize: false, ..wanted };
+            tokens.encode(&mut session, &sample, &mut vectors)?;
+            counts.resize(sample.word_count, 0);
+            of_words.resize(sample.word_count * width, 0.0);
+            pool_words(&vectors, sample.words, pooling, &mut counts, &mut of_words)
+                .map_err(|error| sample.failed(error))?;
+            if wanted.normalize {
+                of_words.chunks_exact_mut(width).for_each(to_unit_length);
+            }
+            sink.write(&of_words, Some(&counts), width, truncated, samples.drained())?;
         }
     }
     if !sink.is_json() {
@@ -116,7 +152,7 @@ impl Wanted {
         sample: &Sample<'_>,
         vectors: &mut Vec<f32>,
     ) -> Result<(), Failure> {
-        let Self { layers, pooling, normalize } = *self;
+        let Self { layers, pooling, normalize, .. } = *self;
         // More tokens than positions are refused by the encoder, before anything is written.
         let tokens = sample.ids.len().min(session.model().config().positions);
         let len = self.len(&session.model(), tokens).map_err(|error| sample.failed(error))?;
@@ -148,11 +184,16 @@ impl Wanted {
             Ok(())
         })?;
         if self.normalize {
-            let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-            mean.iter_mut().for_each(|x| *x /= length);
+            to_unit_length(&mut mean);
         }
         Ok(any.then_some(mean))
     }
+}
+
+/// Divides a vector by its length.
+fn to_unit_length(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    vector.iter_mut().for_each(|x| *x /= length);
 }
 
 /// Where vectors go.
@@ -192,9 +233,11 @@ impl Sink {
         matches!(self, Self::Lines(answers, _) if answers.json)
     }
 
+    /// Writes the answer to a text; `tokens`, where vectors are those of words, says how many tokens each has.
     fn write(
         &mut self,
         vectors: &[f32],
+        tokens: Option<&[u32]>,
         width: usize,
         truncated: bool,
         now: bool,
@@ -206,7 +249,13 @@ impl Sink {
                 let rows = *pooling == Pooling::None;
                 if answers.json {
                     let mut object = Object::new(answers.line());
-                    if rows {
+                    if let Some(tokens) = tokens {
+                        let words = vectors.chunks_exact(width).zip(tokens);
+                        object.list("embedding", words, |out, (vector, tokens)| match tokens {
+                            0 => json::plain(out, "null"),
+                            _ => json::floats(out, vector),
+                        });
+                    } else if rows {
                         object.list("embedding", vectors.chunks_exact(width), json::floats);
                     } else {
                         object.floats("embedding", vectors);

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use bertlet::tokenizer::{Encoded, Limits, TokenBuffer, TokenizeError, Tokenizer};
+use bertlet::tokenizer::{Encoded, Limits, Source, TokenBuffer, TokenizeError, Tokenizer};
 use bertlet::{Input, ModelFile};
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ pub struct Samples<'m> {
     lines: Lines,
     /// `None` where lines are ids.
     tokenizer: Option<Tokenizer<'m>>,
+    /// Lines are words with spaces between them.
+    words: bool,
     /// Tokens of a sample at most.
     limit: usize,
     buffers: Buffers,
@@ -32,6 +34,10 @@ pub struct Sample<'s> {
     pub mask: Option<&'s [u8]>,
     /// Bytes of each token in its text; (0, 0) for special tokens. Empty where ids were given.
     pub offsets: &'s [(u32, u32)],
+    /// Word of each token; counted in all of a text, or in the given words of [`Samples::of_words`].
+    pub words: &'s [u32],
+    /// Words of the line, where it consists of words.
+    pub word_count: usize,
     /// What the tokenizer says of the text and its cut; all zero where ids were given.
     pub encoded: Encoded,
     place: Place<'s>,
@@ -57,6 +63,7 @@ struct Buffers {
     mask: Vec<u8>,
     has_mask: bool,
     offsets: Vec<(u32, u32)>,
+    words: Vec<u32>,
 }
 
 impl Buffers {
@@ -64,6 +71,7 @@ impl Buffers {
         self.ids = zeros(tokens)?;
         self.type_ids = zeros(tokens)?;
         self.offsets = zeros(tokens)?;
+        self.words = zeros(tokens)?;
         Ok(())
     }
 
@@ -72,7 +80,7 @@ impl Buffers {
             ids: &mut self.ids,
             type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
-            words: &mut [],
+            words: &mut self.words,
         }
     }
 
@@ -83,8 +91,17 @@ impl Buffers {
         place: Place<'s>,
     ) -> Sample<'s> {
         let n = encoded.len;
-        let (ids, type_ids) = (&self.ids[..n], &self.type_ids[..n]);
-        Sample { pair, ids, type_ids, mask: None, offsets: &self.offsets[..n], encoded, place }
+        Sample {
+            pair,
+            ids: &self.ids[..n],
+            type_ids: &self.type_ids[..n],
+            mask: None,
+            offsets: &self.offsets[..n],
+            words: &self.words[..n],
+            word_count: 0,
+            encoded,
+            place,
+        }
     }
 }
 
@@ -123,7 +140,13 @@ impl<'m> Samples<'m> {
         if tokenizer.is_some() {
             buffers.resize(limit.min(512))?;
         }
-        Ok(Self { lines: Lines::open(&options.source)?, tokenizer, limit, buffers, cut: None })
+        let lines = Lines::open(&options.source)?;
+        Ok(Self { lines, tokenizer, words: false, limit, buffers, cut: None })
+    }
+
+    /// Takes lines as words with spaces between them, not as text; see [`Sample::words`].
+    pub fn of_words(self) -> Self {
+        Self { words: true, ..self }
     }
 
     /// Whether the next sample may have to be waited for, so that answers should go out now.
@@ -141,11 +164,22 @@ impl<'m> Samples<'m> {
         let Some(tokenizer) = &self.tokenizer else {
             return self.buffers.read_ids(line, place).map(Some);
         };
-        let texts = split(line);
+        let split_words: Vec<&str>;
+        let (first, second) = if self.words {
+            let line = std::str::from_utf8(line).map_err(|error| {
+                refused(place, TokenizeError::InvalidUtf8 { at: error.valid_up_to() })
+            })?;
+            split_words = line.split_whitespace().collect();
+            (Source::from(&split_words[..]), None)
+        } else {
+            split_words = Vec::new();
+            let (first, second) = split(line);
+            (first.into(), second)
+        };
         let limits = Limits::new(self.limit);
         let encoded = loop {
             let mut out = self.buffers.as_tokens();
-            match tokenizer.encode(texts.0, texts.1, &limits, &mut out) {
+            match tokenizer.encode(first, second.map(Source::from), &limits, &mut out) {
                 Err(TokenizeError::BufferTooSmall { needed }) => self.buffers.resize(needed)?,
                 Err(error) => return Err(refused(place, error)),
                 Ok(encoded) => break encoded,
@@ -155,7 +189,8 @@ impl<'m> Samples<'m> {
             let (count, _) = self.cut.get_or_insert_with(|| (0, place.to_string()));
             *count += 1;
         }
-        Ok(Some(self.buffers.sample(texts.1, encoded, place)))
+        let sample = self.buffers.sample(second, encoded, place);
+        Ok(Some(Sample { word_count: split_words.len(), ..sample }))
     }
 
     /// The next line in overlapping windows, of which neighbours share a quarter: calls `each` with
@@ -247,6 +282,8 @@ impl Buffers {
             type_ids: &self.type_ids,
             mask: self.has_mask.then_some(&self.mask[..]),
             offsets: &[],
+            words: &[],
+            word_count: 0,
             encoded: Encoded::default(),
             place,
         })
