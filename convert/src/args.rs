@@ -34,6 +34,11 @@ pub enum Command {
                       bertlet-convert evaluate sst2.bertlet --task classify --data dev.tsv --reference models/tiny-sst2"
     )]
     Evaluate(Evaluate),
+    /// Shows which layers' features tell entities apart, by linear probes
+    #[command(
+        after_help = "Example:\n  bertlet-convert probe minilm.bertlet --train train.iob2.tsv --dev dev.iob2.tsv"
+    )]
+    Probe(Probe),
 }
 
 #[derive(Args)]
@@ -107,6 +112,28 @@ pub struct Evaluate {
     #[arg(long, value_name = "SOURCE")]
     pub reference: Option<PathBuf>,
     /// Print the scores as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Probe {
+    /// Model file; its weights stay as they are
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// What to train on: a word and its IOB2 tag a line, empty lines between sentences
+    #[arg(long, value_name = "FILE")]
+    pub train: PathBuf,
+    /// What to score, in the same form
+    #[arg(long, value_name = "FILE")]
+    pub dev: PathBuf,
+    /// Times that a probe sees every word
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: u32,
+    /// Probes a row, whose mean is shown
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seeds: u32,
+    /// Print the table as JSON
     #[arg(long)]
     pub json: bool,
 }

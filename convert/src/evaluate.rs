@@ -155,28 +155,32 @@ fn reference_logits(bert: &Bert, head: Kind, batch: &[Sequence]) -> Option<Vec<M
     Some(all)
 }
 
+/// The words of a sentence and their tags.
+pub(crate) type Tagged<'t> = (Vec<&'t str>, Vec<&'t str>);
+
 /// Labelled data.
-enum Examples<'t> {
-    /// Words and tags of each sentence.
-    Ner(Vec<(Vec<&'t str>, Vec<&'t str>)>),
+pub(crate) enum Examples<'t> {
+    /// Sentences.
+    Ner(Vec<Tagged<'t>>),
     /// Text and index of its label.
     Classify(Vec<(&'t str, usize)>),
 }
 
 /// Examples as the model takes them.
-struct Inputs {
-    batch: Vec<Sequence>,
+pub(crate) struct Inputs {
+    pub batch: Vec<Sequence>,
     /// The word of every token, [`NO_WORD`] for none.
-    words: Vec<Vec<u32>>,
-    cut: usize,
+    pub words: Vec<Vec<u32>>,
+    /// How many were longer than the limit.
+    pub cut: usize,
 }
 
 /// A line that is wrong, and how.
-type Wrong = (usize, String);
+pub(crate) type Wrong = (usize, String);
 
 impl<'t> Examples<'t> {
     /// A word and its tag a line (whatever stands between them), empty lines between sentences.
-    fn ner(text: &'t str) -> std::result::Result<Self, Wrong> {
+    pub fn ner(text: &'t str) -> std::result::Result<Self, Wrong> {
         let mut sentences = Vec::new();
         let (mut words, mut tags) = (Vec::new(), Vec::new());
         for (i, line) in text.lines().chain([""]).enumerate() {
@@ -212,7 +216,7 @@ impl<'t> Examples<'t> {
         lines.map(example).collect::<std::result::Result<_, _>>().map(Self::Classify)
     }
 
-    fn tokenize(
+    pub fn tokenize(
         &self,
         tokenizer: &Tokenizer<'_>,
         positions: usize,

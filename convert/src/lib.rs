@@ -8,6 +8,7 @@ pub mod html;
 pub mod measure;
 pub mod names;
 pub mod pack;
+pub mod probe;
 pub mod quantize;
 pub mod reference;
 pub mod report;

@@ -12,6 +12,7 @@ use bertlet_convert::convert::{self, Step};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::evaluate::{self, Task};
 use bertlet_convert::html;
+use bertlet_convert::probe;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         None => convert_command(&cli.convert),
         Some(Command::Demo) => demo::run(),
         Some(Command::Evaluate(args)) => evaluate_command(args),
+        Some(Command::Probe(args)) => probe_command(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,27 +91,49 @@ fn evaluate_command(args: &args::Evaluate) -> Result<()> {
     }
 }
 
+fn probe_command(args: &args::Probe) -> Result<()> {
+    let options = probe::Options { epochs: args.epochs as usize, seeds: args.seeds as usize };
+    let mut bar = Bar::default();
+    let table =
+        probe::probe(&args.model, &args.train, &args.dev, &options, &mut |name, done, total| {
+            bar.show_named(name, done, total);
+        });
+    bar.clear();
+    let table = table?;
+    match args.json {
+        true => answer(&(serde_json::to_string(&table).expect("a table is JSON") + "\n")),
+        false => answer(&table.text()),
+    }
+}
+
 /// A bar a step, on stderr, and only on a terminal.
 #[derive(Default)]
-pub struct Bar(Option<(Step, ProgressBar)>);
+pub struct Bar(Option<(&'static str, ProgressBar)>);
 
 impl Bar {
-    /// Shows how far a step is.
+    /// Shows how far a step of a conversion is.
     pub fn show(&mut self, step: Step, done: usize, total: usize) {
-        if self.0.as_ref().is_none_or(|(shown, _)| *shown != step) {
+        let name = match step {
+            Step::Read => "reading",
+            Step::Quantize => "quantising",
+            Step::Search => "what to keep in f16",
+            Step::Measure => "measuring",
+        };
+        self.show_named(name, done, total);
+    }
+
+    /// Shows how far something is.
+    pub fn show_named(&mut self, name: &'static str, done: usize, total: usize) {
+        if self.0.as_ref().is_none_or(|(shown, _)| *shown != name) {
             self.clear();
             let bar = ProgressBar::new(total as u64);
             let style = ProgressStyle::with_template("{msg:22} {wide_bar} {pos}/{len} {eta:>4}");
             bar.set_style(style.expect("a valid template"));
-            bar.set_message(match step {
-                Step::Read => "reading",
-                Step::Quantize => "quantising",
-                Step::Search => "what to keep in f16",
-                Step::Measure => "measuring",
-            });
-            self.0 = Some((step, bar));
+            bar.set_message(name);
+            self.0 = Some((name, bar));
         }
         if let Some((_, bar)) = &self.0 {
+            bar.set_length(total as u64);
             bar.set_position(done as u64);
             bar.tick();
         }

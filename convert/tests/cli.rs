@@ -59,6 +59,7 @@ fn the_exit_status_tells_usage_from_failure() {
         &["x", "--unknown"],
         &["demo", "x"],
         &["evaluate", "x"],
+        &["probe", "x", "--train", "x", "--dev", "x", "--epochs", "0"],
     ] {
         let out = run(folder.path(), usage);
         assert_eq!(out.status.code(), Some(2), "{usage:?}");
@@ -74,7 +75,9 @@ fn the_exit_status_tells_usage_from_failure() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    for help in [&["--help"][..], &["demo", "--help"], &["evaluate", "--help"]] {
+    for help in
+        [&["--help"][..], &["demo", "--help"], &["evaluate", "--help"], &["probe", "--help"]]
+    {
         let out = run(folder.path(), help);
         assert!(out.status.success() && text(&out.stdout).contains("Example"), "{help:?}");
     }
@@ -126,4 +129,37 @@ fn models_are_scored() {
         &["evaluate", "tiny-ner.bertlet", "--task", "classify", "--data", "ner.tsv"],
     );
     assert!(text(&out.stderr).contains("SequenceClassifier: is not in the model"));
+}
+
+#[test]
+fn layers_are_probed() {
+    let folder = tempfile::tempdir().unwrap();
+    let tagged = "Angela B-PER\nMerkel I-PER\nmet O\nreporters O\nin O\nBerlin B-LOC\n. O\n\n\
+                  Shares O\nof O\nSiemens B-ORG\nfell O\nin O\nFrankfurt B-LOC\n. O\n";
+    fs::write(folder.path().join("ner.tsv"), tagged).unwrap();
+    let source = manifest("../models").join("tiny-ner");
+    let out = run(folder.path(), &[source.to_str().unwrap(), "--weights", "f16"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let args = ["probe", "tiny-ner.bertlet", "--train", "ner.tsv", "--dev", "ner.tsv"];
+    let json = |more: &[&str]| -> Value {
+        let out = run(folder.path(), &[&args, more].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    let table = json(&["--epochs", "200", "--seeds", "2", "--json"]);
+    assert_eq!(table["train_words"], 14, "{table}");
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 7, "embeddings, three layers, two sums, a concatenation");
+    for row in rows {
+        assert_eq!(row["seeds"].as_array().unwrap().len(), 2);
+        assert_eq!(row["score"], 1.0, "what was trained on is known: {row}");
+    }
+    assert_eq!(json(&["--epochs", "2", "--json"]), json(&["--epochs", "2", "--json"]));
+    let out = run(folder.path(), &args);
+    assert!(text(&out.stdout).contains("concatenation of last four"), "{}", text(&out.stdout));
+    fs::write(folder.path().join("empty.tsv"), "\n").unwrap();
+    let args = ["probe", "tiny-ner.bertlet", "--train", "empty.tsv", "--dev", "ner.tsv"];
+    let out = run(folder.path(), &args);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("empty.tsv: has no words"), "{}", text(&out.stderr));
 }

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 use crate::bert::Matrix;
 
 /// Columns of a product computed side by side.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Rows of a product computed side by side.
-const ROWS: usize = 4;
+pub(crate) const ROWS: usize = 4;
 /// Rows handed to a thread at a time.
 const CHUNK: usize = 64;
 
@@ -115,7 +115,7 @@ impl WithSimd for Product<'_> {
 
 /// `R x 16` dot products; the lanes are outputs, the sums run over `k` in order.
 #[inline(always)]
-fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[f32; LANES]; R] {
+pub(crate) fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[f32; LANES]; R] {
     let mut sums = [[0f32; LANES]; R];
     let a = a.map(|row| &row[..panel.len()]);
     for (k, b) in panel.iter().enumerate() {
