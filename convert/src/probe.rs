@@ -48,7 +48,7 @@ pub struct Options {
 pub struct Row {
     /// What it is called.
     pub features: String,
-    /// As `bertlet features --layers` takes it.
+    /// As `bertlet embed --layers` takes it.
     pub layers: String,
     /// Mean entity F1.
     pub score: f64,
