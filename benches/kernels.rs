@@ -10,7 +10,7 @@ use std::time::Duration;
 use bertlet::Isa;
 use bertlet::kernels::{
     Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, Heads, I8x16, I8x64, I16x32, I32x16,
-    Int8Blocks, Int8Matrix, Int8Rows, Keys, Norm, Rotation, Workspace,
+    Int8Blocks, Int8Matrix, Int8Rows, Keys, Norm, QUANTIZE_ROWS, Rotation, Workspace,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -88,7 +88,7 @@ fn quantized(isa: Isa, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<f32>) {
     let x = Random(2).vectors(rows * inputs / 16);
     let mut buffer = vec![F32x16::ZERO; inputs / 16];
     let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], vec![0.0; rows]);
-    isa.kernels().quantize(&x, Rotation::NONE, &mut buffer, &mut values, &mut scale);
+    isa.kernels().quantize(&x, None, Rotation::NONE, &mut buffer, &mut values, &mut scale);
     (values, scale)
 }
 
@@ -189,8 +189,8 @@ fn rows(c: &mut Criterion) {
         let mut values = vec![I8x16([0; 16]); x.len()];
         let mut scale = [0.0; ROWS];
         let name = format!("quantize_f32_q8_{ROWS}x{width}_{kind}");
-        each(c, &name, ROWS * width, width / 16, |isa, buffer| {
-            isa.kernels().quantize(&x, rotation, buffer, &mut values, &mut scale);
+        each(c, &name, ROWS * width, QUANTIZE_ROWS * width / 16, |isa, buffer| {
+            isa.kernels().quantize(&x, None, rotation, buffer, &mut values, &mut scale);
         });
     }
     for (name, activation) in [
@@ -222,7 +222,7 @@ fn attention(c: &mut Criterion) {
     let width = heads.width();
     for tokens in [16, 128, 512] {
         let blocks = tokens / BLOCK;
-        let n = blocks * heads.count;
+        let n = blocks * heads.slots();
         let qkv = Random(7).vectors(tokens * 3 * heads.count * width);
         let limit = vec![F32x16([f32::MAX; 16]); blocks];
         let keys = Keys { count: tokens, limit: &limit, masked: false };
@@ -232,7 +232,8 @@ fn attention(c: &mut Criterion) {
         let macs = 2 * tokens * tokens * heads.count * heads.size;
         let out = tokens * heads.count * width;
         let block = BLOCK * heads.count * width;
-        let mut q = vec![I8x16([0; 16]); n * BLOCK * width];
+        let mut q = vec![I8x16([0; 16]); blocks * block];
+        let mut buffer = vec![I8x16([0; 16]); block];
         let mut k = vec![I8x64([0; 64]); n * width * 4];
         let mut v = vec![I16x32([0; 32]); n * width * 8];
         let [mut q_scale, mut k_scale, mut v_scale] = [(); 3].map(|()| vec![F32x16::ZERO; n]);
@@ -247,7 +248,7 @@ fn attention(c: &mut Criterion) {
                 v: &mut *v,
                 v_scale: &mut *v_scale,
             };
-            isa.kernels().pack_int8(&qkv, heads, packed.reborrow());
+            isa.kernels().pack_int8(&qkv, heads, packed.reborrow(), &mut buffer);
             for (b, out) in context.chunks_mut(block).enumerate() {
                 let work = Workspace {
                     scores: &mut scores,

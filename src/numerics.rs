@@ -52,6 +52,7 @@
 //! x   = norm(x + AttentionOutput(attention(qkv)))
 //! x   = norm(x + Output(activation(Intermediate(x))))
 //! ```
+//! Where `Output` is int8 and the activation is gelu, it is `gelu_int8` below.
 //!
 //! # Attention
 //! Of one head; `i` is a query, `j` a key, `d` runs over `D`. A masked key takes no part: its `e` below
@@ -86,15 +87,17 @@
 //!
 //! # Functions
 //! ```text
-//! exp2(x):    x = max(x, -125); n = round(x); poly(x - n; 1, 0.6931472, 0.24022627,
-//!             0.05550314, 0.009620002, 0.0013404969, 0.00015031327) * 2^n
-//! exp2_15(x): likewise with 0.9999993, 0.6931218, 0.24024737, 0.05591809, 0.009570346
+//! exp2(x):    x = max(x, -125); n = round(x); poly(x - n; 1, 0.6931466, 0.24022166,
+//!             0.055510473, 0.009674952, 0.0013202982) * 2^n
+//! exp2_15(x): likewise with 1, 0.6932829, 0.24221097, 0.05500906
 //! exp(x):     exp2(min(x, 87) * 1.442695)
 //! tanh(x):    x = min(max(x, -10), 10); 1 - 2 / (exp2(x * 2.88539) + 1)
 //! gelu(x):    u = min(max(x, -5), 5); v = fma(u * u, 0.08, -1);
 //!             x * fma(u, poly(v; 0.14136378, -0.07029664, 0.05152142, -0.040433243, 0.03142621,
 //!             -0.023334937, 0.016497625, -0.010978166, 0.0061662514, -0.0029090233,
 //!             0.001999413, -0.0015175419, 0.00049480575), 0.5)
+//! gelu_int8:  a = min(|x|, 3.83); fma(a, poly(a; -0.49851644, 0.38131678, 0.058666807,
+//!             -0.15237692, 0.06251969, -0.010898919, 0.0007184116), max(x, 0))
 //! gelu_tanh:  h = x * 0.5; fma(h, tanh(0.7978846 * fma(x * x * x, 0.044715, x)), h)
 //! silu(x):    x / (1 + exp(0 - x))
 //! relu(x):    x if x > 0, else +0

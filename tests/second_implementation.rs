@@ -72,12 +72,12 @@ fn exp2_with(x: f32, c: &[f32]) -> f32 {
 }
 
 fn exp2(x: f32) -> f32 {
-    let c = [1.0, 0.6931472, 0.24022627, 0.05550314, 0.009620002, 0.0013404969, 0.00015031327];
+    let c = [1.0, 0.6931466, 0.24022166, 0.055510473, 0.009674952, 0.0013202982];
     exp2_with(x, &c)
 }
 
 fn exp2_15(x: f32) -> f32 {
-    exp2_with(x, &[0.9999993, 0.6931218, 0.24024737, 0.05591809, 0.009570346])
+    exp2_with(x, &[1.0, 0.6932829, 0.24221097, 0.05500906])
 }
 
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
@@ -123,6 +123,13 @@ fn activate(x: f32, activation: Activation) -> f32 {
         }
         Activation::Tanh => tanh(x),
     }
+}
+
+fn gelu_int8(x: f32) -> f32 {
+    let a = x.abs().min(3.83);
+    let c =
+        [-0.49851644, 0.38131678, 0.058666807, -0.15237692, 0.06251969, -0.010898919, 0.0007184116];
+    fma(a, poly(a, &c), x.max(0.0))
 }
 
 /// `x` as int8, and its scale.
@@ -291,8 +298,11 @@ impl<'a> Net<'a> {
                 let y: Vec<f32> = add(x, &output.apply(&context));
                 *x = self.norm(Kind::AttentionNorm, layer, &y);
                 let inner = first.apply(x);
-                let inner: Vec<f32> =
-                    inner.iter().map(|x| activate(*x, self.config.activation)).collect();
+                let activate = |x: &f32| match (&second.weights, self.config.activation) {
+                    (Weights::Int8 { .. }, Activation::Gelu) => gelu_int8(*x),
+                    (_, activation) => activate(*x, activation),
+                };
+                let inner: Vec<f32> = inner.iter().map(activate).collect();
                 *x = self.norm(Kind::OutputNorm, layer, &add(x, &second.apply(&inner)));
             }
             pass.states.push(x.clone());

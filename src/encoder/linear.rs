@@ -2,7 +2,7 @@
 
 use super::scratch::Quantised;
 use crate::format::Linear;
-use crate::kernels::{F32x16, Int8Rows, Kernels};
+use crate::kernels::{Activation, F32x16, Int8Rows, Kernels, Rotation};
 
 impl Linear<'_> {
     /// Vectors of sixteen that an output row fills.
@@ -35,13 +35,45 @@ impl Linear<'_> {
         let (x_width, width) = (x.len() / rows, self.width());
         match *self {
             Self::Int8(w, rotation) => {
-                let values = &mut quantised.values[..x.len()];
-                let scale = &mut quantised.scale[..rows];
-                kernels.quantize(x, rotation, quantised.row, values, scale);
-                kernels.linear_int8(Int8Rows { values, scale, width: x_width }, w, out, width);
+                let x = quantised.fill(kernels, x, rows, None, rotation);
+                kernels.linear_int8(x, w, out, width);
             }
             Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
             Self::F32(w) => kernels.linear_f32(x, x_width, w, out, width),
         }
+    }
+
+    /// [`Linear::forward`] of `activation(x)`; leaves anything in `x`.
+    pub(super) fn forward_activated(
+        &self,
+        kernels: &Kernels,
+        activation: Activation,
+        x: &mut [F32x16],
+        rows: usize,
+        quantised: &mut Quantised<'_>,
+        out: &mut [F32x16],
+    ) {
+        if let Self::Int8(w, rotation) = *self {
+            let x = quantised.fill(kernels, x, rows, Some(activation), rotation);
+            kernels.linear_int8(x, w, out, self.width());
+        } else {
+            kernels.activate(x, activation);
+            self.forward(kernels, x, rows, quantised, out);
+        }
+    }
+}
+
+impl Quantised<'_> {
+    fn fill(
+        &mut self,
+        kernels: &Kernels,
+        x: &[F32x16],
+        rows: usize,
+        activation: Option<Activation>,
+        rotation: Rotation,
+    ) -> Int8Rows<'_> {
+        let (values, scale) = (&mut self.values[..x.len()], &mut self.scale[..rows]);
+        kernels.quantize(x, activation, rotation, self.rows, values, scale);
+        Int8Rows { values, scale, width: x.len() / rows }
     }
 }

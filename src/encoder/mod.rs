@@ -102,11 +102,11 @@ impl Config {
     /// Bytes of scratch that an encoder needs for inputs of up to `tokens` tokens on one thread.
     /// `const`, so that firmware can reserve a `static`.
     ///
-    /// The formula, for H, I and P = heads x padded head in floats rounded up to 16, T tokens in B
-    /// blocks of 16, and a chunk C = min(32, 16 B): hidden and combined states 8 T H; queries, keys
-    /// and values in int8 64 B P + 256 B heads (f32: about 192 B P); the worker 4 C (widest + P + H) +
-    /// C widest + 4 widest + 1,600 B, where widest is the largest of 3 P, I and H; each part rounded up
-    /// to 64 bytes.
+    /// The formula, for H, I and P = heads x padded head in floats rounded up to 16, S and Q the same
+    /// with the next odd number of heads (S of them, of Q floats together), T tokens in B blocks of 16,
+    /// and a chunk C = min(32, 16 B): hidden and combined states 8 T H; queries, keys and values in int8
+    /// 16 B P + 48 B Q + 256 B S (f32: about 192 B Q); the worker 4 C (widest + P + H) + C widest +
+    /// 16 widest + 1,600 B, where widest is the largest of 3 P, I and H; each part rounded up to 64 bytes.
     pub const fn scratch_len(&self, tokens: usize) -> usize {
         Sizes::new(self, tokens).scratch_len(1)
     }
@@ -341,11 +341,12 @@ impl Pass<'_> {
         for (i, x) in hidden.chunks(CHUNK * self.sizes.hidden).enumerate() {
             let rows = x.len() / self.sizes.hidden;
             let qkv = &mut worker.wide[..rows * 3 * self.sizes.heads];
-            let quantised = &mut worker.quantised;
-            layer.query_key_value.forward(self.kernels, x, rows, quantised, qkv);
+            layer.query_key_value.forward(self.kernels, x, rows, &mut worker.quantised, qkv);
             let (_, mut rest) = blocks.split_at(heads, i * (CHUNK / BLOCK));
             match rest.split_at(heads, rows.div_ceil(BLOCK)).0 {
-                Blocks::Int8(blocks) => self.kernels.pack_int8(qkv, heads, blocks),
+                Blocks::Int8(blocks) => {
+                    self.kernels.pack_int8(qkv, heads, blocks, worker.quantised.values);
+                }
                 Blocks::F32(blocks) => self.kernels.pack_f32(qkv, heads, blocks),
             }
         }
@@ -454,8 +455,8 @@ impl Pass<'_> {
         kernels.add_norm(x, output, layer.attention_norm, hidden, eps);
 
         layer.intermediate.forward(kernels, x, rows, quantised, inner);
-        kernels.activate(inner, self.config.activation);
-        layer.output.forward(kernels, inner, rows, quantised, output);
+        let activation = self.config.activation;
+        layer.output.forward_activated(kernels, activation, inner, rows, quantised, output);
         kernels.add_norm(x, output, layer.output_norm, hidden, eps);
     }
 }

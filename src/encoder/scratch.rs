@@ -2,7 +2,8 @@
 
 use crate::format::{Attention, Config, round16};
 use crate::kernels::{
-    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, Workspace, take,
+    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, Workspace,
+    take,
 };
 
 /// Rows that go through a layer together: few enough that what they leave between two matrices
@@ -72,13 +73,18 @@ impl Sizes {
     }
 
     const fn blocks_len(&self) -> usize {
-        let slots = self.blocks.saturating_mul(self.shape.count);
+        let slots = self.blocks.saturating_mul(self.shape.slots());
         let width = self.shape.width();
         match self.attention {
             Attention::Integer => {
-                let (q, k, v) = (BLOCK * width * 16, width * 4 * 64, width * 8 * 64);
+                let (q, k, v) = (BLOCK * self.heads * 16, width * 4 * 64, width * 8 * 64);
                 let scales = 4 * 64;
-                sum(&[bytes(slots, q), bytes(slots, k), bytes(slots, v), bytes(slots, scales)])
+                sum(&[
+                    bytes(self.blocks, q),
+                    bytes(slots, k),
+                    bytes(slots, v),
+                    bytes(slots, scales),
+                ])
             }
             Attention::Float => {
                 let (q, k, v) = (BLOCK * width * 64, self.shape.size * 64, width * BLOCK * 64);
@@ -96,7 +102,7 @@ impl Sizes {
             bytes(chunk * self.hidden, 64),
             bytes(chunk * self.widest, 16),
             bytes(chunk, 4),
-            bytes(self.widest, 64),
+            bytes(QUANTIZE_ROWS * self.widest, 64),
             bytes(self.blocks, BLOCK * 64),
             bytes(self.blocks, BLOCK * 32),
             bytes(self.blocks, 64),
@@ -150,14 +156,14 @@ impl<'s> Scratch<'s> {
     /// Divides `buffer`; `None` if it is shorter than [`Sizes::scratch_len`].
     pub fn new(sizes: &Sizes, threads: usize, mut buffer: &'s mut [u8]) -> Option<Self> {
         let rest = &mut buffer;
-        let (slots, width) = (sizes.blocks * sizes.shape.count, sizes.shape.width());
+        let (slots, width) = (sizes.blocks * sizes.shape.slots(), sizes.shape.width());
         Some(Self {
             hidden: take(rest, sizes.tokens * sizes.hidden)?,
             combined: take(rest, sizes.tokens * sizes.hidden)?,
             limit: take(rest, sizes.blocks)?,
             blocks: match sizes.attention {
                 Attention::Integer => Blocks::Int8(Int8Blocks {
-                    q: take(rest, slots * BLOCK * width)?,
+                    q: take(rest, sizes.blocks * BLOCK * sizes.heads)?,
                     k: take(rest, slots * width * 4)?,
                     v: take(rest, slots * width * 8)?,
                     q_scale: take(rest, slots)?,
@@ -200,8 +206,8 @@ pub(super) struct Quantised<'s> {
     pub values: &'s mut [I8x16],
     /// `[chunk]`.
     pub scale: &'s mut [f32],
-    /// `[widest]`.
-    pub row: &'s mut [F32x16],
+    /// `[QUANTIZE_ROWS][widest]`: rows in the making.
+    pub rows: &'s mut [F32x16],
 }
 
 impl<'s> Worker<'s> {
@@ -216,7 +222,7 @@ impl<'s> Worker<'s> {
                 quantised: Quantised {
                     values: take(rest, sizes.chunk * sizes.widest)?,
                     scale: take(rest, sizes.chunk)?,
-                    row: take(rest, sizes.widest)?,
+                    rows: take(rest, QUANTIZE_ROWS * sizes.widest)?,
                 },
                 scores: take(rest, BLOCK * sizes.blocks)?,
                 probabilities: take(rest, BLOCK * sizes.blocks)?,

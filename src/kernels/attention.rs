@@ -13,7 +13,7 @@
 
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
 use super::math;
-use super::matmul::{Pairs, Singles, panels_at_once, rows_at_once, tile, with_tile};
+use super::matmul::{Ahead, Pairs, Singles, panels_at_once, rows_at_once, tile, with_tile};
 use super::rows::int8_scale;
 
 /// Tokens of a block.
@@ -39,6 +39,11 @@ impl Heads {
     /// Vectors of sixteen that a head is padded to.
     pub const fn width(self) -> usize {
         self.size.div_ceil(16)
+    }
+    /// Places that a block has, one a head. They are odd in number, lest the same head's places of all
+    /// blocks fall on a few sets of the first-level cache.
+    pub const fn slots(self) -> usize {
+        self.count | 1
     }
     /// `log2(e) / sqrt(size)`: turns a dot product into an exponent of two.
     fn temperature(self) -> f32 {
@@ -67,7 +72,7 @@ impl Keys<'_> {
 
 /// Queries, keys and values of whole blocks in int8. Lengths are a block's.
 pub struct Int8Blocks<Q, K, V, F, I> {
-    /// `[heads][16][width]`, activations.
+    /// `[16][heads][width]`, activations.
     pub q: Q,
     /// `[heads]`, a lane a token.
     pub q_scale: F,
@@ -108,8 +113,8 @@ pub struct F32Blocks<F> {
 impl<'a> Int8BlocksMut<'a> {
     /// The first `blocks` blocks, and the others.
     pub fn split_at(self, heads: Heads, blocks: usize) -> (Self, Self) {
-        let (n, w) = (blocks * heads.count, heads.width());
-        let (q, q2) = self.q.split_at_mut(n * BLOCK * w);
+        let (n, w) = (blocks * heads.slots(), heads.width());
+        let (q, q2) = self.q.split_at_mut(blocks * BLOCK * heads.count * w);
         let (k, k2) = self.k.split_at_mut(n * w * 4);
         let (v, v2) = self.v.split_at_mut(n * w * 8);
         let (q_scale, q_scale2) = self.q_scale.split_at_mut(n);
@@ -158,7 +163,7 @@ impl<'a> Int8BlocksMut<'a> {
 impl F32Blocks<&mut [F32x16]> {
     /// The first `blocks` blocks, and the others.
     pub fn split_at(self, heads: Heads, blocks: usize) -> (Self, Self) {
-        let (n, w) = (blocks * heads.count, heads.width());
+        let (n, w) = (blocks * heads.slots(), heads.width());
         let (q, q2) = self.q.split_at_mut(n * BLOCK * w);
         let (k, k2) = self.k.split_at_mut(n * heads.size);
         let (v, v2) = self.v.split_at_mut(n * w * BLOCK);
@@ -184,73 +189,93 @@ pub struct Workspace<'a> {
     pub factors: &'a mut [F32x16],
 }
 
-/// Quantises the rows of `qkv`, `[rows][3 * heads * width]` vectors, into `blocks`.
+/// Quantises the rows of `qkv`, `[rows][3 * heads * width]` vectors, into `blocks`. `buffer` holds
+/// `[16][heads * width]`.
 #[inline(always)]
-pub(super) fn pack_int8<S: Simd>(s: S, qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>) {
-    let (width, part) = (heads.width(), heads.count * heads.width());
+pub(super) fn pack_int8<S: Simd>(
+    s: S,
+    qkv: &[F32x16],
+    heads: Heads,
+    blocks: Int8BlocksMut<'_>,
+    buffer: &mut [I8x16],
+) {
+    // The usual heads of 32 and 64 with loops of known lengths.
+    match heads.width() {
+        2 => pack_int8_of_width(s, qkv, heads, 2, blocks, buffer),
+        4 => pack_int8_of_width(s, qkv, heads, 4, blocks, buffer),
+        width => pack_int8_of_width(s, qkv, heads, width, blocks, buffer),
+    }
+}
+
+#[inline(always)]
+fn pack_int8_of_width<S: Simd>(
+    s: S,
+    qkv: &[F32x16],
+    heads: Heads,
+    width: usize,
+    blocks: Int8BlocksMut<'_>,
+    buffer: &mut [I8x16],
+) {
+    let part = heads.count * width;
     assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
-    for (t, row) in qkv.chunks_exact(3 * part).enumerate() {
-        let (b, lane) = (t / BLOCK, t % BLOCK);
-        let (queries, rest) = row.split_at(part);
-        let (keys, values) = rest.split_at(part);
-        // Sixteen heads at a time, so that their scales are one vector.
-        for first in (0..heads.count).step_by(16) {
-            let count = (heads.count - first).min(16);
-            let slots = b * heads.count + first..b * heads.count + first + count;
-            let from = first * width..(first + count) * width;
-            let q_inverse =
-                scales(s, &queries[from.clone()], width, &mut blocks.q_scale[slots.clone()], lane);
-            let k_inverse =
-                scales(s, &keys[from.clone()], width, &mut blocks.k_scale[slots.clone()], lane);
-            let v_inverse =
-                scales(s, &values[from.clone()], width, &mut blocks.v_scale[slots.clone()], lane);
-            for (i, slot) in slots.enumerate() {
-                let at = (first + i) * width;
-                let inverse = s.splat(q_inverse.0[i]);
-                let q = &mut blocks.q[(slot * BLOCK + lane) * width..][..width];
-                for (x, q) in queries[at..][..width].iter().zip(q) {
-                    s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
-                }
-
-                let inverse = s.splat(k_inverse.0[i]);
-                let panel = &mut blocks.k[slot * width * 4..][..width * 4];
-                let mut sum = s.zero();
-                for (x, panel) in keys[at..][..width].iter().zip(panel.as_chunks_mut::<4>().0) {
-                    let v = s.round(s.mul(s.load(x), inverse));
-                    sum = s.add(sum, v);
-                    let mut bytes = I8x16([0; 16]);
-                    s.store_i8(&mut bytes, s.to_i32(v));
-                    for (step, bytes) in panel.iter_mut().zip(bytes.0.as_chunks::<4>().0) {
-                        step.0.as_chunks_mut::<4>().0[lane] = *bytes;
+    let buffer = &mut buffer[..BLOCK * part];
+    // Sixteen heads at a time, so that their scales are one vector.
+    let groups = || (0..heads.count).step_by(16).map(|h| h..heads.count.min(h + 16));
+    for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
+        let first = b * heads.slots();
+        for (t, row) in rows.chunks_exact(3 * part).enumerate() {
+            let (queries, keys) = row.split_at(part);
+            let q = &mut blocks.q[(b * BLOCK + t) * part..][..part];
+            let k = &mut buffer[t * part..][..part];
+            for group in groups() {
+                let slots = first + group.start..first + group.end;
+                let range = group.start * width..group.end * width;
+                let x = &queries[range.clone()];
+                let inverse = scales(s, x, width, &mut blocks.q_scale[slots.clone()], t);
+                round_heads::<S, true>(s, x, width, &inverse, &mut q[range.clone()]);
+                let x = &keys[range.clone()];
+                let inverse = scales(s, x, width, &mut blocks.k_scale[slots], t);
+                round_heads::<S, false>(s, x, width, &inverse, &mut k[range]);
+            }
+        }
+        let slots = first..first + heads.count;
+        let k = &mut blocks.k[first * width * 4..][..part * 4];
+        let sums = &mut blocks.k_sums[slots.clone()];
+        pack_keys(s, buffer, part, k, sums);
+        for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
+            for group in groups() {
+                let range = group.start * width..group.end * width;
+                let scale = &mut blocks.v_scale[first + group.start..first + group.end];
+                let low = &rows[2 * part..][range.clone()];
+                let low_inverse = scales(s, low, width, scale, 2 * pair);
+                // The last token may have no neighbour.
+                let high = rows.get(5 * part..).map_or(&[][..], |values| &values[range.clone()]);
+                let high_inverse = if high.is_empty() {
+                    F32x16::ZERO
+                } else {
+                    scales(s, high, width, scale, 2 * pair + 1)
+                };
+                for (i, low) in low.chunks_exact(width).enumerate() {
+                    let (low_inverse, high_inverse) =
+                        (s.splat(low_inverse.0[i]), s.splat(high_inverse.0[i]));
+                    let at = (first + group.start + i) * width * (BLOCK / 2) + pair;
+                    let panels = blocks.v[at..].iter_mut().step_by(BLOCK / 2);
+                    for (j, (low, panel)) in low.iter().zip(panels).enumerate() {
+                        let low = s.to_i32(s.mul(s.load(low), low_inverse));
+                        let high = match high.get(i * width + j) {
+                            Some(high) => s.to_i32(s.mul(s.load(high), high_inverse)),
+                            None => s.splat_i32(0),
+                        };
+                        s.store_i32(I32x16::of_pairs_mut(panel), s.interleave(low, high));
                     }
-                }
-                if S::OFFSET != 0 {
-                    // Exact: whole numbers far below 2^24.
-                    blocks.k_sums[slot].0[lane] = s.sum(sum) as i32;
-                }
-
-                let inverse = s.splat(v_inverse.0[i]);
-                let panels = &mut blocks.v[slot * width * 8..][..width * 8];
-                for (x, panel) in values[at..][..width].iter().zip(panels.as_chunks_mut::<8>().0) {
-                    let v = s.to_i32(s.mul(s.load(x), inverse));
-                    let pair = I32x16::of_pairs_mut(&mut panel[lane / 2]);
-                    let both = if lane.is_multiple_of(2) {
-                        s.interleave(v, s.splat_i32(0))
-                    } else {
-                        s.interleave(s.load_i32(pair), v)
-                    };
-                    s.store_i32(pair, both);
                 }
             }
         }
-    }
-    // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
-    let rows = qkv.len() / (3 * part);
-    if !rows.is_multiple_of(BLOCK) {
-        let last = rows / BLOCK * heads.count..(rows / BLOCK + 1) * heads.count;
-        for scale in [&mut blocks.k_scale[last.clone()], &mut blocks.v_scale[last]] {
+        // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
+        let have = rows.len() / (3 * part);
+        for scale in [&mut blocks.k_scale[slots.clone()], &mut blocks.v_scale[slots]] {
             for lanes in scale {
-                lanes.0[rows % BLOCK..].fill(0.0);
+                lanes.0[have..].fill(0.0);
             }
         }
     }
@@ -259,22 +284,88 @@ pub(super) fn pack_int8<S: Simd>(s: S, qkv: &[F32x16], heads: Heads, blocks: Int
 /// Writes the int8 scales of up to sixteen heads into their lanes, and returns the inverses.
 #[inline(always)]
 fn scales<S: Simd>(s: S, x: &[F32x16], width: usize, scale: &mut [F32x16], lane: usize) -> F32x16 {
-    let mut largest = F32x16::ZERO;
-    for (x, out) in x.chunks_exact(width).zip(&mut largest.0) {
-        let mut most = s.zero();
+    let mut largest = [s.zero(); 16];
+    for (x, largest) in x.chunks_exact(width).zip(&mut largest) {
         for x in x {
-            most = s.max(most, s.abs(s.load(x)));
+            *largest = s.max_magnitude(*largest, s.load(x));
         }
-        *out = s.largest(most);
     }
     let (mut step, mut inverse) = (F32x16::ZERO, F32x16::ZERO);
-    let (a, b) = int8_scale(s, s.load(&largest));
+    let (a, b) = int8_scale(s, s.largest_of_each(largest));
     s.store(&mut step, a);
     s.store(&mut inverse, b);
     for (scale, step) in scale.iter_mut().zip(step.0) {
         scale.0[lane] = step;
     }
     inverse
+}
+
+/// `out[i] = round(x[i] * inverse of its head)`, as activations or as weights.
+#[inline(always)]
+fn round_heads<S: Simd, const ACTIVATIONS: bool>(
+    s: S,
+    x: &[F32x16],
+    width: usize,
+    inverse: &F32x16,
+    out: &mut [I8x16],
+) {
+    let (x4, x) = x.as_chunks::<4>();
+    let (out4, out) = out.as_chunks_mut::<4>();
+    let (mut head, mut left) = (0, width);
+    macro_rules! quantised {
+        ($x:expr) => {{
+            let v = s.to_i32(s.mul(s.load($x), s.splat(inverse.0[head])));
+            left -= 1;
+            if left == 0 {
+                (head, left) = (head + 1, width);
+            }
+            v
+        }};
+    }
+    for (x, out) in x4.iter().zip(out4) {
+        let v = [quantised!(&x[0]), quantised!(&x[1]), quantised!(&x[2]), quantised!(&x[3])];
+        if ACTIVATIONS { s.store_activations(out, v) } else { s.store_i8s(out, v) }
+    }
+    for (x, out) in x.iter().zip(out) {
+        let v = quantised!(x);
+        if ACTIVATIONS { s.store_activation(out, v) } else { s.store_i8(out, v) }
+    }
+}
+
+/// Lays `[16][part]` vectors of keys out in panels, and sums each key's values, head by head.
+#[inline(always)]
+fn pack_keys<S: Simd>(
+    s: S,
+    rows: &[I8x16],
+    part: usize,
+    panels: &mut [I8x64],
+    sums: &mut [I32x16],
+) {
+    let (panels16, rest) = panels.as_chunks_mut::<16>();
+    for (i, panels) in panels16.iter_mut().enumerate() {
+        s.transpose_quads(
+            std::array::from_fn(|t| &rows[t * part + 4 * i..].as_chunks().0[0]),
+            panels,
+        );
+    }
+    let done = panels16.len() * 4;
+    for (t, row) in rows.chunks_exact(part).enumerate() {
+        for (panel, quad) in
+            rest.iter_mut().zip(row[done..].iter().flat_map(|v| v.0.as_chunks::<4>().0))
+        {
+            panel.0.as_chunks_mut::<4>().0[t] = *quad;
+        }
+    }
+    if S::OFFSET != 0 {
+        let steps = panels.len() / sums.len();
+        for (panel, sums) in panels.chunks_exact(steps).zip(sums) {
+            let mut sum = s.splat_i32(0);
+            for step in panel {
+                sum = s.dot_quad(sum, s.quad([1; 4]), s.load_quads(step));
+            }
+            s.store_i32(sums, sum);
+        }
+    }
 }
 
 /// Attention of the queries of block `b` (its first `rows` tokens) over all keys: `context` gets
@@ -295,31 +386,54 @@ pub(super) fn attend_int8<S: Simd>(
     let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
     check(heads, rows, keys, &work, context, blocks.k_scale.len());
     assert!(blocks.q.len() >= (b + 1) * heads.count * BLOCK * width);
-    assert!(blocks.k.len() >= count * heads.count * width * 4);
-    assert!(blocks.v.len() >= count * heads.count * width * 8);
+    assert!(blocks.k.len() >= count * heads.slots() * width * 4);
+    assert!(blocks.v.len() >= count * heads.slots() * width * 8);
     let Workspace { scores, probabilities, factors } = work;
     let factors = &mut factors[..count];
-    let temperature = heads.temperature();
+    let temperature = s.splat(heads.temperature());
     for h in 0..heads.count {
-        let slot = b * heads.count + h;
         let scale = value_factors(s, heads, &blocks, h, keys, factors);
+
+        let mut largest = [s.splat(f32::MIN); BLOCK];
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once(rows, t, S::ROWS);
-            let q = &blocks.q[(slot * BLOCK + t) * width..][..mr * width];
-            int8_scores(s, heads, q, &blocks, h, mr, count, scores);
-            for r in 0..mr {
-                let c = blocks.q_scale[slot].0[t + r] * temperature;
-                let row = &mut scores[r * count..][..count];
-                let out = &mut probabilities[r * count..][..count];
-                let sum = exponentials_15bit(s, row, c, keys, factors, out, maps.is_some());
-                if let Some(maps) = maps.as_deref_mut() {
-                    let map = &mut maps[((t + r) * heads.count + h) * keys.count..][..keys.count];
-                    normalise(row, sum, map);
-                }
-                scores[r * count].0[0] = scale / sum;
+            let q = &blocks.q[((b * BLOCK + t) * heads.count + h) * width..];
+            let scores = &mut scores[t * count..][..mr * count];
+            int8_scores(s, heads, q, &blocks, h, mr, keys, scores, &mut largest[t..][..mr]);
+            t += mr;
+        }
+        // A lane a query.
+        let (mut peaks, mut rates) = (F32x16::ZERO, F32x16::ZERO);
+        s.store(&mut peaks, s.largest_of_each(largest));
+        let q_scale = s.load(&blocks.q_scale[b * heads.slots() + h]);
+        s.store(&mut rates, s.mul(q_scale, temperature));
+
+        let mut sums = [s.splat(1.0); BLOCK];
+        for r in 0..rows {
+            let (peak, rate) = (s.splat(peaks.0[r]), s.splat(rates.0[r]));
+            let row = &mut scores[r * count..][..count];
+            let out = &mut probabilities[r * count..][..count];
+            sums[r] = exponentials_15bit(s, row, peak, rate, keys, factors, out, maps.is_some());
+        }
+        let sums = s.sum_of_each(sums);
+        if let Some(maps) = maps.as_deref_mut() {
+            let mut divisors = F32x16::ZERO;
+            s.store(&mut divisors, sums);
+            for r in 0..rows {
+                let map = &mut maps[(r * heads.count + h) * keys.count..][..keys.count];
+                normalise(&scores[r * count..][..count], divisors.0[r], map);
             }
-            int8_context(s, heads, &blocks, h, mr, count, scores, probabilities, t, context);
+        }
+        let mut norms = F32x16::ZERO;
+        s.store(&mut norms, s.div(s.splat(scale), sums));
+
+        let mut t = 0;
+        while t < rows {
+            let mr = rows_at_once(rows, t, S::ROWS);
+            let probabilities = &probabilities[t * count..];
+            let context = &mut context[t * heads.count * width..];
+            int8_context(s, heads, &blocks, h, mr, count, &norms.0[t..], probabilities, context);
             t += mr;
         }
     }
@@ -336,7 +450,7 @@ fn check(
 ) {
     let count = keys.count.div_ceil(BLOCK);
     assert!(0 < rows && rows <= BLOCK && keys.count > 0 && keys.limit.len() >= count);
-    assert!(slots >= count * heads.count);
+    assert!(slots >= count * heads.slots());
     assert!(work.scores.len() >= BLOCK * count && work.probabilities.len() >= BLOCK * count);
     assert!(work.factors.len() >= count && context.len() >= rows * heads.count * heads.width());
 }
@@ -353,7 +467,7 @@ fn value_factors<S: Simd>(
 ) -> f32 {
     let mut largest = s.zero();
     for (j, limit) in (0..factors.len()).zip(keys.limit) {
-        let scale = s.load(&blocks.v_scale[j * heads.count + h]);
+        let scale = s.load(&blocks.v_scale[j * heads.slots() + h]);
         let scale = s.min(scale, s.max(s.load(limit), s.zero()));
         largest = s.max(largest, scale);
         s.store(&mut factors[j], scale);
@@ -366,7 +480,8 @@ fn value_factors<S: Simd>(
     largest / PROBABILITY_MAX
 }
 
-/// `scores[r][j] = (q[r] . k[j]) * scale of key j`.
+/// `scores[r][j] = (q[r] . k[j]) * scale of key j`, the least f32 for keys that take no part; raises
+/// `largest` to the largest of each lane. Row `r` of `q` starts at its vector `r * heads * width`.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn int8_scores<S: Simd>(
@@ -376,36 +491,50 @@ fn int8_scores<S: Simd>(
     blocks: &Int8BlocksRef<'_>,
     h: usize,
     mr: usize,
-    count: usize,
+    keys: Keys<'_>,
     scores: &mut [F32x16],
+    largest: &mut [S::F],
 ) {
+    let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
+    let stride = heads.count * width;
+    assert!(q.len() >= (mr - 1) * stride + width);
     let mut j = 0;
     while j < count {
         let np = panels_at_once::<S>(mr, count - j);
         with_tile!(S, mr, np, |MR, NP| {
-            let slot = |p: usize| (j + p) * heads.count + h;
-            let steps = heads.width() * 4;
+            let slot = |p: usize| (j + p) * heads.slots() + h;
+            let steps = width * 4;
             let mut start = [s.splat_i32(0); NP];
             for p in 0..NP {
                 start[p] = s.start(&blocks.k_sums[slot(p)]);
             }
-            // SAFETY: `q` holds `MR` rows of `steps` quads; `attend_int8` asserted that `k` holds
-            // `count` blocks of `heads.count` panels of `steps` vectors.
+            // SAFETY: `q` holds `MR` rows of `steps` quads, `stride` vectors apart; `attend_int8`
+            // asserted that `k` holds `count` blocks of `heads.slots()` panels of `steps` vectors.
             let acc = unsafe {
+                let k = blocks.k.as_ptr().add(slot(0) * steps);
                 tile::<S, super::matmul::Quads, MR, NP>(
                     s,
                     [start; MR],
                     q.as_ptr().cast(),
+                    stride * 4,
+                    k,
+                    heads.slots() * steps,
                     steps,
-                    blocks.k.as_ptr().add(slot(0) * steps),
-                    heads.count * steps,
-                    steps,
+                    Ahead::own(k),
                 )
             };
+            let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
+            for p in 0..NP {
+                scale[p] = s.load(&blocks.k_scale[slot(p)]);
+                // The least f32 absorbs whatever is added to it.
+                bias[p] = s.min(s.load(&keys.limit[j + p]), s.zero());
+            }
             for r in 0..MR {
+                let scores = &mut scores[r * count + j..][..NP];
                 for p in 0..NP {
-                    let y = s.mul(s.to_f32(acc[r][p]), s.load(&blocks.k_scale[slot(p)]));
-                    s.store(&mut scores[r * count + j + p], y);
+                    let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
+                    largest[r] = s.max(largest[r], y);
+                    s.store(&mut scores[p], y);
                 }
             }
         });
@@ -413,19 +542,27 @@ fn int8_scores<S: Simd>(
     }
 }
 
-/// For `e[j] = 2^(c * (scores[j] - max))`: writes `round(e[j] * factors[j])`, clamped to i16, and
-/// returns the sum of `e`. Masked keys have `e = 0`. With `keep`, `scores` becomes `e`.
+/// `2^(rate * (score - peak))`. The difference is multiplied, not `rate * peak` subtracted: rounding
+/// that product of huge scores would leave exponents far above zero.
+#[inline(always)]
+fn exponential_15bit<S: Simd>(s: S, score: &F32x16, peak: S::F, rate: S::F) -> S::F {
+    math::exp2_15bit(s, s.mul(s.sub(s.load(score), peak), rate))
+}
+
+/// For `e[j] = 2^(rate * (scores[j] - peak))`: writes `round(e[j] * factors[j])`, clamped to i16, and
+/// returns the partial sums of `e`. Masked keys have `e = 0`. With `keep`, `scores` becomes `e`.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn exponentials_15bit<S: Simd>(
     s: S,
     scores: &mut [F32x16],
-    c: f32,
+    peak: S::F,
+    rate: S::F,
     keys: Keys<'_>,
     factors: &[F32x16],
     out: &mut [[i16; 16]],
     keep: bool,
-) -> f32 {
-    let (c, largest) = exponent(s, scores, c, keys);
+) -> S::F {
     let mut sum = s.zero();
     // Whole pairs of blocks first, which need no limits.
     let pairs = if keep { 0 } else { keys.whole_blocks() / 2 };
@@ -436,8 +573,8 @@ fn exponentials_15bit<S: Simd>(
     for ((x, factor), out) in
         x2.as_chunks::<2>().0.iter().zip(factors2.as_chunks::<2>().0).zip(twos)
     {
-        let a = math::exp2_15bit(s, s.mul(s.sub(s.load(&x[0]), largest), c));
-        let b = math::exp2_15bit(s, s.mul(s.sub(s.load(&x[1]), largest), c));
+        let a = exponential_15bit(s, &x[0], peak, rate);
+        let b = exponential_15bit(s, &x[1], peak, rate);
         sum = s.add(s.add(sum, a), b);
         let a = s.to_i32(s.mul(a, s.load(&factor[0])));
         let b = s.to_i32(s.mul(b, s.load(&factor[1])));
@@ -446,15 +583,15 @@ fn exponentials_15bit<S: Simd>(
     for (((x, factor), out), limit) in
         x.iter_mut().zip(factors).zip(out).zip(&keys.limit[2 * pairs..])
     {
-        let mut e = math::exp2_15bit(s, s.mul(s.sub(s.load(x), largest), c));
-        e = s.min(e, s.max(s.load(limit), s.zero()));
+        let e = exponential_15bit(s, x, peak, rate);
+        let e = s.min(e, s.max(s.load(limit), s.zero()));
         sum = s.add(sum, e);
         s.store_i16(out, s.to_i32(s.mul(e, s.load(factor))));
         if keep {
             s.store(x, e);
         }
     }
-    s.sum(sum)
+    sum
 }
 
 /// `c` and the largest score of the keys that take part, in every lane; masked scores become the
@@ -484,7 +621,7 @@ fn normalise(e: &[F32x16], sum: f32, map: &mut [f32]) {
     }
 }
 
-/// `context[t + r] = (sum over j of probabilities[r][j] * v[j]) * scores[r][0]`, one head.
+/// `context[r] = (sum over j of probabilities[r][j] * v[j]) * norms[r]`, one head.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn int8_context<S: Simd>(
@@ -494,12 +631,12 @@ fn int8_context<S: Simd>(
     h: usize,
     mr: usize,
     count: usize,
-    scores: &[F32x16],
+    norms: &[f32],
     probabilities: &[[i16; 16]],
-    t: usize,
     context: &mut [F32x16],
 ) {
     let width = heads.width();
+    assert!(probabilities.len() >= mr * count);
     // Opaque, so that the tile's loop stays a loop: unrolled it would not fit the instruction cache.
     let steps = std::hint::black_box(BLOCK / 2);
     let mut i = 0;
@@ -511,17 +648,20 @@ fn int8_context<S: Simd>(
                 let mut acc = [[s.splat_i32(0); NP]; MR];
                 for j in first..count.min(first + KEYS_EXACT / BLOCK) {
                     // SAFETY: `probabilities` holds `MR` rows of `count` blocks of eight pairs;
-                    // `attend_int8` asserted that `v` holds `count` blocks of `heads.count` heads of
+                    // `attend_int8` asserted that `v` holds `count` blocks of `heads.slots()` heads of
                     // `width` panels of eight vectors.
                     acc = unsafe {
+                        let v =
+                            blocks.v.as_ptr().add(((j * heads.slots() + h) * width + i) * steps);
                         tile::<S, Pairs, MR, NP>(
                             s,
                             acc,
                             probabilities.as_ptr().add(j).cast(),
                             count * BLOCK / 2,
-                            blocks.v.as_ptr().add(((j * heads.count + h) * width + i) * steps),
+                            v,
                             steps,
                             steps,
+                            Ahead::own(v),
                         )
                     };
                 }
@@ -532,10 +672,10 @@ fn int8_context<S: Simd>(
                 }
             }
             for r in 0..MR {
-                let scale = s.splat(scores[r * count].0[0]);
-                let out = &mut context[((t + r) * heads.count + h) * width + i..][..NP];
+                let norm = s.splat(norms[r]);
+                let out = &mut context[(r * heads.count + h) * width + i..][..NP];
                 for p in 0..NP {
-                    s.store(&mut out[p], s.mul(total[r][p], scale));
+                    s.store(&mut out[p], s.mul(total[r][p], norm));
                 }
             }
         });
@@ -556,7 +696,7 @@ pub(super) fn pack_f32<S: Simd>(
     for (t, row) in qkv.chunks_exact(3 * part).enumerate() {
         let (b, lane) = (t / BLOCK, t % BLOCK);
         for h in 0..heads.count {
-            let (slot, at) = (b * heads.count + h, h * width);
+            let (slot, at) = (b * heads.slots() + h, h * width);
             let query = &row[at..][..width];
             blocks.q[(slot * BLOCK + lane) * width..][..width].copy_from_slice(query);
             let key = row[part + at..][..width].iter().flat_map(|v| &v.0);
@@ -588,14 +728,14 @@ pub(super) fn attend_f32<S: Simd>(
 ) {
     let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
     check(heads, rows, keys, &work, context, blocks.k.len() / heads.size.max(1));
-    assert!(blocks.q.len() >= (b + 1) * heads.count * BLOCK * width);
-    assert!(blocks.v.len() >= count * heads.count * width * BLOCK);
+    assert!(blocks.q.len() >= (b + 1) * heads.slots() * BLOCK * width);
+    assert!(blocks.v.len() >= count * heads.slots() * width * BLOCK);
     let (scores, sums) = (work.scores, work.factors);
     for h in 0..heads.count {
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once(rows, t, S::ROWS);
-            let first = ((b * heads.count + h) * BLOCK + t) * width;
+            let first = ((b * heads.slots() + h) * BLOCK + t) * width;
             let q = &blocks.q[first..][..mr * width];
             f32_scores(s, heads, q, blocks.k, h, mr, count, scores);
             for r in 0..mr {
@@ -631,16 +771,17 @@ fn f32_scores<S: Simd>(
         let np = panels_at_once::<S>(mr, count - j);
         with_tile!(S, mr, np, |MR, NP| {
             // SAFETY: `q` holds `MR` rows of at least `size` floats; `attend_f32` asserted that `k`
-            // holds `count` blocks of `heads.count` panels of `size` vectors.
+            // holds `count` blocks of `heads.slots()` panels of `size` vectors.
             let acc = unsafe {
                 tile::<S, Singles, MR, NP>(
                     s,
                     [[s.zero(); NP]; MR],
                     q.as_ptr().cast(),
                     heads.width() * 16,
-                    k.as_ptr().add((j * heads.count + h) * heads.size),
-                    heads.count * heads.size,
+                    k.as_ptr().add((j * heads.slots() + h) * heads.size),
+                    heads.slots() * heads.size,
                     heads.size,
+                    Ahead::own(k.as_ptr().add((j * heads.slots() + h) * heads.size)),
                 )
             };
             for r in 0..MR {
@@ -690,7 +831,7 @@ fn f32_context<S: Simd>(
             let mut acc = [[s.zero(); NP]; MR];
             for j in 0..count {
                 // SAFETY: `e` holds `MR` rows of `count` blocks of sixteen floats; `attend_f32`
-                // asserted that `v` holds `count` blocks of `heads.count` heads of `width` panels of
+                // asserted that `v` holds `count` blocks of `heads.slots()` heads of `width` panels of
                 // sixteen vectors.
                 acc = unsafe {
                     tile::<S, Singles, MR, NP>(
@@ -698,9 +839,10 @@ fn f32_context<S: Simd>(
                         acc,
                         e.as_ptr().add(j).cast(),
                         count * BLOCK,
-                        v.as_ptr().add(((j * heads.count + h) * width + i) * BLOCK),
+                        v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK),
                         BLOCK,
                         BLOCK.min(keys - j * BLOCK),
+                        Ahead::own(v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK)),
                     )
                 };
             }

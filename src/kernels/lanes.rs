@@ -95,6 +95,11 @@ pub trait Simd: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
+    /// The larger of `a`, which is not negative, and the magnitude of `b`.
+    #[inline(always)]
+    fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        self.max(a, self.abs(b))
+    }
     /// Half-precision to f32, exact.
     fn load_f16(self, p: &F16x16) -> Self::F;
     /// Lane `i` gets `v[i ^ H] + v[i]` where bit `H` of `i` is clear, `v[i ^ H] - v[i]` where it is
@@ -104,10 +109,28 @@ pub trait Simd: Copy {
     fn sum(self, v: Self::F) -> f32;
     /// Largest lane.
     fn largest(self, v: Self::F) -> f32;
+    /// [`Simd::sum`] of each of sixteen vectors.
+    #[inline(always)]
+    fn sum_of_each(self, v: [Self::F; 16]) -> Self::F {
+        let mut each = F32x16::ZERO;
+        for i in 0..16 {
+            each.0[i] = self.sum(v[i]);
+        }
+        self.load(&each)
+    }
+    /// [`Simd::largest`] of each of sixteen vectors.
+    #[inline(always)]
+    fn largest_of_each(self, v: [Self::F; 16]) -> Self::F {
+        let mut each = F32x16::ZERO;
+        for i in 0..16 {
+            each.0[i] = self.largest(v[i]);
+        }
+        self.load(&each)
+    }
+    /// The nearest whole number, ties to even, and what `a` is above it, for |a| < 2^22; exact.
+    fn split(self, a: Self::F) -> (Self::F, Self::F);
     /// `v * 2^n` for `v` in [0.5, 2) and `n` a whole number in [-125, 126]: what `exp2` ends with.
     fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F;
-    /// Nearest whole number, ties to even, for |a| < 2^22.
-    fn round(self, a: Self::F) -> Self::F;
 
     /// Nearest i32, ties to even.
     fn to_i32(self, a: Self::F) -> Self::I;
@@ -119,9 +142,17 @@ pub trait Simd: Copy {
     fn load_i8(self, p: &I8x16) -> Self::I;
     /// Low eight bits of each lane.
     fn store_i8(self, p: &mut I8x16, v: Self::I);
+    /// [`Simd::store_i8`] of four vectors whose lanes are in [-127, 127].
+    #[inline(always)]
+    fn store_i8s(self, p: &mut [I8x16; 4], v: [Self::I; 4]) {
+        for (p, v) in p.iter_mut().zip(v) {
+            self.store_i8(p, v);
+        }
+    }
     /// Low eight bits of each lane plus [`Simd::OFFSET`].
     fn store_activation(self, p: &mut I8x16, v: Self::I);
     /// [`Simd::store_activation`] of four vectors whose lanes are in [-127, 127].
+    #[inline(always)]
     fn store_activations(self, p: &mut [I8x16; 4], v: [Self::I; 4]) {
         for (p, v) in p.iter_mut().zip(v) {
             self.store_activation(p, v);
@@ -130,9 +161,20 @@ pub trait Simd: Copy {
     /// Each lane clamped to i16.
     fn store_i16(self, p: &mut [i16; 16], v: Self::I);
     /// Two vectors, each lane clamped to i16.
+    #[inline(always)]
     fn store_i16_twice(self, p: &mut [[i16; 16]; 2], a: Self::I, b: Self::I) {
         self.store_i16(&mut p[0], a);
         self.store_i16(&mut p[1], b);
+    }
+    /// `columns[j]` gets quad `j` of each row: sixteen rows of int8 become steps of a panel.
+    #[inline(always)]
+    fn transpose_quads(self, rows: [&[I8x16; 4]; 16], columns: &mut [I8x64; 16]) {
+        for (t, row) in rows.into_iter().enumerate() {
+            for (j, column) in columns.iter_mut().enumerate() {
+                let quad = row[j / 4].0.as_chunks::<4>().0[j % 4];
+                column.0.as_chunks_mut::<4>().0[t] = quad;
+            }
+        }
     }
     /// The low halves of the lanes of `low`, with those of `high` above them.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;

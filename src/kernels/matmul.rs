@@ -157,14 +157,36 @@ impl<S: Simd> Step<S> for Halves {
     }
 }
 
-/// Steps ahead of the product that weights are asked for.
-const PREFETCH: usize = 24;
+/// Which weights a tile asks for while it multiplies, so that they come from the outer caches in the
+/// shadow of the products: those of each of its panels, from `at` and every `stride` bytes a step.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<W> {
+    at: *const W,
+    stride: usize,
+}
+
+impl<W> Ahead<W> {
+    /// Its own weights, a few steps on: for a tile that shares its panels with no other.
+    pub fn own(w: *const W) -> Self {
+        const STEPS: usize = 24;
+        Self { at: w.wrapping_add(STEPS), stride: size_of::<W>() }
+    }
+
+    /// What the next panels need, from `next` on, spread evenly over the `tiles` that share these.
+    pub fn share(next: *const W, steps: usize, tile: usize, tiles: usize) -> Self {
+        let stride = size_of::<W>().div_ceil(tiles);
+        Self { at: next.wrapping_byte_add(tile * steps * stride), stride }
+    }
+}
 
 /// Adds `steps` products to `acc`, `MR` rows by `NP` panels.
 ///
 /// # Safety
 /// - `a` points to `MR` rows of `steps` factors, `a_stride` factors apart, of any alignment;
 /// - `w` points to `NP` panels of `steps` weight vectors, `w_stride` vectors apart.
+///
+/// `ahead` need not point to anything.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>(
     s: S,
@@ -174,16 +196,17 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
     w: *const T::Weights,
     w_stride: usize,
     steps: usize,
+    ahead: Ahead<T::Weights>,
 ) -> [[T::Acc; NP]; MR] {
     for k in 0..steps {
+        for p in 0..NP {
+            s.prefetch(ahead.at.wrapping_add(p * w_stride).wrapping_byte_add(k * ahead.stride));
+        }
         // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller vouches.
         unsafe {
             let mut loaded = [T::load(s, &*w.add(k)); NP];
             for p in 1..NP {
                 loaded[p] = T::load(s, &*w.add(p * w_stride + k));
-            }
-            for p in 0..NP {
-                s.prefetch(w.wrapping_add(p * w_stride + k + PREFETCH));
             }
             for r in 0..MR {
                 let factor = T::broadcast(s, a.add(r * a_stride + k).read_unaligned());
@@ -292,16 +315,27 @@ pub(super) fn linear_int8<S: Simd>(
     let mut p = 0;
     while p < panels {
         let np = panels_at_once::<S>(rows, panels - p);
+        let tiles = rows.div_ceil(S::ROWS);
+        let own = w.panels.as_ptr().wrapping_add(p * w.steps);
+        let next = own.wrapping_add(np * w.steps);
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once(rows, t, S::ROWS);
-            with_tile!(S, mr, np, |MR, NP| int8_tile::<S, MR, NP>(s, x, w, t, p, out, out_width));
+            let ahead = if tiles == 1 {
+                Ahead::own(own)
+            } else {
+                Ahead::share(next, w.steps, t / S::ROWS, tiles)
+            };
+            with_tile!(S, mr, np, |MR, NP| {
+                int8_tile::<S, MR, NP>(s, x, w, t, p, ahead, out, out_width)
+            });
             t += mr;
         }
         p += np;
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
     s: S,
@@ -309,6 +343,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
     w: Int8Matrix<'_>,
     t: usize,
     p: usize,
+    ahead: Ahead<I8x64>,
     out: &mut [F32x16],
     out_width: usize,
 ) {
@@ -327,6 +362,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
+            ahead,
         )
     };
     for r in 0..MR {
@@ -402,6 +438,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
+            Ahead::own(w.panels.as_ptr().wrapping_add(p * w.steps)),
         )
     };
     for r in 0..MR {

@@ -38,7 +38,7 @@ pub use attention::{
 use lanes::Simd;
 pub use lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, flat, flat_mut, take, view};
 pub use matmul::{FloatMatrix, Int8Matrix, Int8Rows};
-pub use rows::{Activation, Norm, Rotation, TABLE_GROUP, TableRow};
+pub use rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
 pub use scalar::sqrt;
 
 /// Calls `$then!` with the list of kernels: name, arguments, and the generic function behind it.
@@ -46,8 +46,8 @@ macro_rules! for_all_kernels {
     ($then:ident $($with:tt)*) => { $then! { [$($with)*]
         /// Rotates and quantises rows; see [`Rotation`]. `x` and `values` are `[rows][width]`
         /// vectors, `buffer` at least one row, `scale` `[rows]`.
-        quantize(x: &[F32x16], rotation: Rotation, buffer: &mut [F32x16], values: &mut [I8x16],
-            scale: &mut [f32]) -> () = rows::quantize;
+        quantize(x: &[F32x16], activation: Option<Activation>, rotation: Rotation,
+            buffer: &mut [F32x16], values: &mut [I8x16], scale: &mut [f32]) -> () = rows::quantize;
         /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors.
         linear_int8(x: Int8Rows<'_>, w: Int8Matrix<'_>, out: &mut [F32x16], out_width: usize) -> ()
             = matmul::linear_int8;
@@ -67,8 +67,8 @@ macro_rules! for_all_kernels {
         /// Dot product of `x` with a row of a table.
         dot_row(x: &[F32x16], row: TableRow<'_>) -> f32 = rows::dot_row;
         /// Quantises `[rows][3 * heads * width]` vectors of queries, keys and values into blocks.
-        pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>) -> ()
-            = attention::pack_int8;
+        pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>,
+            buffer: &mut [I8x16]) -> () = attention::pack_int8;
         /// Integer attention of the first `rows` queries of block `b`; `context` is
         /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
         attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,

@@ -115,12 +115,13 @@ impl Simd for Portable {
         v.into_iter().fold(v[0], |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
-    fn scale_exp2(self, v: [f32; 16], n: [f32; 16]) -> [f32; 16] {
-        both(v, n, |v, n| f32::from_bits(v.to_bits().wrapping_add((n as i32 as u32) << 23)))
+    fn split(self, a: [f32; 16]) -> ([f32; 16], [f32; 16]) {
+        let n = each(a, |a| (a + scalar::ROUNDING) - scalar::ROUNDING);
+        (n, self.sub(a, n))
     }
     #[inline(always)]
-    fn round(self, a: [f32; 16]) -> [f32; 16] {
-        each(a, |a| (a + scalar::ROUNDING) - scalar::ROUNDING)
+    fn scale_exp2(self, v: [f32; 16], n: [f32; 16]) -> [f32; 16] {
+        both(v, n, |v, n| f32::from_bits(v.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
     #[inline(always)]
     fn to_i32(self, a: [f32; 16]) -> [i32; 16] {

@@ -68,75 +68,112 @@ pub(super) fn int8_scale<S: Simd>(s: S, largest: S::F) -> (S::F, S::F) {
     (s.mul(m, s.splat(1.0 / 127.0)), s.div(s.splat(127.0), m))
 }
 
-/// Rotates each row of `x` (unnormalised), then quantises it: with `m` the largest magnitude,
-/// `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
+/// [`int8_scale`] of one value: a division of sixteen lanes takes longer.
+#[inline(always)]
+fn int8_scale_of_row(largest: f32) -> (f32, f32) {
+    let m = if largest > LEAST_MAGNITUDE { largest } else { LEAST_MAGNITUDE };
+    (m * (1.0 / 127.0), 127.0 / m)
+}
+
+/// Rows that [`super::Kernels::quantize`] works on at once, so that none waits for its largest magnitude alone.
+pub const QUANTIZE_ROWS: usize = 4;
+
+/// Applies `activation` to each row of `x`, rotates it (unnormalised), then quantises it: with `m` the
+/// largest magnitude, `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
 ///
-/// `x` is `[rows][width]` vectors, `values` likewise, `buffer` one row.
+/// `x` is `[rows][width]` vectors, `values` likewise, `buffer` up to
+/// [`QUANTIZE_ROWS`] rows.
 #[inline(always)]
 pub(super) fn quantize<S: Simd>(
     s: S,
     x: &[F32x16],
+    activation: Option<Activation>,
     rotation: Rotation,
     buffer: &mut [F32x16],
     values: &mut [I8x16],
     scale: &mut [f32],
 ) {
     let width = x.len() / scale.len().max(1);
-    assert!(x.len() == width * scale.len() && values.len() >= x.len() && buffer.len() >= width);
+    assert!(x.len() == width * scale.len() && values.len() >= x.len());
+    assert!(buffer.len() >= width * scale.len().min(QUANTIZE_ROWS));
     if width == 0 {
         return;
     }
-    let buffer = &mut buffer[..width];
-    for ((x, values), scale) in x.chunks_exact(width).zip(values.chunks_exact_mut(width)).zip(scale)
-    {
-        let largest = s.largest(rotate(s, x, rotation, buffer));
-        let (step, inverse) = int8_scale(s, s.splat(largest));
-        *scale = s.largest(step);
-        let (x4, x) = buffer.as_chunks::<4>();
-        let (q4, q) = values.as_chunks_mut::<4>();
-        for (x, q) in x4.iter().zip(q4) {
-            let mut v = [s.splat_i32(0); 4];
-            for i in 0..4 {
-                v[i] = s.to_i32(s.mul(s.load(&x[i]), inverse));
+    let gelu = activation == Some(Activation::Gelu);
+    let groups = x.chunks(QUANTIZE_ROWS * width).zip(values.chunks_mut(QUANTIZE_ROWS * width));
+    for ((x, values), scale) in groups.zip(scale.chunks_mut(QUANTIZE_ROWS)) {
+        let mut largest = [s.zero(); QUANTIZE_ROWS];
+        let rows = x.chunks_exact(width).zip(buffer.chunks_exact_mut(width));
+        for ((x, row), largest) in rows.zip(&mut largest) {
+            for (x, row) in x.iter().zip(row.iter_mut()) {
+                let v = s.load(x);
+                s.store(row, if gelu { math::gelu_int8(s, v) } else { v });
             }
-            s.store_activations(q, v);
+            if let Some(activation) = activation.filter(|_| !gelu) {
+                activate(s, row, activation);
+            }
+            *largest = rotate(s, row, rotation);
         }
-        for (x, q) in x.iter().zip(q) {
-            s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
+        let mut inverse = [0.0; QUANTIZE_ROWS];
+        for r in 0..QUANTIZE_ROWS {
+            let step;
+            (step, inverse[r]) = int8_scale_of_row(s.largest(largest[r]));
+            if let Some(scale) = scale.get_mut(r) {
+                *scale = step;
+            }
+        }
+        let rows = buffer.chunks_exact(width).zip(values.chunks_exact_mut(width));
+        for ((row, values), inverse) in rows.zip(inverse) {
+            round(s, row, s.splat(inverse), values);
         }
     }
 }
 
-/// `out = ` the rotated `x`; returns the largest magnitude of each lane.
+/// `values[i] = round(x[i] * inverse)`.
+#[inline(always)]
+fn round<S: Simd>(s: S, x: &[F32x16], inverse: S::F, values: &mut [I8x16]) {
+    let (x4, x) = x.as_chunks::<4>();
+    let (q4, q) = values.as_chunks_mut::<4>();
+    for (x, q) in x4.iter().zip(q4) {
+        let mut v = [s.splat_i32(0); 4];
+        for i in 0..4 {
+            v[i] = s.to_i32(s.mul(s.load(&x[i]), inverse));
+        }
+        s.store_activations(q, v);
+    }
+    for (x, q) in x.iter().zip(q) {
+        s.store_activation(q, s.to_i32(s.mul(s.load(x), inverse)));
+    }
+}
+
+/// Rotates `row` in place; returns the largest magnitude of each lane.
 ///
 /// The stages run from members next to each other to those farthest apart.
 #[inline(always)]
-fn rotate<S: Simd>(s: S, x: &[F32x16], rotation: Rotation, out: &mut [F32x16]) -> S::F {
+fn rotate<S: Simd>(s: S, row: &mut [F32x16], rotation: Rotation) -> S::F {
     match (rotation.block, rotation.stride) {
-        (1, _) => first_pass::<S, 1, 1, true>(s, x, out, 1),
-        (2, 1) => first_pass::<S, 2, 1, true>(s, x, out, 1),
-        (4, 1) => first_pass::<S, 4, 1, true>(s, x, out, 1),
-        (8, 1) => first_pass::<S, 8, 1, true>(s, x, out, 1),
-        (16, 1) => first_pass::<S, 16, 1, true>(s, x, out, 1),
-        (32, 1) => first_pass::<S, 16, 2, true>(s, x, out, 1),
-        (64, 1) => first_pass::<S, 16, 4, true>(s, x, out, 1),
-        (128, 1) => first_pass::<S, 16, 8, true>(s, x, out, 1),
-        (2, stride) => first_pass::<S, 1, 2, true>(s, x, out, stride / 16),
-        (4, stride) => first_pass::<S, 1, 4, true>(s, x, out, stride / 16),
+        (1, _) => stages::<S, 1, 1, true>(s, row, 1),
+        (2, 1) => stages::<S, 2, 1, true>(s, row, 1),
+        (4, 1) => stages::<S, 4, 1, true>(s, row, 1),
+        (8, 1) => stages::<S, 8, 1, true>(s, row, 1),
+        (16, 1) => stages::<S, 16, 1, true>(s, row, 1),
+        (32, 1) => stages::<S, 16, 2, true>(s, row, 1),
+        (64, 1) => stages::<S, 16, 4, true>(s, row, 1),
+        (128, 1) => stages::<S, 16, 8, true>(s, row, 1),
+        (2, stride) => stages::<S, 1, 2, true>(s, row, stride / 16),
+        (4, stride) => stages::<S, 1, 4, true>(s, row, stride / 16),
+        (8, stride) => stages::<S, 1, 8, true>(s, row, stride / 16),
         (block, stride) => {
             // More registers than there are: eight at a time, then what is left.
             let apart = stride / 16;
-            if block == 8 {
-                return first_pass::<S, 1, 8, true>(s, x, out, apart);
-            }
-            first_pass::<S, 1, 8, false>(s, x, out, apart);
+            stages::<S, 1, 8, false>(s, row, apart);
             match block {
-                16 => second_pass::<S, 2>(s, out, apart * 8),
-                32 => second_pass::<S, 4>(s, out, apart * 8),
-                64 => second_pass::<S, 8>(s, out, apart * 8),
+                16 => stages::<S, 1, 2, true>(s, row, apart * 8),
+                32 => stages::<S, 1, 4, true>(s, row, apart * 8),
+                64 => stages::<S, 1, 8, true>(s, row, apart * 8),
                 _ => {
-                    second_pass::<S, 8>(s, out, apart * 8);
-                    second_pass::<S, 2>(s, out, apart * 64)
+                    stages::<S, 1, 8, false>(s, row, apart * 8);
+                    stages::<S, 1, 2, true>(s, row, apart * 64)
                 }
             }
         }
@@ -144,20 +181,20 @@ fn rotate<S: Simd>(s: S, x: &[F32x16], rotation: Rotation, out: &mut [F32x16]) -
 }
 
 /// The stages within lanes up to blocks of `LANES`, then those between `N` registers `apart`. Returns
-/// the largest magnitudes if this is the `LAST` pass.
+/// the largest magnitudes if these are the `LAST`.
 #[inline(always)]
-fn first_pass<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
+fn stages<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
     s: S,
-    x: &[F32x16],
-    out: &mut [F32x16],
+    row: &mut [F32x16],
     apart: usize,
 ) -> S::F {
-    let mut largest = s.zero();
-    for (x, out) in x.chunks_exact(N * apart).zip(out.chunks_exact_mut(N * apart)) {
+    // One for each register, for a shorter chain.
+    let mut largest = [s.zero(); N];
+    for block in row.chunks_exact_mut(N * apart) {
         for i in 0..apart {
             let mut v = [s.zero(); N];
             for j in 0..N {
-                v[j] = s.load(&x[i + j * apart]);
+                v[j] = s.load(&block[i + j * apart]);
                 if LANES > 1 {
                     v[j] = s.butterfly::<1>(v[j]);
                 }
@@ -174,33 +211,20 @@ fn first_pass<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
             let v = butterflies(s, v);
             for j in 0..N {
                 if LAST {
-                    largest = s.max(largest, s.abs(v[j]));
+                    largest[j] = s.max_magnitude(largest[j], v[j]);
                 }
-                s.store(&mut out[i + j * apart], v[j]);
-            }
-        }
-    }
-    largest
-}
-
-/// The stages between `N` registers `apart`, in place.
-#[inline(always)]
-fn second_pass<S: Simd, const N: usize>(s: S, buffer: &mut [F32x16], apart: usize) -> S::F {
-    let mut largest = s.zero();
-    for block in buffer.chunks_exact_mut(N * apart) {
-        for i in 0..apart {
-            let mut v = [s.zero(); N];
-            for j in 0..N {
-                v[j] = s.load(&block[i + j * apart]);
-            }
-            let v = butterflies(s, v);
-            for j in 0..N {
-                largest = s.max(largest, s.abs(v[j]));
                 s.store(&mut block[i + j * apart], v[j]);
             }
         }
     }
-    largest
+    let mut left = N;
+    while left > 1 {
+        left /= 2;
+        for j in 0..left {
+            largest[j] = s.max(largest[j], largest[j + left]);
+        }
+    }
+    largest[0]
 }
 
 /// Sums and differences of registers 1, 2, 4, ... apart.
@@ -233,38 +257,49 @@ pub(super) fn add_norm<S: Simd>(
     hidden: usize,
     eps: f32,
 ) {
+    // Rows that take each step together: none waits for its sum alone.
+    const ROWS: usize = 4;
     let width = norm.weight.len();
     assert!(norm.bias.len() == width && hidden <= width * 16 && hidden + 16 > width * 16);
     assert!(width > 0 && x.len().is_multiple_of(width) && (y.is_empty() || y.len() == x.len()));
     let n = hidden as f32;
     let tail = hidden - (width - 1) * 16;
-    for (row, x) in x.chunks_exact_mut(width).enumerate() {
-        let mut sum = s.zero();
+    for (i, x) in x.chunks_mut(ROWS * width).enumerate() {
+        let mut lanes = [s.zero(); ROWS];
         if y.is_empty() {
-            for x in x.iter() {
-                sum = s.add(sum, s.load(x));
+            for (x, sum) in x.chunks_exact_mut(width).zip(&mut lanes) {
+                for x in x {
+                    *sum = s.add(*sum, s.load(x));
+                }
             }
         } else {
-            for (x, y) in x.iter_mut().zip(&y[row * width..][..width]) {
-                let v = s.add(s.load(x), s.load(y));
-                sum = s.add(sum, v);
-                s.store(x, v);
+            let y = y[i * ROWS * width..].chunks_exact(width);
+            for ((x, y), sum) in x.chunks_exact_mut(width).zip(y).zip(&mut lanes) {
+                for (x, y) in x.iter_mut().zip(y) {
+                    let v = s.add(s.load(x), s.load(y));
+                    *sum = s.add(*sum, v);
+                    s.store(x, v);
+                }
             }
         }
-        let mean = s.splat(s.sum(sum) / n);
-        let mut squares = s.zero();
-        let (last, body) = x.split_last_mut().expect("width > 0");
-        for x in body.iter_mut() {
-            let d = s.sub(s.load(x), mean);
-            squares = s.fma(d, d, squares);
-            s.store(x, d);
+        for (x, lanes) in x.chunks_exact_mut(width).zip(&mut lanes) {
+            let mean = s.splat(s.sum(*lanes) / n);
+            let mut squares = s.zero();
+            let (last, body) = x.split_last_mut().expect("width > 0");
+            for x in body {
+                let d = s.sub(s.load(x), mean);
+                squares = s.fma(d, d, squares);
+                s.store(x, d);
+            }
+            let d = s.keep_first(s.sub(s.load(last), mean), tail, 0.0);
+            *lanes = s.fma(d, d, squares);
+            s.store(last, d);
         }
-        let d = s.keep_first(s.sub(s.load(last), mean), tail, 0.0);
-        squares = s.fma(d, d, squares);
-        s.store(last, d);
-        let scale = s.splat(1.0 / scalar::sqrt(s.sum(squares) / n + eps));
-        for ((x, weight), bias) in x.iter_mut().zip(norm.weight).zip(norm.bias) {
-            s.store(x, s.fma(s.mul(s.load(x), scale), s.load(weight), s.load(bias)));
+        for (x, squares) in x.chunks_exact_mut(width).zip(lanes) {
+            let scale = s.splat(1.0 / scalar::sqrt(s.sum(squares) / n + eps));
+            for ((x, weight), bias) in x.iter_mut().zip(norm.weight).zip(norm.bias) {
+                s.store(x, s.fma(s.mul(s.load(x), scale), s.load(weight), s.load(bias)));
+            }
         }
     }
 }

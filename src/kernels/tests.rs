@@ -15,7 +15,7 @@ use half::f16;
 use super::attention::{BLOCK, F32Blocks, Heads, Int8Blocks, KEYS_EXACT, Keys, Workspace};
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
-use super::rows::{Activation, Norm, Rotation, TABLE_GROUP, TableRow};
+use super::rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
 use super::{Isa, IsaError};
 
 /// The instruction sets to test, the portable one first.
@@ -129,7 +129,7 @@ impl Fill {
 fn offset(isa: Isa) -> u8 {
     let (mut values, mut scale) = ([I8x16([1; 16])], [1.0]);
     let x = [F32x16::ZERO];
-    isa.kernels().quantize(&x, Rotation::NONE, &mut [F32x16::ZERO], &mut values, &mut scale);
+    isa.kernels().quantize(&x, None, Rotation::NONE, &mut [F32x16::ZERO], &mut values, &mut scale);
     assert_eq!(values[0].0, [values[0].0[0]; 16]);
     values[0].0[0] as u8
 }
@@ -215,13 +215,15 @@ fn quantize_rotates_and_rounds() {
             }
             let x = Guarded::new(&x);
             let all = same_on_all(what, |isa| {
-                let mut buffer = Guarded::filled(F32x16([f32::NAN; 16]), width);
+                let held = rows.min(QUANTIZE_ROWS) * width;
+                let mut buffer = Guarded::filled(F32x16([f32::NAN; 16]), held);
                 let mut values = Guarded::filled(I8x16([99; 16]), rows * width);
                 let mut scale = Guarded::filled(f32::NAN, rows);
-                isa.kernels().quantize(&x, rotation, &mut buffer, &mut values, &mut scale);
+                isa.kernels().quantize(&x, None, rotation, &mut buffer, &mut values, &mut scale);
                 let values = decode(isa, &values).into_iter().map(|q| f32::from(q).to_bits());
                 let scale = scale.iter().map(|s| s.to_bits());
-                bits(&buffer).chain(scale).chain(values).collect()
+                let last = &buffer[(rows - 1) % QUANTIZE_ROWS * width..][..width];
+                bits(last).chain(scale).chain(values).collect()
             });
             let all = floats(&all);
             let (last, rest) = all.split_at(width * 16);
@@ -248,6 +250,38 @@ fn quantize_rotates_and_rounds() {
     }
 }
 
+/// What is quantised is the activation of each row, rotated.
+#[test]
+fn quantize_activates_first() {
+    let (rotation, width, rows) = (Rotation { block: 32, stride: 16 }, 32, 5);
+    let mut x = floats_of_all_sizes();
+    x.retain(|v| v.0.iter().all(|x| x.abs() < 1e4));
+    x.resize(rows * width, F32x16::ZERO);
+    let run = |isa: Isa, x: &[F32x16], activation| {
+        let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * width];
+        let (mut values, mut scale) = (vec![I8x16([0; 16]); rows * width], vec![0.0; rows]);
+        isa.kernels().quantize(x, activation, rotation, &mut buffer, &mut values, &mut scale);
+        (decode(isa, &values), scale)
+    };
+    for activation in [Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Tanh] {
+        for isa in instruction_sets() {
+            let mut y = x.clone();
+            isa.kernels().activate(&mut y, activation);
+            assert_eq!(run(isa, &x, Some(activation)), run(isa, &y, None), "{activation:?}");
+        }
+    }
+    let expected = run(Isa::portable(), &x, Some(Activation::Gelu));
+    let mut y = x.clone();
+    Isa::portable().kernels().activate(&mut y, Activation::Gelu);
+    for (scale, exact) in expected.1.iter().zip(run(Isa::portable(), &y, None).1) {
+        // The short polynomial is off by 1.4e-4 at most, so 32 of them in a row are by 32 times that.
+        assert!((scale - exact).abs() <= 32.0 * 1.4e-4 / 127.0 + 1e-6 * exact);
+    }
+    for isa in instruction_sets() {
+        assert_eq!(run(isa, &x, Some(Activation::Gelu)), expected, "{}", isa.name());
+    }
+}
+
 #[test]
 fn rotation_is_its_own_inverse() {
     for (rotation, width) in rotations() {
@@ -257,8 +291,8 @@ fn rotation_is_its_own_inverse() {
             let mut twice = once.clone();
             let (mut values, mut scale) = (vec![I8x16([0; 16]); width], [0.0]);
             let kernels = isa.kernels();
-            kernels.quantize(&x, rotation, &mut once, &mut values, &mut scale);
-            kernels.quantize(&once, rotation, &mut twice, &mut values, &mut scale);
+            kernels.quantize(&x, None, rotation, &mut once, &mut values, &mut scale);
+            kernels.quantize(&once, None, rotation, &mut twice, &mut values, &mut scale);
             let (mut before, mut after) = (0.0, 0.0);
             for i in 0..width * 16 {
                 let [x, y, z] = [&x, &once, &twice].map(|v| f64::from(v[i / 16].0[i % 16]));
@@ -663,7 +697,7 @@ impl Tokens {
     /// Contexts of block `b`, its first `rows` tokens, and the probabilities, as f32 or int8.
     fn attend(&self, isa: Isa, int8: bool, b: usize, rows: usize, maps: bool) -> [Vec<f32>; 2] {
         let (heads, blocks) = (self.heads, self.blocks());
-        let (n, width) = (blocks * heads.count, heads.width());
+        let (n, width) = (blocks * heads.slots(), heads.width());
         let qkv = Guarded::new(&self.qkv);
         // What nobody has written must not show.
         let stale = F32x16([f32::NAN; 16]);
@@ -683,7 +717,9 @@ impl Tokens {
             Guarded::filled(f32::NAN, if maps { heads.count * rows * self.count } else { 0 });
         let map_out = maps.then_some(&mut *map);
         if int8 {
-            let mut q = Guarded::filled(I8x16([-99; 16]), n * BLOCK * width);
+            let part = heads.count * width;
+            let mut q = Guarded::filled(I8x16([-99; 16]), blocks * BLOCK * part);
+            let mut buffer = Guarded::filled(I8x16([-99; 16]), BLOCK * part);
             let mut k = Guarded::filled(I8x64([-99; 64]), n * width * 4);
             let mut v = Guarded::filled(I16x32([-99; 32]), n * width * 8);
             let [mut q_scale, mut k_scale, mut v_scale] =
@@ -698,7 +734,7 @@ impl Tokens {
                 v: &mut *v,
                 v_scale: &mut *v_scale,
             };
-            isa.kernels().pack_int8(&qkv, heads, packed.reborrow());
+            isa.kernels().pack_int8(&qkv, heads, packed.reborrow(), &mut buffer);
             let packed = packed.as_ref();
             isa.kernels().attend_int8(heads, packed, b, rows, keys, work, &mut context, map_out);
         } else {
@@ -738,6 +774,7 @@ impl Tokens {
             };
             v.into_iter().map(|x| f64::from(round(x))).collect()
         };
+        let tolerance = if int8 { 1e-4 } else { 2e-5 };
         for h in 0..heads.count {
             let part = |part, t| rounded(self.part(part, t, h));
             let keys: Vec<_> = (0..self.count).map(|j| part(1, j)).collect();
@@ -762,11 +799,11 @@ impl Tokens {
                 }
                 for j in 0..self.count {
                     let error = (f64::from(map[j]) - probability[j]).abs();
-                    assert!(error < 2e-5, "{what:?} map {h} {r} {j}");
+                    assert!(error < tolerance, "{what:?} map {h} {r} {j}");
                     assert!(self.live[j] || map[j] == 0.0, "{what:?}: masked");
                 }
                 let half = if int8 { 0.5 / 32767.0 } else { 0.0 };
-                let bound = largest * (half * live.len() as f64 / sum + 5e-5);
+                let bound = largest * (half * live.len() as f64 / sum + 2.0 * tolerance);
                 for i in 0..width {
                     let out = context[(r * heads.count + h) * width + i];
                     if i >= heads.size {

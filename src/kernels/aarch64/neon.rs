@@ -152,16 +152,17 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
+    fn split(self, a: Self::F) -> (Self::F, Self::F) {
+        let n = quarters!(|a| vrndnq_f32(a));
+        (n, self.sub(a, n))
+    }
+    #[inline(always)]
     fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F {
         let n = self.to_i32(n);
         quarters!(|v, n| vreinterpretq_f32_s32(vaddq_s32(
             vreinterpretq_s32_f32(v),
             vshlq_n_s32::<23>(n)
         )))
-    }
-    #[inline(always)]
-    fn round(self, a: Self::F) -> Self::F {
-        quarters!(|a| vrndnq_f32(a))
     }
     #[inline(always)]
     fn to_i32(self, a: Self::F) -> Self::I {

@@ -75,6 +75,19 @@ fn gelu_is_as_accurate_as_stated() {
 }
 
 #[test]
+fn short_gelu_is_as_accurate_as_stated() {
+    // SAFETY: the portable instruction set is there on every machine.
+    let s = unsafe { Portable::assume() };
+    for x in [grid(-12.0, 12.0, 200_000), grid(-1e6, 1e6, 1000)].concat() {
+        for (x, y) in x.0.into_iter().zip(math::gelu_int8(s, x.0)) {
+            let exact = f64::from(x) * phi(f64::from(x));
+            let error = (f64::from(y) - exact).abs();
+            assert!(error < 1.4e-4 + 1e-7 * f64::from(x.abs()), "gelu({x}) = {y}, not {exact}");
+        }
+    }
+}
+
+#[test]
 fn tanh_is_as_accurate_as_stated() {
     for x in [grid(-12.0, 12.0, 200_000), grid(-0.01, 0.01, 10_000)] {
         each(&x, Activation::Tanh, |x, y| {
@@ -149,8 +162,8 @@ fn exp2_is_as_accurate_as_stated() {
         {
             let exact = f64::from(x).exp2();
             let [fine, coarse] = [fine, coarse].map(|y| (f64::from(y) / exact - 1.0).abs());
-            assert!(fine < 2e-7, "2^{x}: {fine:e}");
-            assert!(coarse < 3e-6, "2^{x} in 15 bits: {coarse:e}");
+            assert!(fine < 3e-7, "2^{x}: {fine:e}");
+            assert!(coarse < 1.1e-4, "2^{x} in 15 bits: {coarse:e}");
         }
     }
     for x in grid(-86.0, 87.0, 100_000) {

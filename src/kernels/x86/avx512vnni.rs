@@ -34,6 +34,34 @@ fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
     acc
 }
 
+/// Halves, quarters and so on of sixteen vectors are put beside each other, so that every operation
+/// folds two vectors: lanes 8, 4, 2 and 1 apart, as `sum` and `largest` do one by one.
+macro_rules! fold_each {
+    ($v:expr, $f:ident) => {{
+        let v = $v;
+        let mut h = [_mm512_setzero_ps(); 8];
+        for i in 0..8 {
+            let (a, b) = (v[i], v[i + 8]);
+            h[i] = $f(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+        }
+        let mut q = [_mm512_setzero_ps(); 4];
+        for i in 0..4 {
+            let (a, b) = (h[i], h[i + 4]);
+            q[i] = $f(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        }
+        let mut p = [_mm512_setzero_ps(); 2];
+        for i in 0..2 {
+            let (a, b) = (q[i], q[i + 2]);
+            p[i] = $f(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+        }
+        let [a, b] = p;
+        let mixed = $f(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+        // Quarters hold vectors 0, 8, 4, 12 and the next three of each; lanes 0, 2, 1, 3 of these.
+        let order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+        _mm512_permutexvar_ps(order, mixed)
+    }};
+}
+
 impl Simd for Avx512Vnni {
     type F = __m512;
     type I = __m512i;
@@ -141,12 +169,29 @@ impl Simd for Avx512Vnni {
         })
     }
     #[inline(always)]
-    fn scale_exp2(self, v: __m512, n: __m512) -> __m512 {
-        op!(_mm512_scalef_ps(v, n))
+    fn max_magnitude(self, a: __m512, b: __m512) -> __m512 {
+        // Selects by magnitude (3), sign cleared (2 << 2).
+        op!(_mm512_range_ps::<0b10_11>(a, b))
     }
     #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        op!(_mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+    fn sum_of_each(self, v: [__m512; 16]) -> __m512 {
+        op!(fold_each!(v, _mm512_add_ps))
+    }
+    #[inline(always)]
+    fn largest_of_each(self, v: [__m512; 16]) -> __m512 {
+        op!(fold_each!(v, _mm512_max_ps))
+    }
+    #[inline(always)]
+    fn split(self, a: __m512) -> (__m512, __m512) {
+        // One instruction less than rounding and subtracting.
+        op!({
+            let rest = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+            (_mm512_sub_ps(a, rest), rest)
+        })
+    }
+    #[inline(always)]
+    fn scale_exp2(self, v: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(v, n))
     }
     #[inline(always)]
     fn to_i32(self, a: __m512) -> __m512i {
@@ -189,14 +234,15 @@ impl Simd for Avx512Vnni {
         }
     }
     #[inline(always)]
-    fn store_activations(self, p: &mut [I8x16; 4], [a, b, c, d]: [__m512i; 4]) {
-        // SAFETY: 64 bytes stand there. The packed quarters of the four vectors alternate; flipping the
-        // top bit adds 128.
+    fn store_i8s(self, p: &mut [I8x16; 4], v: [__m512i; 4]) {
+        // SAFETY: 64 bytes stand there.
+        unsafe { _mm512_storeu_si512(p.as_mut_ptr().cast(), self.narrow(v)) }
+    }
+    #[inline(always)]
+    fn store_activations(self, p: &mut [I8x16; 4], v: [__m512i; 4]) {
+        // SAFETY: 64 bytes stand there. Flipping the top bit adds 128.
         unsafe {
-            let packed = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let bytes = _mm512_permutexvar_epi32(order, packed);
-            let bytes = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
+            let bytes = _mm512_xor_si512(self.narrow(v), _mm512_set1_epi8(-128));
             _mm512_storeu_si512(p.as_mut_ptr().cast(), bytes);
         }
     }
@@ -212,6 +258,35 @@ impl Simd for Avx512Vnni {
             let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
             let packed = _mm512_permutexvar_epi64(order, _mm512_packs_epi32(a, b));
             _mm512_storeu_si512(p.as_mut_ptr().cast(), packed);
+        }
+    }
+    #[inline(always)]
+    fn transpose_quads(self, rows: [&[I8x16; 4]; 16], columns: &mut [I8x64; 16]) {
+        // SAFETY: 64 bytes stand at each. Words, then pairs of words, then quarters change places.
+        unsafe {
+            let mut v = rows.map(|row| _mm512_loadu_si512(row.as_ptr().cast()));
+            for i in (0..16).step_by(4) {
+                let [a, b, c, d] = [v[i], v[i + 1], v[i + 2], v[i + 3]];
+                let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+                v[i] = _mm512_unpacklo_epi64(ab, cd);
+                v[i + 1] = _mm512_unpackhi_epi64(ab, cd);
+                let (ab, cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+                v[i + 2] = _mm512_unpacklo_epi64(ab, cd);
+                v[i + 3] = _mm512_unpackhi_epi64(ab, cd);
+            }
+            for i in 0..4 {
+                let [a, b, c, d] = [v[i], v[i + 4], v[i + 8], v[i + 12]];
+                let even = _mm512_shuffle_i32x4::<0x88>(a, b);
+                let even2 = _mm512_shuffle_i32x4::<0x88>(c, d);
+                let odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
+                let odd2 = _mm512_shuffle_i32x4::<0xdd>(c, d);
+                let mut put =
+                    |j: usize, v| _mm512_storeu_si512(columns[j].0.as_mut_ptr().cast(), v);
+                put(i, _mm512_shuffle_i32x4::<0x88>(even, even2));
+                put(i + 8, _mm512_shuffle_i32x4::<0xdd>(even, even2));
+                put(i + 4, _mm512_shuffle_i32x4::<0x88>(odd, odd2));
+                put(i + 12, _mm512_shuffle_i32x4::<0xdd>(odd, odd2));
+            }
         }
     }
     #[inline(always)]
@@ -258,5 +333,18 @@ impl Simd for Avx512Vnni {
     fn keep_first(self, v: __m512, n: usize, fill: f32) -> __m512 {
         let mask = ((1u32 << n.min(16)) - 1) as u16;
         op!(_mm512_mask_blend_ps(mask, _mm512_set1_ps(fill), v))
+    }
+}
+
+impl Avx512Vnni {
+    /// The low bytes of four vectors of lanes in [-127, 127], one vector after the other.
+    #[inline(always)]
+    fn narrow(self, [a, b, c, d]: [__m512i; 4]) -> __m512i {
+        // The packed quarters of the four vectors alternate.
+        op!({
+            let packed = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, packed)
+        })
     }
 }

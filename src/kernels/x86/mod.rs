@@ -154,6 +154,17 @@ macro_rules! ymm {
                 }
             }
             #[inline(always)]
+            fn split(self, a: Self::F) -> (Self::F, Self::F) {
+                // SAFETY: `self` proves AVX.
+                let n = unsafe {
+                    (
+                        _mm256_round_ps(a.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                        _mm256_round_ps(a.1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                    )
+                };
+                (n, self.sub(a, n))
+            }
+            #[inline(always)]
             fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F {
                 let n = self.to_i32(n);
                 // SAFETY: `self` proves AVX2.
@@ -165,16 +176,6 @@ macro_rules! ymm {
                         ))
                     };
                     (f(v.0, n.0), f(v.1, n.1))
-                }
-            }
-            #[inline(always)]
-            fn round(self, a: Self::F) -> Self::F {
-                // SAFETY: `self` proves AVX.
-                unsafe {
-                    (
-                        _mm256_round_ps(a.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
-                        _mm256_round_ps(a.1, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
-                    )
                 }
             }
             #[inline(always)]
