@@ -2,15 +2,16 @@
 //! products and elements for the rest.
 //!
 //! `cargo bench --bench kernels -- avx2` runs those whose name has that in it. Names tell the types
-//! (q: int8), the kernel, the shape and the instruction set.
+//! (q: int8), the kernel, the shape and the instruction set; `gemm` is the crate of that name.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bertlet::Isa;
 use bertlet::kernels::{
     Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, Heads, I8x16, I8x64, I16x32, I32x16,
-    Int8Blocks, Int8Matrix, Int8Rows, Keys, Norm, QUANTIZE_ROWS, Rotation, Workspace,
+    Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS, Rotation,
+    TABLE_GROUP, TableRow, Workspace, flat, flat_mut,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -31,30 +32,111 @@ impl Random {
     }
 }
 
-/// One row of the report for each instruction set; `run` leaves its result in the vectors it gets,
-/// which must be the portable one's before anything is timed.
-fn each(
+/// What is counted.
+#[derive(Clone, Copy)]
+enum Work {
+    Elements(usize),
+    /// Multiply-adds, whose peak is measured beside them.
+    MultiplyAdds(usize, Peak),
+}
+
+/// Multiply-adds of registers and nothing else: what the machine can do at best.
+type Peak = fn(&Kernels, rounds: usize) -> u64;
+
+const PEAK_ROUNDS: usize = 20_000;
+
+/// Times `run`, and tells which part of the peak it reaches. The peak is measured after each sample,
+/// as long (up to a limit), so that whatever else the machine does slows both.
+fn time(
+    c: &mut Criterion,
+    group: &str,
+    name: &str,
+    kernels: &Kernels,
+    work: Work,
+    mut run: impl FnMut(),
+) {
+    let (count, peak) = match work {
+        Work::Elements(count) => (count as u64, None),
+        Work::MultiplyAdds(count, peak) => (count as u64, Some(peak)),
+    };
+    let mut reached = Speed::default();
+    let mut possible = Speed::default();
+    let mut group = c.benchmark_group(group);
+    group.throughput(Throughput::Elements(count));
+    group.bench_function(name, |b| {
+        b.iter_custom(|iterations| {
+            let begin = Instant::now();
+            (0..iterations).for_each(|_| run());
+            let time = begin.elapsed();
+            if let Some(peak) = peak {
+                reached.add(count * iterations, time);
+                let begin = Instant::now();
+                while begin.elapsed() < time.min(Duration::from_millis(10)) {
+                    let begin = Instant::now();
+                    possible.add(peak(kernels, black_box(PEAK_ROUNDS)), begin.elapsed());
+                }
+            }
+            time
+        });
+    });
+    group.finish();
+    if reached.count > 0 {
+        let fraction = reached.per_second() / possible.per_second();
+        println!("{:24}peak:   {:.1} %", "", 100.0 * fraction);
+    }
+}
+
+#[derive(Default)]
+struct Speed {
+    count: u64,
+    time: Duration,
+}
+
+impl Speed {
+    fn add(&mut self, count: u64, time: Duration) {
+        self.count += count;
+        self.time += time;
+    }
+    fn per_second(&self) -> f64 {
+        self.count as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// One row of the report for each instruction set. `prepare` makes what is timed, which leaves its
+/// result in the vectors it gets; before anything is timed that must be the portable one's.
+fn each<R: FnMut(&mut [F32x16])>(
     c: &mut Criterion,
     name: &str,
-    elements: usize,
+    work: Work,
     out: usize,
-    mut run: impl FnMut(Isa, &mut [F32x16]),
+    mut prepare: impl FnMut(&'static Kernels) -> R,
 ) {
-    let mut group = c.benchmark_group(name);
-    group.throughput(Throughput::Elements(elements as u64));
-    let mut expected = vec![F32x16::ZERO; out];
-    run(Isa::portable(), &mut expected);
-    for (isa, available) in Isa::all() {
-        if !available {
-            continue;
-        }
-        let isa = Isa::named(isa).expect("available");
+    let mut expected = None;
+    for isa in instruction_sets() {
+        let mut run = prepare(isa.kernels());
         let mut result = vec![F32x16::ZERO; out];
-        run(isa, &mut result);
-        assert!(result == expected, "{name} on {} differs from the portable one", isa.name());
-        group.bench_function(isa.name(), |b| b.iter(|| run(isa, black_box(&mut result))));
+        run(&mut result);
+        let expected = expected.get_or_insert_with(|| result.clone());
+        assert!(result == *expected, "{name} on {} differs from the portable one", isa.name());
+        time(c, name, isa.name(), isa.kernels(), work, || run(black_box(&mut result)));
     }
-    group.finish();
+}
+
+/// Those that the machine has, the portable one first.
+fn instruction_sets() -> impl Iterator<Item = Isa> {
+    Isa::all().filter_map(|(name, _)| Isa::named(name).ok())
+}
+
+fn peaks(c: &mut Criterion) {
+    let peaks: [(_, Peak); 2] = [("peak_q8", Kernels::peak_int8), ("peak_f32", Kernels::peak_f32)];
+    for isa in instruction_sets() {
+        for (name, peak) in peaks {
+            let count = peak(isa.kernels(), PEAK_ROUNDS) as usize;
+            time(c, name, isa.name(), isa.kernels(), Work::Elements(count), || {
+                peak(isa.kernels(), black_box(PEAK_ROUNDS));
+            });
+        }
+    }
 }
 
 struct Int8 {
@@ -84,42 +166,18 @@ impl Int8 {
 }
 
 /// `rows` of `inputs` as the instruction set wants them.
-fn quantized(isa: Isa, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<f32>) {
+fn quantized(kernels: &Kernels, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<f32>) {
     let x = Random(2).vectors(rows * inputs / 16);
-    let mut buffer = vec![F32x16::ZERO; inputs / 16];
+    let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * inputs / 16];
     let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], vec![0.0; rows]);
-    isa.kernels().quantize(&x, None, Rotation::NONE, &mut buffer, &mut values, &mut scale);
+    kernels.quantize(&x, None, Rotation::NONE, &mut buffer, &mut values, &mut scale);
     (values, scale)
-}
-
-/// What the machine can do at best: products of registers and nothing else.
-fn peaks(c: &mut Criterion) {
-    const ROUNDS: usize = 1000;
-    for (isa, available) in Isa::all() {
-        if !available {
-            continue;
-        }
-        let kernels = Isa::named(isa).expect("available").kernels();
-        for (name, peak) in [("peak_q8", true), ("peak_f32", false)] {
-            if peak && !isa.ends_with("vnni") {
-                // Where a product takes several instructions the compiler moves all but the last
-                // addition out of the loop, and what is measured is no peak.
-                continue;
-            }
-            let run =
-                |rounds| if peak { kernels.peak_int8(rounds) } else { kernels.peak_f32(rounds) };
-            let mut group = c.benchmark_group(name);
-            group.throughput(Throughput::Elements(run(ROUNDS)));
-            group.bench_function(isa, |b| b.iter(|| run(black_box(ROUNDS))));
-            group.finish();
-        }
-    }
 }
 
 fn linear_int8(c: &mut Criterion) {
     // One panel stays in L1 whatever the shape; these are weights that stay there as a whole, the
-    // layers of a MiniLM, and one token against more weights than caches hold.
-    for (rows, inputs, outputs, repeat, place) in [
+    // layers of a MiniLM, and few tokens against more weights than caches hold.
+    for (rows, inputs, outputs, copies, place) in [
         (16, 128, 128, 1, "l1"),
         (8, 384, 1536, 1, "l2"),
         (128, 384, 384, 1, "l2"),
@@ -131,50 +189,85 @@ fn linear_int8(c: &mut Criterion) {
     ] {
         // Copies of one matrix, each read once a pass: 512 MiB in "dram".
         let one = Int8::new(inputs, outputs);
-        let w: Vec<I8x64> = (0..repeat).flat_map(|_| one.w.iter().copied()).collect();
-        let inputs_of: Vec<_> = Isa::all()
-            .filter(|isa| isa.1)
-            .map(|isa| (isa.0, quantized(Isa::named(isa.0).expect("available"), rows, inputs)))
-            .collect();
-        let mut copy = 0;
+        let w = one.w.repeat(copies);
+        let (one, w) = (&one, &w);
         let name = format!("linear_q8_q8_f32_{rows}x{inputs}x{outputs}_{place}");
-        each(c, &name, rows * inputs * outputs, rows * outputs / 16, |isa, out| {
-            let (values, scale) =
-                &inputs_of.iter().find(|x| x.0 == isa.name()).expect("available").1;
-            copy = (copy + 1) % repeat;
-            let panels = &w[copy * one.w.len()..][..one.w.len()];
-            let x = Int8Rows { values, scale, width: inputs / 16 };
-            let w = Int8Matrix { panels, ..one.matrix() };
-            isa.kernels().linear_int8(x, w, out, outputs / 16);
+        let work = Work::MultiplyAdds(rows * inputs * outputs, Kernels::peak_int8);
+        each(c, &name, work, rows * outputs / 16, |kernels| {
+            let (values, scale) = quantized(kernels, rows, inputs);
+            let mut matrices = w.chunks(one.w.len()).cycle();
+            move |out| {
+                let x = Int8Rows { values: &values, scale: &scale, width: inputs / 16 };
+                let panels = matrices.next().expect("one after another, for ever");
+                let w = Int8Matrix { panels, ..one.matrix() };
+                kernels.linear_int8(x, w, out, outputs / 16);
+            }
         });
     }
 }
 
 fn linear_floats(c: &mut Criterion) {
-    for (rows, inputs, outputs) in [(8, 384, 384), (64, 384, 1536), (1, 384, 1536)] {
+    for (rows, inputs, outputs) in [(8, 384, 384), (128, 384, 1536), (1, 384, 1536)] {
         let mut random = Random(3);
         let x = random.vectors(rows * inputs / 16);
         let (w, bias) = (random.vectors(inputs * outputs / 16), random.vectors(outputs / 16));
-        let halves: Vec<_> = w.iter().map(|w| F16x16(w.0.map(f16_bits))).collect();
-        let (macs, panels) = (rows * inputs * outputs, outputs / 16);
-        let name = format!("linear_f32_f32_f32_{rows}x{inputs}x{outputs}");
-        each(c, &name, macs, rows * panels, |isa, out| {
-            let w = FloatMatrix { panels: &w, bias: &bias, steps: inputs };
-            isa.kernels().linear_f32(&x, inputs / 16, w, out, panels);
-        });
+        let halves: Vec<_> =
+            w.iter().map(|w| F16x16(w.0.map(|w| half::f16::from_f32(w).to_bits()))).collect();
+        let (x, w, halves, bias) = (&*x, &*w, &*halves, &*bias);
+        let panels = outputs / 16;
+        let work = Work::MultiplyAdds(rows * inputs * outputs, Kernels::peak_f32);
         let name = format!("linear_f32_f16_f32_{rows}x{inputs}x{outputs}");
-        each(c, &name, macs, rows * panels, |isa, out| {
-            let w = FloatMatrix { panels: &halves, bias: &bias, steps: inputs };
-            isa.kernels().linear_f16(&x, inputs / 16, w, out, panels);
+        each(c, &name, work, rows * panels, |kernels| {
+            let w = FloatMatrix { panels: halves, bias, steps: inputs };
+            move |out| kernels.linear_f16(x, inputs / 16, w, out, panels)
         });
+        let name = format!("linear_f32_f32_f32_{rows}x{inputs}x{outputs}");
+        each(c, &name, work, rows * panels, |kernels| {
+            let w = FloatMatrix { panels: w, bias, steps: inputs };
+            move |out| kernels.linear_f32(x, inputs / 16, w, out, panels)
+        });
+
+        // The same product by the crate `gemm`, from rows of weights as a checkpoint has them.
+        let kernels = Isa::detect().kernels();
+        let mut expected = vec![F32x16::ZERO; rows * panels];
+        let matrix = FloatMatrix { panels: w, bias, steps: inputs };
+        kernels.linear_f32(x, inputs / 16, matrix, &mut expected, panels);
+        let w: Vec<f32> = (0..outputs * inputs)
+            .map(|i| (i / inputs, i % inputs))
+            .map(|(output, k)| w[output / 16 * inputs + k].0[output % 16])
+            .collect();
+        let mut out = vec![F32x16::ZERO; rows * panels];
+        let mut run = || {
+            out.chunks_mut(panels).for_each(|row| row.copy_from_slice(bias));
+            gemm(rows, inputs, outputs, flat(x), &w, flat_mut(&mut out));
+        };
+        run();
+        time(c, &name, "gemm", kernels, work, &mut run);
+        for (a, b) in flat(&out).iter().zip(flat(&expected)) {
+            assert!((a - b).abs() < 1e-3, "{a} instead of {b}");
+        }
     }
 }
 
-fn f16_bits(x: f32) -> u16 {
-    half::f16::from_f32(x).to_bits()
+/// `out += x W^T` on one thread.
+fn gemm(rows: usize, inputs: usize, outputs: usize, x: &[f32], w: &[f32], out: &mut [f32]) {
+    assert!(x.len() == rows * inputs && w.len() == outputs * inputs && out.len() == rows * outputs);
+    let (x_stride, stride) = (inputs as isize, outputs as isize);
+    let (x, w, out) = (x.as_ptr(), w.as_ptr(), out.as_mut_ptr());
+    let one_thread = gemm::Parallelism::None;
+    #[allow(unsafe_code)]
+    // SAFETY: with these strides element (i, j) of the three matrices is inside the slices, by the
+    // assertion above.
+    unsafe {
+        gemm::gemm(
+            rows, outputs, inputs, out, 1, stride, true, x, 1, x_stride, w, x_stride, 1, 1.0, 1.0,
+            false, false, false, one_thread,
+        );
+    }
 }
 
 fn rows(c: &mut Criterion) {
+    const ROWS: usize = 16;
     let near = |block| Rotation { block, stride: 1 };
     let far = Rotation { block: 32, stride: 16 };
     for (width, rotation, kind) in [
@@ -184,13 +277,11 @@ fn rows(c: &mut Criterion) {
         (1536, near(128), "block128"),
         (1536, far, "block32_stride16"),
     ] {
-        const ROWS: usize = 16;
-        let x = Random(4).vectors(ROWS * width / 16);
-        let mut values = vec![I8x16([0; 16]); x.len()];
-        let mut scale = [0.0; ROWS];
+        let x = &Random(4).vectors(ROWS * width / 16);
         let name = format!("quantize_f32_q8_{ROWS}x{width}_{kind}");
-        each(c, &name, ROWS * width, QUANTIZE_ROWS * width / 16, |isa, buffer| {
-            isa.kernels().quantize(&x, None, rotation, buffer, &mut values, &mut scale);
+        each(c, &name, Work::Elements(ROWS * width), QUANTIZE_ROWS * width / 16, |kernels| {
+            let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], [0.0; ROWS]);
+            move |buffer| kernels.quantize(x, None, rotation, buffer, &mut values, &mut scale)
         });
     }
     for (name, activation) in [
@@ -200,20 +291,70 @@ fn rows(c: &mut Criterion) {
         ("silu", Activation::Silu),
         ("tanh", Activation::Tanh),
     ] {
-        let x = Random(5).vectors(1536 / 16);
-        each(c, &format!("{name}_f32_1536"), 1536, x.len(), |isa, out| {
-            out.copy_from_slice(&x);
-            isa.kernels().activate(out, activation);
+        let x = &Random(5).vectors(1536 / 16);
+        each(c, &format!("{name}_f32_1536"), Work::Elements(1536), x.len(), |kernels| {
+            move |out| {
+                out.copy_from_slice(x);
+                kernels.activate(out, activation);
+            }
         });
     }
+    const HIDDEN: usize = 384;
+    const WIDTH: usize = HIDDEN / 16;
     let mut random = Random(6);
-    let (x, y) = (random.vectors(16 * 24), random.vectors(16 * 24));
-    let (weight, bias) = (random.vectors(24), random.vectors(24));
-    each(c, "add_norm_f32_16x384", 16 * 384, x.len(), |isa, out| {
-        out.copy_from_slice(&x);
-        let norm = Norm { weight: &weight, bias: &bias };
-        isa.kernels().add_norm(out, &y, norm, 384, 1e-12);
+    let (x, y) = (&random.vectors(ROWS * WIDTH), &random.vectors(ROWS * WIDTH));
+    let (weight, bias) = (&random.vectors(WIDTH), &random.vectors(WIDTH));
+    let name = format!("add_norm_f32_{ROWS}x{HIDDEN}");
+    each(c, &name, Work::Elements(ROWS * HIDDEN), x.len(), |kernels| {
+        move |out| {
+            out.copy_from_slice(x);
+            kernels.add_norm(out, y, Norm { weight, bias }, HIDDEN, 1e-12);
+        }
     });
+
+    // Rows of embedding tables: added for the embeddings, multiplied for the masked-word head.
+    let int8: Vec<_> = (0..WIDTH).map(|_| I8x16(std::array::from_fn(|_| random.int8()))).collect();
+    let half = half::f16::from_f32(0.01).to_bits();
+    let (scales, halves) = ([half; HIDDEN / TABLE_GROUP], [F16x16([half; 16]); WIDTH]);
+    for (kind, row) in [
+        ("q8", TableRow::Int8(&int8, &scales)),
+        ("f16", TableRow::F16(&halves)),
+        ("f32", TableRow::F32(weight)),
+    ] {
+        each(c, &format!("add_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), WIDTH, |kernels| {
+            // Added to what was there, the sums would grow from call to call.
+            move |out| kernels.add_row(out, row, true)
+        });
+        each(c, &format!("dot_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), 1, |kernels| {
+            move |out| out[0].0[0] = kernels.dot_row(&x[..WIDTH], row)
+        });
+    }
+}
+
+/// Queries, keys and values of one input.
+struct Packed {
+    q: Vec<I8x16>,
+    k: Vec<I8x64>,
+    v: Vec<I16x32>,
+    scales: [Vec<F32x16>; 3],
+    k_sums: Vec<I32x16>,
+}
+
+impl Packed {
+    fn new(heads: Heads, blocks: usize) -> Self {
+        let (n, width) = (blocks * heads.slots(), heads.width());
+        Self {
+            q: vec![I8x16([0; 16]); blocks * BLOCK * heads.count * width],
+            k: vec![I8x64([0; 64]); n * width * 4],
+            v: vec![I16x32([0; 32]); n * width * 8],
+            scales: [(); 3].map(|()| vec![F32x16::ZERO; n]),
+            k_sums: vec![I32x16([0; 16]); n],
+        }
+    }
+    fn blocks(&mut self) -> Int8BlocksMut<'_> {
+        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_sums } = self;
+        Int8Blocks { q, q_scale, k, k_scale, k_sums, v, v_scale }
+    }
 }
 
 /// Packing and attention of all queries of a MiniLM layer.
@@ -223,54 +364,69 @@ fn attention(c: &mut Criterion) {
     for tokens in [16, 128, 512] {
         let blocks = tokens / BLOCK;
         let n = blocks * heads.slots();
-        let qkv = Random(7).vectors(tokens * 3 * heads.count * width);
-        let limit = vec![F32x16([f32::MAX; 16]); blocks];
-        let keys = Keys { count: tokens, limit: &limit, masked: false };
-        let mut scores = vec![F32x16::ZERO; BLOCK * blocks];
-        let mut probabilities = vec![[0; 16]; BLOCK * blocks];
-        let mut factors = vec![F32x16::ZERO; blocks];
+        let qkv = &Random(7).vectors(tokens * 3 * heads.count * width);
+        let limit = &vec![F32x16([f32::MAX; 16]); blocks];
+        let keys = Keys { count: tokens, limit, masked: false };
+        let shape = format!("{tokens}x{}x{}", heads.count, heads.size);
+        let elements = Work::Elements(3 * tokens * heads.count * heads.size);
         let macs = 2 * tokens * tokens * heads.count * heads.size;
-        let out = tokens * heads.count * width;
-        let block = BLOCK * heads.count * width;
-        let mut q = vec![I8x16([0; 16]); blocks * block];
-        let mut buffer = vec![I8x16([0; 16]); block];
-        let mut k = vec![I8x64([0; 64]); n * width * 4];
-        let mut v = vec![I16x32([0; 32]); n * width * 8];
-        let [mut q_scale, mut k_scale, mut v_scale] = [(); 3].map(|()| vec![F32x16::ZERO; n]);
-        let mut k_sums = vec![I32x16([0; 16]); n];
-        each(c, &format!("attention_q8_{tokens}x12x32"), macs, out, |isa, context| {
-            let mut packed = Int8Blocks {
-                q: &mut *q,
-                q_scale: &mut *q_scale,
-                k: &mut *k,
-                k_scale: &mut *k_scale,
-                k_sums: &mut *k_sums,
-                v: &mut *v,
-                v_scale: &mut *v_scale,
-            };
-            isa.kernels().pack_int8(&qkv, heads, packed.reborrow(), &mut buffer);
-            for (b, out) in context.chunks_mut(block).enumerate() {
-                let work = Workspace {
-                    scores: &mut scores,
-                    probabilities: &mut probabilities,
-                    factors: &mut factors,
-                };
-                isa.kernels().attend_int8(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
+        let (out, block) = (tokens * heads.count * width, BLOCK * heads.count * width);
+        let workspace = || {
+            let scores = vec![F32x16::ZERO; BLOCK * blocks];
+            (scores, vec![[0; 16]; BLOCK * blocks], vec![F32x16::ZERO; blocks])
+        };
+
+        each(c, &format!("pack_f32_q8_{shape}"), elements, 0, |kernels| {
+            let mut packed = Packed::new(heads, blocks);
+            let mut buffer = vec![I8x16([0; 16]); block];
+            move |_| kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer)
+        });
+        let work = Work::MultiplyAdds(macs, Kernels::peak_int8);
+        each(c, &format!("attend_q8_{shape}"), work, out, |kernels| {
+            let mut packed = Packed::new(heads, blocks);
+            let mut buffer = vec![I8x16([0; 16]); block];
+            kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer);
+            let (mut scores, mut probabilities, mut factors) = workspace();
+            move |context| {
+                let packed = packed.blocks();
+                for (b, out) in context.chunks_mut(block).enumerate() {
+                    let work = Workspace {
+                        scores: &mut scores,
+                        probabilities: &mut probabilities,
+                        factors: &mut factors,
+                    };
+                    kernels.attend_int8(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
+                }
             }
         });
-        let mut q = vec![F32x16::ZERO; n * BLOCK * width];
-        let mut k = vec![F32x16::ZERO; n * heads.size];
-        let mut v = vec![F32x16::ZERO; n * width * BLOCK];
-        each(c, &format!("attention_f32_{tokens}x12x32"), macs, out, |isa, context| {
-            let mut packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-            isa.kernels().pack_f32(&qkv, heads, packed.reborrow());
-            for (b, out) in context.chunks_mut(block).enumerate() {
-                let work = Workspace {
-                    scores: &mut scores,
-                    probabilities: &mut probabilities,
-                    factors: &mut factors,
-                };
-                isa.kernels().attend_f32(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
+
+        let floats = || {
+            let len = |per_head| vec![F32x16::ZERO; n * per_head];
+            F32Blocks { q: len(BLOCK * width), k: len(heads.size), v: len(width * BLOCK) }
+        };
+        each(c, &format!("pack_f32_f32_{shape}"), elements, 0, |kernels| {
+            let F32Blocks { mut q, mut k, mut v } = floats();
+            move |_| {
+                let blocks = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
+                kernels.pack_f32(qkv, heads, blocks);
+            }
+        });
+        let work = Work::MultiplyAdds(macs, Kernels::peak_f32);
+        each(c, &format!("attend_f32_{shape}"), work, out, |kernels| {
+            let F32Blocks { mut q, mut k, mut v } = floats();
+            let packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
+            kernels.pack_f32(qkv, heads, packed);
+            let (mut scores, mut probabilities, mut factors) = workspace();
+            move |context| {
+                for (b, out) in context.chunks_mut(block).enumerate() {
+                    let packed = F32Blocks { q: &*q, k: &*k, v: &*v };
+                    let work = Workspace {
+                        scores: &mut scores,
+                        probabilities: &mut probabilities,
+                        factors: &mut factors,
+                    };
+                    kernels.attend_f32(heads, packed, b, BLOCK, keys, work, out, None);
+                }
             }
         });
     }
