@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use bertlet::Isa;
+use bertlet::tasks::WindowPlan;
 use common::{Folder, Weights};
 use serde_json::Value;
 
@@ -124,8 +125,9 @@ fn wrong_usage_is_status_2() {
              of them",
         ),
         (
-            &["embed", model, "--words", "first", "--window"],
-            "bertlet: --window averages the vectors of texts; with --words give shorter lines",
+            &["embed", model, "--words", "first", "--format", "npy", "-o", "words.npy"],
+            "bertlet: --format npy holds one array, and with --words texts differ in words; choose \
+             --format safetensors, or --pooling in place of --words",
         ),
         (
             &["embed", model, "--words", "first", "--ids"],
@@ -504,6 +506,97 @@ fn words_get_a_vector_each() {
     assert_eq!(header["0"]["shape"], serde_json::json!([5, 32]));
     assert_eq!(header["1"]["shape"], serde_json::json!([1, 32]));
     assert_eq!(data.len(), 6 * 32 * 4);
+}
+
+/// Each word's vector is that of the window that has most tokens around the word, whichever way it is
+/// looked for: here by running every window and comparing them all.
+#[test]
+fn words_of_a_long_line_are_read_in_windows() {
+    let model = name(&MODELS.float);
+    let limit = 64;
+    // Of all lengths, invisible ones, and two that no window holds.
+    let long = "a-b.".repeat(25);
+    let mut words: Vec<String> = (0..90).map(|i| "helloworld"[..1 + i * 7 % 10].into()).collect();
+    words[20] = "\u{200b}".into();
+    words[40] = long.clone();
+    words[71] = long;
+    let line = words.join(" ");
+
+    // Tokens of all words, and the words they are of.
+    let (mut ids, mut of) = (Vec::new(), Vec::new());
+    for (i, word) in words.iter().enumerate() {
+        let answer = &answers(&["tokenize", model, "--text", word], "")[0]["ids"];
+        let answer: Vec<u64> = serde_json::from_value(answer.clone()).unwrap();
+        of.resize(of.len() + answer.len() - 2, i);
+        ids.extend_from_slice(&answer[1..answer.len() - 1]);
+    }
+    let plan = WindowPlan::new(ids.len(), limit - 2, limit / 4);
+    let windows: Vec<_> = (0..plan.count()).map(|i| plan.window(i)).collect();
+    assert!(windows.len() > 5);
+    let lines: String = windows
+        .iter()
+        .map(|window| {
+            let ids = [&[2], &ids[window.clone()], &[3]].concat();
+            serde_json::json!({ "input_ids": ids }).to_string() + "\n"
+        })
+        .collect();
+    let runs = answers(&["embed", model, "--ids", "--pooling", "none"], lines);
+    let rows = |i: usize, token: usize| floats(&runs[i]["embedding"][token - windows[i].start + 1]);
+
+    // Tokens around a stretch on its shorter side, in the window that has most.
+    let best = |from: usize, to: usize| {
+        let around = |window: &std::ops::Range<usize>| {
+            let left = if window.start == 0 { usize::MAX } else { from - window.start };
+            let right = if window.end == ids.len() { usize::MAX } else { window.end - to };
+            left.min(right)
+        };
+        let holds = |i: &usize| windows[*i].start <= from && to <= windows[*i].end;
+        let all: Vec<_> = (0..windows.len()).filter(holds).collect();
+        // Of equals the first.
+        all.iter()
+            .copied()
+            .rev()
+            .max_by_key(|i| around(&windows[*i]))
+            .map(|i| (i, around(&windows[i])))
+    };
+    for pooling in ["first", "mean", "last"] {
+        let answer = &answers(&["embed", model, "--window", "--words", pooling], &line[..])[0];
+        assert_eq!(answer["truncated"], Value::Null);
+        let found = answer["embedding"].as_array().unwrap();
+        assert_eq!(found.len(), words.len());
+        for (i, found) in found.iter().enumerate() {
+            let from = of.partition_point(|word| *word < i);
+            let to = of.partition_point(|word| *word <= i);
+            assert_eq!(found.is_null(), i == 20, "{i}");
+            if from == to {
+                continue;
+            }
+            let whole = best(from, to).filter(|(_, around)| *around > 0).map(|(window, _)| window);
+            assert_eq!(whole.is_none(), to - from > 62, "{i}");
+            let row =
+                |token| rows(whole.unwrap_or_else(|| best(token, token + 1).unwrap().0), token);
+            let tokens = match pooling {
+                "first" => from..from + 1,
+                "last" => to - 1..to,
+                _ => from..to,
+            };
+            let mut expected = vec![0.0; 32];
+            for token in tokens.clone() {
+                let share = tokens.len() as f32;
+                expected.iter_mut().zip(row(token)).for_each(|(sum, x)| *sum += x / share);
+            }
+            for (x, y) in floats(found).iter().zip(&expected) {
+                assert!((x - y).abs() < 1e-5, "{pooling} {i}");
+            }
+        }
+    }
+
+    // A line that one window holds is as without windows; no words and no tokens are no trouble.
+    for line in ["hello helloworld it's", "", "\u{200b} \u{200b}"] {
+        let of =
+            |more: &[&str]| answers(&[&["embed", model, "--words", "mean"], more].concat(), line);
+        assert_eq!(of(&["--window", "--normalize"]), of(&["--normalize"]), "{line:?}");
+    }
 }
 
 #[test]

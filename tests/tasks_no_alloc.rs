@@ -1,45 +1,16 @@
 //! From text to entities, labels and answers, nothing is allocated.
 
+#[path = "common/allocations.rs"]
+mod allocations;
 #[path = "common/checkpoints.rs"]
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use allocations::counted;
 use bertlet::heads::{Fill, MaskedLm, SequenceClassifier};
 use bertlet::tasks::{Aggregation, EntityOptions, EntityRecognizer, Label, Text, masks};
 use bertlet::tokenizer::TokenBuffer;
 use bertlet::{Encoder, Input, Isa, ModelFile};
 use common::{Folder, Weights};
-
-/// The system's allocator, counting.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is the system's allocator's.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations while `f` runs.
-fn counted(f: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
-    f();
-    ALLOCATIONS.load(Ordering::SeqCst) - before
-}
 
 // One test, as the counter counts whatever runs at the same time.
 #[test]

@@ -1,9 +1,10 @@
 //! Named entities: labels for tokens, then tokens to entities.
 //!
 //! The rules are those of `TokenClassificationPipeline` in transformers, so that spans and scores are
-//! the same: `gather_pre_entities`, `aggregate`, `aggregate_words`, `group_entities`. Two things differ
-//! on purpose: BIOES and BMES are understood, and an entity's name is all of its label behind the
-//! prefix (there: what stands behind the last hyphen).
+//! the same (`tests/tasks/pipeline.rs` compares them): `gather_pre_entities`, `aggregate`,
+//! `aggregate_words`, `group_entities`. Two things differ on purpose: BIOES and BMES are understood, and
+//! a label without a prefix of its scheme is an entity's name itself (there, what stands behind its
+//! first hyphen is).
 
 use std::ops::Range;
 

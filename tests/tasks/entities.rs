@@ -14,14 +14,14 @@ use crate::Loaded;
 use crate::common::{Weights, checkpoint, writer_extras};
 
 /// What a run finds, and what it says of itself.
-struct Found<'m> {
-    entities: Vec<Entity<'m>>,
-    truncated: bool,
+pub struct Found<'m> {
+    pub entities: Vec<Entity<'m>>,
+    pub truncated: bool,
     windows: usize,
     logits: Vec<f32>,
 }
 
-fn find<'m>(
+pub fn find<'m>(
     loaded: &'m Loaded,
     text: Text<'_>,
     limit: usize,

@@ -6,6 +6,7 @@ mod common;
 mod command;
 mod entities;
 mod golden;
+mod pipeline;
 mod texts;
 
 use bertlet::{Encoder, Isa, Model};

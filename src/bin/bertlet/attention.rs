@@ -20,8 +20,8 @@ pub const COMMAND: Command = Command {
 Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME]
 
 Writes one page that needs nothing else: choose a layer, see all its heads side by side, point at a
-square to read how much the token of its row attends to the token of its column. A tab in TEXT separates
-the two texts of a pair. TEXT is cut to 128 tokens, so that the page stays usable; it says so then.
+square to read how much the token of its row attends to the token of its column, click to see its head
+alone. Layers and heads are counted from 1. A tab in TEXT separates the two texts of a pair. TEXT is cut to 128 tokens, so that the page stays usable; it says so then.
 
 Example:
   bertlet attention model.bertlet \"The cat sat because it was tired.\" --html attention.html

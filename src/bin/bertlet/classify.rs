@@ -57,9 +57,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
         let mut truncated = false;
         if window {
             sum.fill(0.0);
-            let any = samples.next_windows(|sample, count| {
+            let any = samples.next_windows(|sample, windows| {
                 run_head(&head, &mut session, &sample, &mut logits)?;
-                let share = count as f32;
+                let share = windows.count() as f32;
                 sum.iter_mut().zip(&logits).for_each(|(sum, x)| *sum += x / share);
                 Ok(())
             })?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bertlet::tasks::{WordPooling, pool_words};
+use bertlet::tokenizer::{NO_WORD, Span};
 use bertlet::{Layers, Model, Output, Pooling, Session, features_len};
 use lexopt::Parser;
 
@@ -30,7 +31,8 @@ takes. Without --layers and --pooling: the last layer, pooled and normalised as 
       --words P      a vector a word instead: lines are words with spaces between them; of a word's tokens the
                      first, the mean or the last (null for words that were cut or have no token)
       --normalize    divide vectors by their length
-      --window       read all of a long text, in overlapping windows, and average their vectors
+      --window       read all of a long text, in overlapping windows, and average their vectors; a word's is
+                     that of the window that sees most around it
       --format F     jsonl; npy: one array [texts, width]; safetensors: the same array, named embeddings, or
                      with --pooling none an array [tokens, width] a text, named 0, 1, 2 ... (with --words
                      [words, width], zeros for null). The last two need -o
@@ -76,11 +78,6 @@ fn run(parser: Parser) -> Result<(), Failure> {
     if words.is_some() && options.ids {
         return Err(Failure::usage("--words: lines of ids are used as they are; give texts"));
     }
-    if words.is_some() && window {
-        return Err(Failure::usage(
-            "--window averages the vectors of texts; with --words give shorter lines",
-        ));
-    }
     let file = options.open()?;
     let model = file.model();
     let as_model_says = layers.is_none() && pooling.is_none() && words.is_none();
@@ -94,7 +91,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let width = wanted.len(&model, 1).map_err(|error| {
         Failure::work(options.model.display(), format_args!("--layers: {error}"))
     })?;
-    if window && wanted.pooling == Pooling::None {
+    if window && words.is_none() && wanted.pooling == Pooling::None {
         return Err(Failure::usage(
             "--window averages pooled vectors; choose another --pooling than none",
         ));
@@ -102,42 +99,53 @@ fn run(parser: Parser) -> Result<(), Failure> {
     if window && options.ids {
         return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
     }
-    let mut sink = Sink::open(&options, format, wanted.pooling, width)?;
+    let mut sink = Sink::open(&options, format, wanted.pooling, words, width)?;
     let mut samples = Samples::open(&options, &file)?;
     if words.is_some() {
         samples = samples.of_words();
     }
     let mut session = options.session(&file)?;
-    if window {
+    if let Some(pooling) = words {
+        // Vectors of words are normalised, not those they are made of.
+        let tokens = Wanted { normalize: false, ..wanted };
+        let (mut line, mut of_words, mut counts) = (Line::default(), Vec::new(), Vec::new());
+        while tokens.line(&mut session, &mut samples, window, width, &mut line)? {
+            counts.resize(line.word_count, 0);
+            of_words.resize(line.word_count * width, 0.0);
+            pool_words(&line.vectors, &line.words, pooling, &mut counts, &mut of_words)
+                .expect("a vector a token, a place a word");
+            if wanted.normalize {
+                of_words.chunks_exact_mut(width).for_each(to_unit_length);
+            }
+            sink.write(&of_words, Some(&counts), width, line.truncated, samples.drained())?;
+        }
+    } else if window {
         while let Some(vector) = wanted.windows(&mut session, &mut samples, width)? {
             sink.write(&vector, None, width, false, samples.drained())?;
         }
     } else {
-        let (mut vectors, mut of_words, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut vectors = Vec::new();
         while let Some(sample) = samples.next()? {
             let truncated = sample.encoded.truncated;
-            let Some(pooling) = words else {
-                wanted.encode(&mut session, &sample, &mut vectors)?;
-                sink.write(&vectors, None, width, truncated, samples.drained())?;
-                continue;
-            };
-            // Vectors of words are normalised, not those they are made of.
-            let tokens = Wanted { normalize: false, ..wanted };
-            tokens.encode(&mut session, &sample, &mut vectors)?;
-            counts.resize(sample.word_count, 0);
-            of_words.resize(sample.word_count * width, 0.0);
-            pool_words(&vectors, sample.words, pooling, &mut counts, &mut of_words)
-                .map_err(|error| sample.failed(error))?;
-            if wanted.normalize {
-                of_words.chunks_exact_mut(width).for_each(to_unit_length);
-            }
-            sink.write(&of_words, Some(&counts), width, truncated, samples.drained())?;
+            wanted.encode(&mut session, &sample, &mut vectors)?;
+            sink.write(&vectors, None, width, truncated, samples.drained())?;
         }
     }
     if !sink.is_json() {
         samples.tell_cuts();
     }
     sink.finish()
+}
+
+/// A line of words.
+#[derive(Default)]
+struct Line {
+    /// `[tokens][width]`, `[CLS]` and `[SEP]` included.
+    vectors: Vec<f32>,
+    /// The word of each token.
+    words: Vec<u32>,
+    word_count: usize,
+    truncated: bool,
 }
 
 impl Wanted {
@@ -176,8 +184,9 @@ impl Wanted {
         let mut vector = Vec::new();
         // Windows weigh alike whatever their length, so they are normalised only together.
         let each = Self { normalize: false, ..*self };
-        let any = samples.next_windows(|sample, count| {
+        let any = samples.next_windows(|sample, windows| {
             each.encode(session, &sample, &mut vector)?;
+            let count = windows.count();
             for (mean, value) in mean.iter_mut().zip(&vector) {
                 *mean += value / count as f32;
             }
@@ -187,6 +196,77 @@ impl Wanted {
             to_unit_length(&mut mean);
         }
         Ok(any.then_some(mean))
+    }
+
+    /// The vectors of the tokens of the next line's words; false at the end.
+    fn line(
+        &self,
+        session: &mut Session<'_>,
+        samples: &mut Samples<'_>,
+        window: bool,
+        width: usize,
+        line: &mut Line,
+    ) -> Result<bool, Failure> {
+        if window {
+            return self.line_of_windows(session, samples, width, line);
+        }
+        let Some(sample) = samples.next()? else { return Ok(false) };
+        self.encode(session, &sample, &mut line.vectors)?;
+        line.words = sample.words.to_vec();
+        (line.word_count, line.truncated) = (sample.word_count, sample.encoded.truncated);
+        Ok(true)
+    }
+
+    /// [`Wanted::line`] in windows. All tokens of a word come from the window that sees most around it;
+    /// only those of a word that no window holds come from several.
+    fn line_of_windows(
+        &self,
+        session: &mut Session<'_>,
+        samples: &mut Samples<'_>,
+        width: usize,
+        line: &mut Line,
+    ) -> Result<bool, Failure> {
+        *line = Line::default();
+        let mut vectors = Vec::new();
+        // Of each token, whether its vector is from a window that holds all of its word, and how many
+        // tokens that window has on the shorter side.
+        let mut seen: Vec<Option<(bool, usize)>> = Vec::new();
+        samples.next_windows(|sample, windows| {
+            let Span { start, end } = sample.encoded.first;
+            if line.words.is_empty() {
+                line.vectors = zeros((windows.tokens() + 2).saturating_mul(width))?;
+                line.words = vec![NO_WORD; windows.tokens() + 2];
+                line.word_count = sample.word_count;
+                seen.resize(windows.tokens(), None);
+            }
+            self.encode(session, &sample, &mut vectors)?;
+            let mut last = 0;
+            for word in sample.words[1..=end - start].chunk_by(|a, b| a == b) {
+                let first = last;
+                last += word.len();
+                // What ends with the text is not cut.
+                let left = if start == 0 { usize::MAX } else { first };
+                let right = if end == windows.tokens() { usize::MAX } else { end - start - last };
+                let whole = left > 0 && right > 0;
+                for token in first..last {
+                    let context = match whole {
+                        true => left.min(right),
+                        false => left
+                            .saturating_add(token - first)
+                            .min(right.saturating_add(last - 1 - token)),
+                    };
+                    let best = &mut seen[start + token];
+                    if *best < Some((whole, context)) {
+                        *best = Some((whole, context));
+                        let to = start + token + 1;
+                        line.words[to] = word[0];
+                        line.vectors[to * width..][..width]
+                            .copy_from_slice(&vectors[(token + 1) * width..][..width]);
+                    }
+                }
+            }
+            Ok(())
+        })
     }
 }
 
@@ -208,6 +288,7 @@ impl Sink {
         options: &Options,
         format: Format,
         pooling: Pooling,
+        words: Option<WordPooling>,
         width: usize,
     ) -> Result<Self, Failure> {
         let path = match (format, &options.output) {
@@ -220,10 +301,16 @@ impl Sink {
             }
         };
         match (pooling, format) {
-            (Pooling::None, Format::Npy) => Err(Failure::usage(
-                "--format npy holds one array, and texts differ in tokens; choose --pooling, or \
-                 --format safetensors",
-            )),
+            (Pooling::None, Format::Npy) => Err(Failure::usage(match words {
+                Some(_) => {
+                    "--format npy holds one array, and with --words texts differ in words; choose \
+                     --format safetensors, or --pooling in place of --words"
+                }
+                None => {
+                    "--format npy holds one array, and texts differ in tokens; choose --pooling, or \
+                     --format safetensors"
+                }
+            })),
             (Pooling::None, _) => Ok(Self::Ragged(Ragged::create(path, width)?)),
             _ => Ok(Self::Rows(Rows::create(path, format, width)?)),
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use bertlet::tokenizer::{Encoded, Limits, Source, TokenBuffer, TokenizeError, Tokenizer};
+use bertlet::tokenizer::{Encoded, Limits, Source, TokenBuffer, TokenizeError, Tokenizer, Windows};
 use bertlet::{Input, ModelFile};
 use serde_json::Value;
 
@@ -113,6 +113,24 @@ fn split(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// The words of a line with spaces between them.
+fn split_words<'l>(line: &'l [u8], place: Place<'_>) -> Result<Vec<&'l str>, Failure> {
+    let line = std::str::from_utf8(line)
+        .map_err(|error| refused(place, TokenizeError::InvalidUtf8 { at: error.valid_up_to() }))?;
+    Ok(line.split_whitespace().collect())
+}
+
+/// What to tokenize: the words, or the text of a line and the second one.
+fn sources<'w, 'l: 'w>(
+    line: &'l [u8],
+    words: Option<&'w [&'w str]>,
+) -> (Source<'w>, Option<&'l [u8]>) {
+    match (words, split(line)) {
+        (Some(words), _) => (words.into(), None),
+        (None, (first, second)) => (first.into(), second),
+    }
+}
+
 fn refused(place: Place<'_>, error: TokenizeError) -> Failure {
     let mend = match error {
         TokenizeError::InvalidUtf8 { .. } => "; save the texts as UTF-8",
@@ -164,18 +182,8 @@ impl<'m> Samples<'m> {
         let Some(tokenizer) = &self.tokenizer else {
             return self.buffers.read_ids(line, place).map(Some);
         };
-        let split_words: Vec<&str>;
-        let (first, second) = if self.words {
-            let line = std::str::from_utf8(line).map_err(|error| {
-                refused(place, TokenizeError::InvalidUtf8 { at: error.valid_up_to() })
-            })?;
-            split_words = line.split_whitespace().collect();
-            (Source::from(&split_words[..]), None)
-        } else {
-            split_words = Vec::new();
-            let (first, second) = split(line);
-            (first.into(), second)
-        };
+        let words = self.words.then(|| split_words(line, place)).transpose()?;
+        let (first, second) = sources(line, words.as_deref());
         let limits = Limits::new(self.limit);
         let encoded = loop {
             let mut out = self.buffers.as_tokens();
@@ -190,14 +198,14 @@ impl<'m> Samples<'m> {
             *count += 1;
         }
         let sample = self.buffers.sample(second, encoded, place);
-        Ok(Some(Sample { word_count: split_words.len(), ..sample }))
+        Ok(Some(Sample { word_count: words.map_or(0, |words| words.len()), ..sample }))
     }
 
     /// The next line in overlapping windows, of which neighbours share a quarter: calls `each` with
-    /// each window and their number; false at the end. Lines must be texts.
+    /// each window and what is known of all; false at the end. Lines must be texts, or words.
     pub fn next_windows(
         &mut self,
-        mut each: impl FnMut(Sample<'_>, usize) -> Result<(), Failure>,
+        mut each: impl FnMut(Sample<'_>, &Windows<'_, '_>) -> Result<(), Failure>,
     ) -> Result<bool, Failure> {
         if !self.lines.advance()? {
             return Ok(false);
@@ -206,22 +214,26 @@ impl<'m> Samples<'m> {
         let Some(tokenizer) = &self.tokenizer else {
             return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
         };
-        let texts = split(self.lines.line());
+        let line = self.lines.line();
+        let words = self.words.then(|| split_words(line, place)).transpose()?;
+        let (first, second) = sources(line, words.as_deref());
+        let word_count = words.as_ref().map_or(0, Vec::len);
         if self.buffers.ids.len() < self.limit {
             self.buffers.resize(self.limit)?;
         }
         let limits = Limits::new(self.limit);
         // Of a pair, a window holds less of each text; what they share must be less still.
-        let stride = self.limit / if texts.1.is_some() { 8 } else { 4 };
+        let stride = self.limit / if second.is_some() { 8 } else { 4 };
         let failed = |error| refused(place, error);
-        let mut windows = tokenizer.windows(texts.0, texts.1, &limits, stride).map_err(failed)?;
-        let count = windows.count();
+        let mut windows =
+            tokenizer.windows(first, second.map(Source::from), &limits, stride).map_err(failed)?;
         loop {
             let mut out = self.buffers.as_tokens();
             let Some(encoded) = windows.next_into(&mut out).map_err(failed)? else {
                 return Ok(true);
             };
-            each(self.buffers.sample(texts.1, encoded, place), count)?;
+            let sample = self.buffers.sample(second, encoded, place);
+            each(Sample { word_count, ..sample }, &windows)?;
         }
     }
 

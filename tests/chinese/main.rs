@@ -3,12 +3,13 @@
 //! Weights are random (of a seed), but for a few characters that are planted: the labels they get are
 //! known. The vocabulary is made up; with `BERTLET_DATA` the real one is used as well.
 
-#[path = "common/checkpoints.rs"]
+#[path = "../common/checkpoints.rs"]
 mod common;
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod base;
+mod checkpoint;
+
+use std::path::PathBuf;
 use std::process::Command;
 
 use bertlet::tasks::{Aggregation, Entity, EntityOptions, EntityRecognizer, Label, Text};
@@ -16,7 +17,8 @@ use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
 use bertlet::{Input, Kind, Layers, Model, ModelFile, Output, Pooling, Session};
 use bertlet_convert::convert::{Options, Weights, convert};
 use bertlet_convert::report::Report;
-use bertlet_convert::tokenizer::{read_vocab, reference_normalizer};
+use bertlet_convert::tokenizer::reference_normalizer;
+use checkpoint::{Shape, VOCAB, vocabularies, write};
 use common::Folder;
 use serde_json::{Value, json};
 use tokenizers::models::wordpiece::WordPiece;
@@ -24,148 +26,15 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, ModelWrapper};
 
-const VOCAB: usize = 21_128;
-const HIDDEN: usize = 32;
-const LAYERS: usize = 2;
-const INTERMEDIATE: usize = 64;
-const POSITIONS: usize = 128;
-
-/// A vocabulary in the order of the real one: special tokens, ASCII, then Chinese characters with their
-/// continuations, as many as there is room for.
-fn made_up_vocabulary() -> Vec<String> {
-    let mut vocab = vec!["[PAD]".to_owned()];
-    vocab.extend((1..100).map(|i| format!("[unused{i}]")));
-    vocab.extend(["[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>"].map(String::from));
-    vocab.extend(('!'..='~').map(String::from));
-    vocab.extend(('0'..='9').chain('a'..='z').map(|c| format!("##{c}")));
-    vocab.extend("，。！？、：；《》（）“”…—".chars().map(String::from));
-    vocab.extend(["in", "the", "app", "##le", "##ing", "2024", "##24", "iphone"].map(String::from));
-    let han = ('\u{4e00}'..).flat_map(|c| [c.to_string(), format!("##{c}")]);
-    let room = VOCAB - vocab.len();
-    vocab.extend(han.take(room));
-    vocab
-}
-
-/// The vocabularies to test with, by name.
-fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
-    let mut all = vec![("made-up", made_up_vocabulary())];
-    match std::env::var_os("BERTLET_DATA").map(PathBuf::from) {
-        Some(data) => {
-            let path = data.join("vocabs/bert-base-chinese.vocab.txt");
-            all.push(("real", read_vocab(&std::fs::read_to_string(path).unwrap())));
-        }
-        // Not with `eprintln!`, which the test harness keeps to itself.
-        None => {
-            let note = "SKIPPED: BERTLET_DATA is not set, bert-base-chinese's words not tested\n";
-            std::io::stderr().write_all(note.as_bytes()).unwrap();
-        }
-    }
-    for (name, vocab) in &all {
-        assert_eq!(vocab.len(), VOCAB, "{name}");
-    }
-    all
-}
-
-/// Tensors of a checkpoint, of a seed.
-struct Tensors {
-    state: u64,
-    all: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-}
-
-impl Tensors {
-    /// About as BERT starts: small values around 0.
-    fn random(&mut self, name: &str, shape: &[usize]) -> &mut Vec<f32> {
-        let mut next = || {
-            self.state = self
-                .state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963);
-            0.04 * ((self.state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-        };
-        let values = (0..shape.iter().product()).map(|_| next()).collect();
-        &mut self.all.entry(name.to_owned()).or_insert((shape.to_vec(), values)).1
-    }
-
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
-        self.random(&format!("{name}.weight"), &[outputs, inputs]);
-        self.random(&format!("{name}.bias"), &[outputs]);
-    }
-
-    fn norm(&mut self, name: &str) {
-        let weight = self.random(&format!("{name}.weight"), &[HIDDEN]);
-        weight.iter_mut().for_each(|x| *x += 1.0);
-        self.random(&format!("{name}.bias"), &[HIDDEN]);
-    }
-
-    fn save(&self, path: &Path) {
-        let (mut table, mut data) = (serde_json::Map::new(), Vec::new());
-        for (name, (shape, values)) in &self.all {
-            let start = data.len();
-            data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-            let place =
-                json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
-            table.insert(name.clone(), place);
-        }
-        let mut header = Value::Object(table).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let length = (header.len() as u64).to_le_bytes();
-        std::fs::write(path, [&length[..], &header, &data].concat()).unwrap();
-    }
-}
-
-/// Writes a checkpoint in which each planted character has the label of that name; everything else has
-/// the first one.
-fn checkpoint(
-    folder: &Path,
-    vocab: &[String],
-    architecture: &str,
-    labels: &[&str],
-    planted: &[(char, &str)],
-) {
-    let mut tensors = Tensors { state: 21_128, all: BTreeMap::new() };
-    let label = |name: &str| labels.iter().position(|label| *label == name).unwrap();
-    let words = tensors.random("bert.embeddings.word_embeddings.weight", &[VOCAB, HIDDEN]);
-    for (character, name) in planted {
-        let id = vocab.iter().position(|token| *token == character.to_string()).unwrap();
-        words[id * HIDDEN + label(name)] = 1.0;
-    }
-    tensors.random("bert.embeddings.position_embeddings.weight", &[POSITIONS, HIDDEN]);
-    tensors.random("bert.embeddings.token_type_embeddings.weight", &[2, HIDDEN]);
-    tensors.norm("bert.embeddings.LayerNorm");
-    for n in 0..LAYERS {
-        let layer = format!("bert.encoder.layer.{n}");
-        for part in ["query", "key", "value"] {
-            tensors.linear(&format!("{layer}.attention.self.{part}"), HIDDEN, HIDDEN);
-        }
-        tensors.linear(&format!("{layer}.attention.output.dense"), HIDDEN, HIDDEN);
-        tensors.norm(&format!("{layer}.attention.output.LayerNorm"));
-        tensors.linear(&format!("{layer}.intermediate.dense"), INTERMEDIATE, HIDDEN);
-        tensors.linear(&format!("{layer}.output.dense"), HIDDEN, INTERMEDIATE);
-        tensors.norm(&format!("{layer}.output.LayerNorm"));
-    }
-    tensors.linear("bert.pooler.dense", HIDDEN, HIDDEN);
-    tensors.linear("classifier", labels.len(), HIDDEN);
-    if !planted.is_empty() {
-        // Normalised, a planted vector's largest value is near the root of 32.
-        let head = tensors.random("classifier.weight", &[]);
-        (1..labels.len()).for_each(|label| head[label * HIDDEN + label] = 1.0);
-        tensors.random("classifier.bias", &[])[0] = 4.2;
-    }
-    tensors.save(&folder.join("model.safetensors"));
-    let numbered = |(i, label): (usize, &&str)| (i.to_string(), json!(label));
-    let id2label: serde_json::Map<_, _> = labels.iter().enumerate().map(numbered).collect();
-    let config = json!({
-        "architectures": [architecture], "model_type": "bert", "hidden_act": "gelu",
-        "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
-        "intermediate_size": INTERMEDIATE, "max_position_embeddings": POSITIONS,
-        "type_vocab_size": 2, "vocab_size": VOCAB, "layer_norm_eps": 1e-12, "pad_token_id": 0,
-        "id2label": id2label,
-    });
-    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
-    write("config.json", config.to_string());
-    write("tokenizer_config.json", json!({"do_lower_case": false}).to_string());
-    write("vocab.txt", vocab.join("\n") + "\n");
-}
+const SMALL: Shape = Shape {
+    hidden: 32,
+    layers: 2,
+    heads: 4,
+    intermediate: 64,
+    positions: 128,
+    spread: 0.04,
+    outside: 4.2,
+};
 
 /// Makes a checkpoint and converts it to int8.
 fn converted(
@@ -175,9 +44,13 @@ fn converted(
     labels: &[&str],
     planted: &[(char, &str)],
 ) -> (PathBuf, Report) {
-    checkpoint(&folder.0, vocab, architecture, labels, planted);
+    write(&folder.0, &SMALL, vocab, architecture, labels, planted);
+    convert_with(folder, Options { weights: Weights::Int8, ..Options::default() })
+}
+
+/// Converts the checkpoint in a folder.
+fn convert_with(folder: &Folder, options: Options) -> (PathBuf, Report) {
     let out = folder.0.join("model.bertlet");
-    let options = Options { weights: Weights::Int8, ..Options::default() };
     let report = convert(&folder.0, &out, &options, &mut |_, _, _| ());
     (out, report.unwrap_or_else(|error| panic!("{error}")))
 }
@@ -248,11 +121,12 @@ fn entities<'t>(
     text: &'t str,
     options: &EntityOptions,
 ) -> Vec<(String, &'t str)> {
+    let limit = model.config().positions;
     let mut labels = vec![Label::default(); model.section(Kind::TokenClassifier).unwrap().rows];
     let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
     let mut session = Session::new(model);
-    let mut scratch = vec![0; recognizer.scratch_len(POSITIONS, POSITIONS)];
-    let mut encoder = session.encoder(POSITIONS).unwrap();
+    let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
+    let mut encoder = session.encoder(limit).unwrap();
     let tagged = recognizer.tag(&mut encoder, Text::Str(text), None, &mut scratch).unwrap();
     let mut found = Vec::new();
     recognizer.entities(tagged, options, |e| found.push((e.label.to_owned(), slice(text, &e))));
@@ -290,8 +164,7 @@ fn entities_are_slices_of_the_text() {
             let planted: Vec<_> = "王小明北京大学沪".chars().zip(of).collect();
             let architecture = "BertForTokenClassification";
             let (path, report) = converted(&folder, &vocab, architecture, labels, &planted);
-            let counted = parameters(VOCAB, POSITIONS, HIDDEN, LAYERS, INTERMEDIATE);
-            assert_eq!(report.summary.parameters.encoder, counted);
+            assert_eq!(report.summary.parameters.encoder, SMALL.parameters());
             let file = ModelFile::open(&path).unwrap();
             let model = file.model();
             assert_eq!(model.config().vocab, VOCAB);
@@ -367,7 +240,7 @@ fn pairs_have_token_types() {
 
         let mut session = Session::new(file.model());
         let mut pooled = |type_ids: Option<&[u8]>| {
-            let mut out = vec![0.0; HIDDEN];
+            let mut out = vec![0.0; SMALL.hidden];
             let (layers, pooling) = (Layers::LAST, Pooling::Pooler);
             let wanted = Output::Features { layers, pooling, normalize: false, out: &mut out };
             session.encode(&Input { ids, type_ids, mask: None }, &mut [wanted]).unwrap();
@@ -383,26 +256,4 @@ fn pairs_have_token_types() {
         assert_ne!(said["logits"], classify(&format!("{second}\t{first}"))["logits"]);
         assert_ne!(said["logits"], classify(&format!("{first}{second}"))["logits"]);
     }
-}
-
-/// Parameters of a BERT of that shape: three tables and their norm, layers, pooler.
-fn parameters(
-    vocab: usize,
-    positions: usize,
-    hidden: usize,
-    layers: usize,
-    intermediate: usize,
-) -> usize {
-    let linear = |outputs: usize, inputs: usize| outputs * inputs + outputs;
-    let norm = 2 * hidden;
-    let attention = 4 * linear(hidden, hidden) + norm;
-    let forward = linear(intermediate, hidden) + linear(hidden, intermediate) + norm;
-    let tables = (vocab + positions + 2) * hidden + norm;
-    tables + layers * (attention + forward) + linear(hidden, hidden)
-}
-
-/// The formula is held against the converter's count of the models above.
-#[test]
-fn bert_base_chinese_has_its_size() {
-    assert_eq!(parameters(VOCAB, 512, 768, 12, 3072), 102_267_648);
 }
