@@ -343,10 +343,7 @@ fn pack_keys<S: Simd>(
 ) {
     let (panels16, rest) = panels.as_chunks_mut::<16>();
     for (i, panels) in panels16.iter_mut().enumerate() {
-        s.transpose_quads(
-            std::array::from_fn(|t| &rows[t * part + 4 * i..].as_chunks().0[0]),
-            panels,
-        );
+        s.transpose_quads(&rows[4 * i..], part, panels);
     }
     let done = panels16.len() * 4;
     for (t, row) in rows.chunks_exact(part).enumerate() {
@@ -520,7 +517,7 @@ fn int8_scores<S: Simd>(
                     k,
                     heads.slots() * steps,
                     steps,
-                    Ahead::own(k),
+                    Ahead::from(k.wrapping_add(NP * heads.slots() * steps)),
                 )
             };
             let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
@@ -661,7 +658,7 @@ fn int8_context<S: Simd>(
                             v,
                             steps,
                             steps,
-                            Ahead::own(v),
+                            Ahead::from(v.wrapping_add(heads.slots() * width * steps)),
                         )
                     };
                 }
@@ -773,15 +770,16 @@ fn f32_scores<S: Simd>(
             // SAFETY: `q` holds `MR` rows of at least `size` floats; `attend_f32` asserted that `k`
             // holds `count` blocks of `heads.slots()` panels of `size` vectors.
             let acc = unsafe {
+                let k = k.as_ptr().add((j * heads.slots() + h) * heads.size);
                 tile::<S, Singles, MR, NP>(
                     s,
                     [[s.zero(); NP]; MR],
                     q.as_ptr().cast(),
                     heads.width() * 16,
-                    k.as_ptr().add((j * heads.slots() + h) * heads.size),
+                    k,
                     heads.slots() * heads.size,
                     heads.size,
-                    Ahead::own(k.as_ptr().add((j * heads.slots() + h) * heads.size)),
+                    Ahead::from(k.wrapping_add(NP * heads.slots() * heads.size)),
                 )
             };
             for r in 0..MR {
@@ -834,15 +832,16 @@ fn f32_context<S: Simd>(
                 // asserted that `v` holds `count` blocks of `heads.slots()` heads of `width` panels of
                 // sixteen vectors.
                 acc = unsafe {
+                    let v = v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK);
                     tile::<S, Singles, MR, NP>(
                         s,
                         acc,
                         e.as_ptr().add(j).cast(),
                         count * BLOCK,
-                        v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK),
+                        v,
                         BLOCK,
                         BLOCK.min(keys - j * BLOCK),
-                        Ahead::own(v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK)),
+                        Ahead::from(v.wrapping_add(heads.slots() * width * BLOCK)),
                     )
                 };
             }

@@ -100,6 +100,11 @@ pub trait Simd: Copy {
     fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
         self.max(a, self.abs(b))
     }
+    /// The smaller of the magnitude of `a` and `b`, which is not negative.
+    #[inline(always)]
+    fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        self.min(self.abs(a), b)
+    }
     /// Half-precision to f32, exact.
     fn load_f16(self, p: &F16x16) -> Self::F;
     /// Lane `i` gets `v[i ^ H] + v[i]` where bit `H` of `i` is clear, `v[i ^ H] - v[i]` where it is
@@ -166,13 +171,14 @@ pub trait Simd: Copy {
         self.store_i16(&mut p[0], a);
         self.store_i16(&mut p[1], b);
     }
-    /// `columns[j]` gets quad `j` of each row: sixteen rows of int8 become steps of a panel.
+    /// `columns[j]` gets quad `j` of each of sixteen rows, `stride` vectors apart: rows of int8 become
+    /// steps of a panel.
     #[inline(always)]
-    fn transpose_quads(self, rows: [&[I8x16; 4]; 16], columns: &mut [I8x64; 16]) {
-        for (t, row) in rows.into_iter().enumerate() {
-            for (j, column) in columns.iter_mut().enumerate() {
-                let quad = row[j / 4].0.as_chunks::<4>().0[j % 4];
-                column.0.as_chunks_mut::<4>().0[t] = quad;
+    fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
+        for t in 0..16 {
+            let row = rows[t * stride..][..4].iter().flat_map(|v| v.0.as_chunks::<4>().0);
+            for (quad, column) in row.zip(columns.iter_mut()) {
+                column.0.as_chunks_mut::<4>().0[t] = *quad;
             }
         }
     }

@@ -89,7 +89,7 @@ pub(super) fn gelu_int8<S: Simd>(s: S, x: S::F) -> S::F {
         -0.010_898_919,
         0.000_718_411_6,
     ];
-    let a = s.min(s.abs(x), s.splat(3.83));
+    let a = s.min_magnitude(x, s.splat(3.83));
     s.fma(a, polynomial(s, a, C), s.max(x, s.zero()))
 }
 

@@ -166,16 +166,19 @@ pub(super) struct Ahead<W> {
 }
 
 impl<W> Ahead<W> {
-    /// Its own weights, a few steps on: for a tile that shares its panels with no other.
-    pub fn own(w: *const W) -> Self {
-        const STEPS: usize = 24;
-        Self { at: w.wrapping_add(STEPS), stride: size_of::<W>() }
+    /// As many weights as a tile multiplies, from `at` on.
+    pub fn from(at: *const W) -> Self {
+        Self { at, stride: size_of::<W>() }
     }
 
-    /// What the next panels need, from `next` on, spread evenly over the `tiles` that share these.
-    pub fn share(next: *const W, steps: usize, tile: usize, tiles: usize) -> Self {
+    /// For tile `tile` of `tiles` that share `np` panels of `steps`, which start at `own`: its share of
+    /// the next panels; of a tile alone, its own weights a few steps on.
+    fn share(own: *const W, np: usize, steps: usize, tile: usize, tiles: usize) -> Self {
+        if tiles == 1 {
+            return Self::from(own.wrapping_add(24));
+        }
         let stride = size_of::<W>().div_ceil(tiles);
-        Self { at: next.wrapping_byte_add(tile * steps * stride), stride }
+        Self { at: own.wrapping_add(np * steps).wrapping_byte_add(tile * steps * stride), stride }
     }
 }
 
@@ -315,17 +318,11 @@ pub(super) fn linear_int8<S: Simd>(
     let mut p = 0;
     while p < panels {
         let np = panels_at_once::<S>(rows, panels - p);
-        let tiles = rows.div_ceil(S::ROWS);
-        let own = w.panels.as_ptr().wrapping_add(p * w.steps);
-        let next = own.wrapping_add(np * w.steps);
+        let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once(rows, t, S::ROWS);
-            let ahead = if tiles == 1 {
-                Ahead::own(own)
-            } else {
-                Ahead::share(next, w.steps, t / S::ROWS, tiles)
-            };
+            let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
             with_tile!(S, mr, np, |MR, NP| {
                 int8_tile::<S, MR, NP>(s, x, w, t, p, ahead, out, out_width)
             });
@@ -397,11 +394,13 @@ pub(super) fn linear_float<S: Simd, T>(
     let mut p = 0;
     while p < panels {
         let np = panels_at_once::<S>(rows, panels - p);
+        let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once(rows, t, S::ROWS);
+            let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
             with_tile!(S, mr, np, |MR, NP| {
-                float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, out, out_width)
+                float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
             });
             t += mr;
         }
@@ -418,6 +417,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     w: FloatMatrix<'_, T::Weights>,
     t: usize,
     p: usize,
+    ahead: Ahead<T::Weights>,
     out: &mut [F32x16],
     out_width: usize,
 ) where
@@ -438,7 +438,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
-            Ahead::own(w.panels.as_ptr().wrapping_add(p * w.steps)),
+            ahead,
         )
     };
     for r in 0..MR {

@@ -174,6 +174,11 @@ impl Simd for Avx512Vnni {
         op!(_mm512_range_ps::<0b10_11>(a, b))
     }
     #[inline(always)]
+    fn min_magnitude(self, a: __m512, b: __m512) -> __m512 {
+        // The smaller magnitude (2), sign cleared.
+        op!(_mm512_range_ps::<0b10_10>(a, b))
+    }
+    #[inline(always)]
     fn sum_of_each(self, v: [__m512; 16]) -> __m512 {
         op!(fold_each!(v, _mm512_add_ps))
     }
@@ -261,10 +266,13 @@ impl Simd for Avx512Vnni {
         }
     }
     #[inline(always)]
-    fn transpose_quads(self, rows: [&[I8x16; 4]; 16], columns: &mut [I8x64; 16]) {
+    fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
         // SAFETY: 64 bytes stand at each. Words, then pairs of words, then quarters change places.
         unsafe {
-            let mut v = rows.map(|row| _mm512_loadu_si512(row.as_ptr().cast()));
+            let mut v = [_mm512_setzero_si512(); 16];
+            for t in 0..16 {
+                v[t] = _mm512_loadu_si512(rows[t * stride..][..4].as_ptr().cast());
+            }
             for i in (0..16).step_by(4) {
                 let [a, b, c, d] = [v[i], v[i + 1], v[i + 2], v[i + 3]];
                 let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
@@ -280,12 +288,13 @@ impl Simd for Avx512Vnni {
                 let even2 = _mm512_shuffle_i32x4::<0x88>(c, d);
                 let odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
                 let odd2 = _mm512_shuffle_i32x4::<0xdd>(c, d);
-                let mut put =
-                    |j: usize, v| _mm512_storeu_si512(columns[j].0.as_mut_ptr().cast(), v);
-                put(i, _mm512_shuffle_i32x4::<0x88>(even, even2));
-                put(i + 8, _mm512_shuffle_i32x4::<0xdd>(even, even2));
-                put(i + 4, _mm512_shuffle_i32x4::<0x88>(odd, odd2));
-                put(i + 12, _mm512_shuffle_i32x4::<0xdd>(odd, odd2));
+                v[i] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+                v[i + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
+                v[i + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+                v[i + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
+            }
+            for t in 0..16 {
+                _mm512_storeu_si512(columns[t].0.as_mut_ptr().cast(), v[t]);
             }
         }
     }
