@@ -42,6 +42,7 @@
 //! |---|---|---|
 //! | `std` | yes | detection of instruction sets at run time, mapped files |
 //! | `cli` | yes | the `bertlet` command |
+//! | `ffi` | no | the C face: `include/bertlet.h` |
 //! | `writer` | no | [`format`](mod@format)'s and [`tokenizer`]'s writers, for converters and tests |
 //!
 //! # Without `std`
@@ -93,12 +94,25 @@
 #[cfg(not(feature = "std"))]
 extern crate no_std_compat as std;
 
+// A library for C has no Rust program around it that would bring one.
+#[cfg(all(feature = "ffi", not(feature = "std")))]
+#[panic_handler]
+#[allow(unsafe_code)]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    unsafe extern "C" {
+        safe fn abort() -> !;
+    }
+    abort()
+}
+
 #[cfg(target_endian = "big")]
 compile_error!("model files are little-endian and are used as they lie: no big-endian target");
 
 pub mod encoder;
 mod error;
 pub mod features;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 pub mod format;
 pub mod heads;
 #[doc(hidden)]

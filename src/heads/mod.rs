@@ -128,6 +128,7 @@ impl<'a> SequenceClassifier<'a> {
 }
 
 /// A word for a `[MASK]`.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fill {
     /// Its id.

@@ -351,12 +351,11 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     /// 4 T (L + 1) and 8 (L + 1) for constrained decoding, 4 window and 4 window L; each part rounded
     /// up to 64 bytes; and 64.
     pub fn scratch_len(&self, window: usize, tokens: usize) -> usize {
-        self.rows_len(window, tokens.saturating_add(2))
+        Self::rows_len(self.labels.len(), window, tokens.saturating_add(2))
     }
 
-    /// [`EntityRecognizer::scratch_len`] for so many tokens, special ones included.
-    fn rows_len(&self, window: usize, rows: usize) -> usize {
-        let labels = self.labels.len();
+    /// [`EntityRecognizer::scratch_len`] for so many labels, and tokens with the special ones.
+    pub(crate) fn rows_len(labels: usize, window: usize, rows: usize) -> usize {
         let part = |count: usize, each: usize| {
             count.saturating_mul(each).saturating_mul(4).saturating_add(63) & !63
         };
@@ -384,7 +383,7 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         scratch: &'s mut [u8],
     ) -> Result<(Tagged<'t, 's>, &'s mut [u32], &'s mut [f32]), TaskError> {
         let labels = self.labels.len();
-        let (need, have) = (self.rows_len(window, rows), scratch.len());
+        let (need, have) = (Self::rows_len(self.labels.len(), window, rows), scratch.len());
         if have < need {
             return Err(TaskError::Scratch { need, have });
         }

@@ -7,12 +7,11 @@ use bertlet::format::{Activation, Attention, Encoding, Kind, Problem, VERSION};
 use bertlet::tokenizer::Tokenizer;
 use bertlet::{Config, Model};
 use lexopt::Parser;
-use serde_json::Value;
 
 use crate::Command;
 use crate::answers::Answers;
 use crate::failure::Failure;
-use crate::json::{self, Object};
+use crate::json::{self, Object, Value};
 use crate::options::{Options, Takes, value};
 
 pub const COMMAND: Command = Command {
@@ -278,7 +277,7 @@ impl Facts<'_> {
         });
         if let Some(text) = model.provenance() {
             let out = all.field("provenance");
-            match serde_json::from_str::<Value>(text) {
+            match json::parse(text) {
                 // As it stands, but on this line; within strings of JSON there is no line feed.
                 Ok(_) => out.extend(text.bytes().map(|b| if b < b' ' { b' ' } else { b })),
                 Err(_) => json::string(out, text),
@@ -351,7 +350,7 @@ impl Facts<'_> {
         self.write_sections(out);
         if let Some(text) = model.provenance() {
             out.extend(b"\nprovenance\n");
-            outline(out, &serde_json::from_str(text).unwrap_or(Value::String(text.into())), 1);
+            outline(out, &json::parse(text).unwrap_or_else(|_| Value::String(text.into())), 1);
         }
     }
 
@@ -394,7 +393,7 @@ fn row(out: &mut Vec<u8>, name: &str, text: impl Display) {
 }
 
 /// Objects as indented lines, everything else as JSON.
-fn outline(out: &mut Vec<u8>, value: &Value, depth: usize) {
+fn outline(out: &mut Vec<u8>, value: &Value<'_>, depth: usize) {
     let indent = "  ".repeat(depth);
     let Value::Object(fields) = value else {
         return writeln!(out, "{indent}{value}").expect("memory takes everything");

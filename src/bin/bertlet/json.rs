@@ -1,7 +1,11 @@
-//! JSON out, straight into a buffer. Numbers are the shortest text that reads back as the same f32.
+//! JSON in; and out, straight into a buffer. Numbers are the shortest text that reads back as the same f32.
+
+mod read;
 
 use std::fmt::Display;
 use std::io::Write;
+
+pub use read::{Value, parse};
 
 /// A JSON object in the making. Each method adds a field.
 pub struct Object<'b> {
@@ -91,7 +95,17 @@ pub fn list<T>(
 }
 
 pub fn string(out: &mut Vec<u8>, value: &str) {
-    serde_json::to_writer(out, value).expect("memory takes everything");
+    out.push(b'"');
+    for byte in value.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', byte]),
+            b'\n' => out.extend(b"\\n"),
+            b'\t' => out.extend(b"\\t"),
+            0..b' ' => write!(out, "\\u{byte:04x}").expect("memory takes everything"),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
 }
 
 pub fn plain(out: &mut Vec<u8>, value: impl Display) {
@@ -100,11 +114,15 @@ pub fn plain(out: &mut Vec<u8>, value: impl Display) {
 
 /// What is no number becomes `null`, as JSON has no word for it.
 pub fn float(out: &mut Vec<u8>, value: f32) {
-    serde_json::to_writer(out, &value).expect("memory takes everything");
+    if value.is_finite() {
+        write!(out, "{value:?}").expect("memory takes everything");
+    } else {
+        out.extend(b"null");
+    }
 }
 
 pub fn floats(out: &mut Vec<u8>, values: &[f32]) {
-    serde_json::to_writer(out, values).expect("memory takes everything");
+    list(out, values, |out, value| float(out, *value));
 }
 
 /// A pair of whole numbers.

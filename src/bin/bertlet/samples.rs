@@ -4,9 +4,9 @@ use std::fmt::Display;
 
 use bertlet::tokenizer::{Encoded, Limits, Source, TokenBuffer, TokenizeError, Tokenizer, Windows};
 use bertlet::{Input, ModelFile};
-use serde_json::Value;
 
 use crate::failure::{Failure, zeros};
+use crate::json::{self, Value};
 use crate::lines::{Lines, Place};
 use crate::options::Options;
 
@@ -254,13 +254,15 @@ impl Buffers {
     fn read_ids<'s>(&'s mut self, line: &'s [u8], place: Place<'s>) -> Result<Sample<'s>, Failure> {
         const SHAPE: &str = "write {\"input_ids\":[101,102]}, with token_type_ids and \
                              attention_mask if needed";
-        let json: Value = serde_json::from_slice(line)
-            .map_err(|error| Failure::work(place, format_args!("no JSON: {error}; {SHAPE}")))?;
+        let failed =
+            |why: &dyn Display| Failure::work(place, format_args!("no JSON: {why}; {SHAPE}"));
+        let json = std::str::from_utf8(line).map_err(|error| failed(&error))?;
+        let json = json::parse(json).map_err(|error| failed(&error))?;
         let field = |name: &str, most: u64, out: &mut dyn FnMut(u32)| {
-            let values = match &json[name] {
-                Value::Null => return Ok(false),
-                Value::Array(values) => values,
-                _ => {
+            let values = match json.get(name) {
+                None => return Ok(false),
+                Some(Value::Array(values)) => values,
+                Some(_) => {
                     return Err(Failure::work(
                         place,
                         format_args!("{name}: not a list of numbers; {SHAPE}"),

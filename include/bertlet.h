@@ -1,0 +1,400 @@
+/* bertlet: BERT inference. Generated from src/ffi/mod.rs; do not edit.
+ *
+ * Ownership: the caller owns every buffer; the only function that allocates is bertlet_model_open. A model
+ * and the memory given to a model or an encoder stay where they are as long as these are used. Texts that
+ * are handed out (labels, tokens) lie in the model's file.
+ *
+ * Arguments: texts are UTF-8 of a given length; names, paths and layers end with NUL. An array of no
+ * elements may be NULL. Buffers of one call do not overlap.
+ *
+ * Errors: every function that can fail returns a bertlet_status. An output is written on success only.
+ *
+ * Threads: there is no global state. Any thread may use any model, many at once; an encoder serves one
+ * thread at a time.
+ */
+
+#ifndef BERTLET_H
+#define BERTLET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Bytes for a model's handle; see `bertlet_model_from_memory`.
+#define BERTLET_MODEL_SIZE 320
+
+// How a call went. A number keeps its meaning in all versions.
+enum bertlet_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // Success. Any other status: no output was written.
+  BERTLET_STATUS_OK = 0,
+  // A pointer is NULL that must not be.
+  BERTLET_STATUS_NULL_POINTER = 1,
+  // A pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64.
+  BERTLET_STATUS_MISALIGNED = 2,
+  // A text, path or name is not UTF-8.
+  BERTLET_STATUS_INVALID_UTF8 = 3,
+  // A buffer is too small; ask the function's size or count first.
+  BERTLET_STATUS_BUFFER_TOO_SMALL = 4,
+  // An array has not as many elements as the answer.
+  BERTLET_STATUS_WRONG_COUNT = 5,
+  // The file cannot be opened or mapped.
+  BERTLET_STATUS_FILE = 6,
+  // The bytes are no bertlet file.
+  BERTLET_STATUS_NOT_A_MODEL = 7,
+  // A format version that this library does not read.
+  BERTLET_STATUS_VERSION = 8,
+  // The file has fewer or more bytes than its header says.
+  BERTLET_STATUS_FILE_LENGTH = 9,
+  // The file's contents have not their checksum, or contradict each other.
+  BERTLET_STATUS_DAMAGED = 10,
+  // This library has no instruction set of that name.
+  BERTLET_STATUS_UNKNOWN_ISA = 11,
+  // The CPU (or, without `std`, the build) lacks this instruction set.
+  BERTLET_STATUS_UNAVAILABLE_ISA = 12,
+  // The input has no token, or all are masked.
+  BERTLET_STATUS_NO_TOKENS = 13,
+  // More tokens than the encoder was made for or the model takes.
+  BERTLET_STATUS_TOO_MANY_TOKENS = 14,
+  // A token's id or type is not in the model.
+  BERTLET_STATUS_UNKNOWN_TOKEN = 15,
+  // The model has no such layer.
+  BERTLET_STATUS_NO_SUCH_LAYER = 16,
+  // The number or spelling names no layers, pooling or aggregation.
+  BERTLET_STATUS_NO_SUCH_CHOICE = 17,
+  // The checkpoint did not have this head.
+  BERTLET_STATUS_MISSING_HEAD = 18,
+  // The model has no vocabulary; it takes ids only.
+  BERTLET_STATUS_MISSING_TOKENIZER = 19,
+  // No label, token or `[MASK]` has this number.
+  BERTLET_STATUS_NO_SUCH_INDEX = 20,
+  // The text is too long: over 4 GiB, or it cannot be cut to the limit.
+  BERTLET_STATUS_TEXT_TOO_LONG = 21,
+  // Windows cannot share so many tokens.
+  BERTLET_STATUS_OVERLAP_TOO_LARGE = 22,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum bertlet_status bertlet_status;
+#else
+typedef uint32_t bertlet_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How the vectors of an input's tokens become one. Means and maxima run over all unmasked tokens, the
+// special ones included.
+enum bertlet_pooling
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // Not at all: a vector a token.
+  BERTLET_POOLING_NONE = 0,
+  // The first token's.
+  BERTLET_POOLING_CLS = 1,
+  // That of the checkpoint's pooler.
+  BERTLET_POOLING_POOLER = 2,
+  // Mean.
+  BERTLET_POOLING_MEAN = 3,
+  // Largest value of each feature.
+  BERTLET_POOLING_MAX = 4,
+  // Mean, then maximum: twice as wide.
+  BERTLET_POOLING_MEAN_MAX = 5,
+  // Sum over the square root of the number of tokens.
+  BERTLET_POOLING_MEAN_SQRT = 6,
+  // The last unmasked token's.
+  BERTLET_POOLING_SEP = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum bertlet_pooling bertlet_pooling;
+#else
+typedef uint32_t bertlet_pooling;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How the labels of tokens become entities.
+enum bertlet_aggregation
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // Not at all: each token with a label but `O` is an answer.
+  BERTLET_AGGREGATION_NONE = 0,
+  // Neighbouring tokens of the same entity are joined.
+  BERTLET_AGGREGATION_SIMPLE = 1,
+  // Words have the label of their first token; neighbouring words are joined.
+  BERTLET_AGGREGATION_FIRST = 2,
+  // Words have the label of the largest mean probability.
+  BERTLET_AGGREGATION_AVERAGE = 3,
+  // Words have the label of their surest token.
+  BERTLET_AGGREGATION_MAX = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum bertlet_aggregation bertlet_aggregation;
+#else
+typedef uint32_t bertlet_aggregation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What runs a model: a view of it, and memory of the caller. One thread at a time may use it.
+typedef struct bertlet_encoder bertlet_encoder;
+
+// A model: a validated view of a file, which is not copied. It never changes, so any number of
+// threads may use it at once.
+typedef struct bertlet_model bertlet_model;
+
+// The shape of a model.
+typedef struct {
+  // Hidden size: values of a token's vector.
+  size_t hidden;
+  // Encoder layers.
+  size_t layers;
+  // Attention heads a layer.
+  size_t heads;
+  // Inner size of the feed-forward network.
+  size_t intermediate;
+  // Words in the vocabulary.
+  size_t vocab;
+  // Tokens of the longest input, special ones included.
+  size_t max_tokens;
+  // Token types (segments).
+  size_t token_types;
+  // Labels of the classifier; 0 where there is none.
+  size_t labels;
+  // The pooling that the checkpoint was made for: a `bertlet_pooling`.
+  uint32_t pooling;
+  // Whether pooled vectors are meant to be of length 1.
+  bool normalize;
+} bertlet_config;
+
+// A text of `length` bytes of UTF-8 inside the model's file; no NUL ends it.
+typedef struct {
+  // Its first byte.
+  const char *bytes;
+  // Bytes.
+  size_t length;
+} bertlet_text;
+
+// A stretch of a text, in bytes: `start` is the first, `end` the one behind the last.
+typedef struct {
+  // First byte.
+  uint32_t start;
+  // Byte behind the last.
+  uint32_t end;
+} bertlet_span;
+
+// Tokens as they are.
+typedef struct {
+  // `[tokens]`: ids in the model's vocabulary, `[CLS]` and `[SEP]` included.
+  const uint32_t *ids;
+  // `[tokens]`: token types; all 0 where this is NULL.
+  const uint8_t *type_ids;
+  // `[tokens]`: 0 for a token to be ignored; none is where this is NULL.
+  const uint8_t *mask;
+  // How many.
+  size_t tokens;
+} bertlet_input;
+
+// A named entity.
+typedef struct {
+  // `PER`; the whole label, `B-PER`, where tokens are not joined.
+  bertlet_text label;
+  // Mean probability of the labels of its tokens (or words).
+  float score;
+  // Where it stands in the text, in bytes.
+  bertlet_span bytes;
+  // The same in code points (Python).
+  bertlet_span chars;
+  // The same in UTF-16 units (Java, JavaScript, Swift).
+  bertlet_span utf16;
+} bertlet_entity;
+
+// A word for a `[MASK]`.
+typedef struct {
+  // Its id; see `bertlet_model_token`.
+  uint32_t id;
+  // Its probability among all words.
+  float score;
+} bertlet_fill;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of this library, such as "0.1.0".
+const char *bertlet_version(void);
+
+// What a status means and what to do about it, in English, ended by NUL; never NULL.
+const char *bertlet_status_message(uint32_t status);
+
+// Maps a model file and validates its header; no weight is read. Give it back with
+// `bertlet_model_free`. While it is mapped nobody may overwrite the file in place: replace it by
+// renaming another to its name. Not part of a library that was built without `std`.
+//
+// `message` (may be NULL) gets a sentence about what is wrong with which file on failure, cut to
+// `message_size` bytes and ended by NUL.
+bertlet_status bertlet_model_open(const char *path,
+                                  bertlet_model **model,
+                                  char *message,
+                                  size_t message_size);
+
+// Validates the header of a model file in memory; copies and allocates nothing. `bytes` starts at a
+// multiple of 64, and stays unchanged as long as the model is used.
+//
+// The handle lies in `memory`, of `memory_size` (at least `BERTLET_MODEL_SIZE`) bytes of any
+// alignment, which belongs to the model until the caller has done with it.
+bertlet_status bertlet_model_from_memory(const void *bytes,
+                                         size_t length,
+                                         void *memory,
+                                         size_t memory_size,
+                                         bertlet_model **model);
+
+// Gives back what `bertlet_model_open` took. Does nothing for a model from memory, and for NULL.
+void bertlet_model_free(bertlet_model *model);
+
+// Reads the whole file and compares its checksums.
+bertlet_status bertlet_model_verify(const bertlet_model *model);
+
+// The model's shape.
+bertlet_status bertlet_model_config(const bertlet_model *model, bertlet_config *config);
+
+// The name of label `index`, from 0.
+bertlet_status bertlet_model_label(const bertlet_model *model, size_t index, bertlet_text *label);
+
+// The text of a token of the vocabulary, with the `##` of a word's later pieces.
+bertlet_status bertlet_model_token(const bertlet_model *model, uint32_t id, bertlet_text *token);
+
+// The tokens of a text, `[CLS]` in front and `[SEP]` behind: their ids and (unless `spans` is NULL)
+// where they stand in the text, special ones at 0, 0. `count` gets their number.
+//
+// `ids` and `spans` have room for `capacity`; where that is too little nothing is written. With `ids`
+// NULL the tokens are only counted.
+bertlet_status bertlet_tokenize(const bertlet_model *model,
+                                const char *text,
+                                size_t length,
+                                uint32_t *ids,
+                                bertlet_span *spans,
+                                size_t capacity,
+                                size_t *count);
+
+// Bytes of memory that an encoder for inputs of up to `max_tokens` tokens needs.
+bertlet_status bertlet_encoder_size(const bertlet_model *model, size_t max_tokens, size_t *size);
+
+// An encoder for inputs of up to `max_tokens` tokens, special ones included. It allocates nothing, here
+// or later: it lies in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
+// belongs to it until the caller has done with it. There is nothing to free. The model must outlive it.
+//
+// `isa` is the name of an instruction set ("portable", "avx2", ...; README.md lists them) or NULL for
+// the fastest that the CPU has. A library built without `std` has one, the best that the compiler was told
+// to use.
+bertlet_status bertlet_encoder_new(const bertlet_model *model,
+                                   size_t max_tokens,
+                                   const char *isa,
+                                   void *memory,
+                                   size_t memory_size,
+                                   bertlet_encoder **encoder);
+
+// Values that `bertlet_encode` writes for an input of so many tokens.
+bertlet_status bertlet_features_count(const bertlet_model *model,
+                                      size_t tokens,
+                                      const char *layers,
+                                      uint32_t pooling,
+                                      size_t *count);
+
+// Runs the model on tokens and writes hidden states to `features`, which has exactly `count` values (see
+// `bertlet_features_count`): a vector, or `[tokens][width]` without pooling.
+//
+// `layers` says which, as the command does: "last", "-2", "sum:last4", "concat:last4", "mean:1,2",
+// "weighted:0=0.1,5=0.4"; NULL is "last". `pooling` is a `bertlet_pooling`; `normalize` divides each
+// vector by its Euclidean length.
+bertlet_status bertlet_encode(bertlet_encoder *encoder,
+                              const bertlet_input *input,
+                              const char *layers,
+                              uint32_t pooling,
+                              bool normalize,
+                              float *features,
+                              size_t count);
+
+// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. What is longer than the
+// encoder's limit is cut, and `truncated` (may be NULL) says whether it was.
+bertlet_status bertlet_embed(bertlet_encoder *encoder,
+                             const char *text,
+                             size_t length,
+                             const char *second,
+                             size_t second_length,
+                             const char *layers,
+                             uint32_t pooling,
+                             bool normalize,
+                             float *features,
+                             size_t count,
+                             bool *truncated);
+
+// The scores of a text, or a pair of texts unless `second` is NULL: one a label (`bertlet_model_label`),
+// which `count` has to be the number of. What they are the checkpoint says: probabilities of one of the
+// labels, of each label by itself, or (regression) plain values.
+//
+// `overlap` is -1, and a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
+// so; or the text is read in windows that share so many tokens, and the scores are those of the mean.
+bertlet_status bertlet_classify(bertlet_encoder *encoder,
+                                const char *text,
+                                size_t length,
+                                const char *second,
+                                size_t second_length,
+                                ptrdiff_t overlap,
+                                float *scores,
+                                size_t count,
+                                bool *truncated);
+
+// Bytes of memory that `bertlet_entities` needs for this text.
+bertlet_status bertlet_entities_size(const bertlet_encoder *encoder,
+                                     const char *text,
+                                     size_t length,
+                                     ptrdiff_t overlap,
+                                     size_t *size);
+
+// The named entities of a text, in order. `count` gets their number; the first `capacity` of them are
+// written to `entities`, so where `count` is more, ask again with more room. There are never more than
+// tokens.
+//
+// `aggregation` is a `bertlet_aggregation`. `overlap` is -1, and a text longer than the encoder's limit
+// is cut, and `truncated` (may be NULL) says so; or the text is read in windows that share so many tokens.
+// `memory` has at least `bertlet_entities_size` bytes for this text and overlap, of any alignment.
+bertlet_status bertlet_entities(bertlet_encoder *encoder,
+                                const char *text,
+                                size_t length,
+                                uint32_t aggregation,
+                                ptrdiff_t overlap,
+                                void *memory,
+                                size_t memory_size,
+                                bertlet_entity *entities,
+                                size_t capacity,
+                                size_t *count,
+                                bool *truncated);
+
+// The likeliest words for the `[MASK]` of number `mask` (from 0) in a text, best first. `count` gets how
+// many were written to `fills`: `capacity`, or all words.
+//
+// `scratch` has as many values as the vocabulary has words: `words`.
+bertlet_status bertlet_fill_mask(bertlet_encoder *encoder,
+                                 const char *text,
+                                 size_t length,
+                                 size_t mask,
+                                 float *scratch,
+                                 size_t words,
+                                 bertlet_fill *fills,
+                                 size_t capacity,
+                                 size_t *count);
+
+// The name of the instruction set that an encoder uses.
+bertlet_status bertlet_encoder_isa(const bertlet_encoder *encoder, bertlet_text *name);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* BERTLET_H */
