@@ -35,7 +35,7 @@ impl Linear<'_> {
         let (x_width, width) = (x.len() / rows, self.width());
         match *self {
             Self::Int8(w, rotation) => {
-                let x = quantised.fill(kernels, x, rows, None, rotation);
+                let x = quantised.fill(kernels, x, rows, false, rotation);
                 kernels.linear_int8(x, w, out, width);
             }
             Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
@@ -53,12 +53,15 @@ impl Linear<'_> {
         quantised: &mut Quantised<'_>,
         out: &mut [F32x16],
     ) {
-        if let Self::Int8(w, rotation) = *self {
-            let x = quantised.fill(kernels, x, rows, Some(activation), rotation);
-            kernels.linear_int8(x, w, out, self.width());
-        } else {
-            kernels.activate(x, activation);
-            self.forward(kernels, x, rows, quantised, out);
+        match *self {
+            Self::Int8(w, rotation) if activation == Activation::Gelu => {
+                let x = quantised.fill(kernels, x, rows, true, rotation);
+                kernels.linear_int8(x, w, out, self.width());
+            }
+            _ => {
+                kernels.activate(x, activation);
+                self.forward(kernels, x, rows, quantised, out);
+            }
         }
     }
 }
@@ -69,11 +72,11 @@ impl Quantised<'_> {
         kernels: &Kernels,
         x: &[F32x16],
         rows: usize,
-        activation: Option<Activation>,
+        gelu: bool,
         rotation: Rotation,
     ) -> Int8Rows<'_> {
         let (values, scale) = (&mut self.values[..x.len()], &mut self.scale[..rows]);
-        kernels.quantize(x, activation, rotation, self.rows, values, scale);
+        kernels.quantize(x, gelu, rotation, self.rows, values, scale);
         Int8Rows { values, scale, width: x.len() / rows }
     }
 }

@@ -46,7 +46,7 @@ macro_rules! for_all_kernels {
     ($then:ident $($with:tt)*) => { $then! { [$($with)*]
         /// Rotates and quantises rows; see [`Rotation`]. `x` and `values` are `[rows][width]`
         /// vectors, `buffer` at least one row, `scale` `[rows]`.
-        quantize(x: &[F32x16], activation: Option<Activation>, rotation: Rotation,
+        quantize(x: &[F32x16], gelu: bool, rotation: Rotation,
             buffer: &mut [F32x16], values: &mut [I8x16], scale: &mut [f32]) -> () = rows::quantize;
         /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors.
         linear_int8(x: Int8Rows<'_>, w: Int8Matrix<'_>, out: &mut [F32x16], out_width: usize) -> ()

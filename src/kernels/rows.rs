@@ -78,7 +78,7 @@ fn int8_scale_of_row(largest: f32) -> (f32, f32) {
 /// Rows that [`super::Kernels::quantize`] works on at once, so that none waits for its largest magnitude alone.
 pub const QUANTIZE_ROWS: usize = 4;
 
-/// Applies `activation` to each row of `x`, rotates it (unnormalised), then quantises it: with `m` the
+/// Rotates each row of `x`, or with `gelu` its GELU, unnormalised, then quantises it: with `m` the
 /// largest magnitude, `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
 ///
 /// `x` is `[rows][width]` vectors, `values` likewise, `buffer` up to
@@ -87,7 +87,7 @@ pub const QUANTIZE_ROWS: usize = 4;
 pub(super) fn quantize<S: Simd>(
     s: S,
     x: &[F32x16],
-    activation: Option<Activation>,
+    gelu: bool,
     rotation: Rotation,
     buffer: &mut [F32x16],
     values: &mut [I8x16],
@@ -99,20 +99,16 @@ pub(super) fn quantize<S: Simd>(
     if width == 0 {
         return;
     }
-    let gelu = activation == Some(Activation::Gelu);
     let groups = x.chunks(QUANTIZE_ROWS * width).zip(values.chunks_mut(QUANTIZE_ROWS * width));
     for ((x, values), scale) in groups.zip(scale.chunks_mut(QUANTIZE_ROWS)) {
         let mut largest = [s.zero(); QUANTIZE_ROWS];
         let rows = x.chunks_exact(width).zip(buffer.chunks_exact_mut(width));
         for ((x, row), largest) in rows.zip(&mut largest) {
-            for (x, row) in x.iter().zip(row.iter_mut()) {
-                let v = s.load(x);
-                s.store(row, if gelu { math::gelu_int8(s, v) } else { v });
-            }
-            if let Some(activation) = activation.filter(|_| !gelu) {
-                activate(s, row, activation);
-            }
-            *largest = rotate(s, row, rotation);
+            *largest = if gelu {
+                rotate::<S, true>(s, x, row, rotation)
+            } else {
+                rotate::<S, false>(s, x, row, rotation)
+            };
         }
         let mut inverse = [0.0; QUANTIZE_ROWS];
         for r in 0..QUANTIZE_ROWS {
@@ -146,85 +142,124 @@ fn round<S: Simd>(s: S, x: &[F32x16], inverse: S::F, values: &mut [I8x16]) {
     }
 }
 
-/// Rotates `row` in place; returns the largest magnitude of each lane.
+/// `row = ` the rotated `x`, or GELU of `x` rotated; returns the largest magnitude of each lane.
 ///
 /// The stages run from members next to each other to those farthest apart.
 #[inline(always)]
-fn rotate<S: Simd>(s: S, row: &mut [F32x16], rotation: Rotation) -> S::F {
+fn rotate<S: Simd, const GELU: bool>(
+    s: S,
+    x: &[F32x16],
+    row: &mut [F32x16],
+    rotation: Rotation,
+) -> S::F {
+    macro_rules! first {
+        ($lanes:literal, $n:literal, $last:literal, $apart:expr) => {{
+            let (apart, mut largest) = ($apart, [s.zero(); $n]);
+            for (x, row) in x.chunks_exact($n * apart).zip(row.chunks_exact_mut($n * apart)) {
+                for i in 0..apart {
+                    let mut v = [s.zero(); $n];
+                    for j in 0..$n {
+                        v[j] = s.load(&x[i + j * apart]);
+                        if GELU {
+                            v[j] = math::gelu_int8(s, v[j]);
+                        }
+                    }
+                    stages::<S, $lanes, $n, $last>(s, v, row, i, apart, &mut largest);
+                }
+            }
+            most(s, largest)
+        }};
+    }
+    macro_rules! then {
+        ($n:literal, $last:literal, $apart:expr) => {{
+            let (apart, mut largest) = ($apart, [s.zero(); $n]);
+            for row in row.chunks_exact_mut($n * apart) {
+                for i in 0..apart {
+                    let mut v = [s.zero(); $n];
+                    for j in 0..$n {
+                        v[j] = s.load(&row[i + j * apart]);
+                    }
+                    stages::<S, 1, $n, $last>(s, v, row, i, apart, &mut largest);
+                }
+            }
+            most(s, largest)
+        }};
+    }
     match (rotation.block, rotation.stride) {
-        (1, _) => stages::<S, 1, 1, true>(s, row, 1),
-        (2, 1) => stages::<S, 2, 1, true>(s, row, 1),
-        (4, 1) => stages::<S, 4, 1, true>(s, row, 1),
-        (8, 1) => stages::<S, 8, 1, true>(s, row, 1),
-        (16, 1) => stages::<S, 16, 1, true>(s, row, 1),
-        (32, 1) => stages::<S, 16, 2, true>(s, row, 1),
-        (64, 1) => stages::<S, 16, 4, true>(s, row, 1),
-        (128, 1) => stages::<S, 16, 8, true>(s, row, 1),
-        (2, stride) => stages::<S, 1, 2, true>(s, row, stride / 16),
-        (4, stride) => stages::<S, 1, 4, true>(s, row, stride / 16),
-        (8, stride) => stages::<S, 1, 8, true>(s, row, stride / 16),
+        (1, _) => first!(1, 1, true, 1),
+        (2, 1) => first!(2, 1, true, 1),
+        (4, 1) => first!(4, 1, true, 1),
+        (8, 1) => first!(8, 1, true, 1),
+        (16, 1) => first!(16, 1, true, 1),
+        (32, 1) => first!(16, 2, true, 1),
+        (64, 1) => first!(16, 4, true, 1),
+        (128, 1) => first!(16, 8, true, 1),
+        (2, stride) => first!(1, 2, true, stride / 16),
+        (4, stride) => first!(1, 4, true, stride / 16),
+        (8, stride) => first!(1, 8, true, stride / 16),
         (block, stride) => {
             // More registers than there are: eight at a time, then what is left.
             let apart = stride / 16;
-            stages::<S, 1, 8, false>(s, row, apart);
+            first!(1, 8, false, apart);
             match block {
-                16 => stages::<S, 1, 2, true>(s, row, apart * 8),
-                32 => stages::<S, 1, 4, true>(s, row, apart * 8),
-                64 => stages::<S, 1, 8, true>(s, row, apart * 8),
+                16 => then!(2, true, apart * 8),
+                32 => then!(4, true, apart * 8),
+                64 => then!(8, true, apart * 8),
                 _ => {
-                    stages::<S, 1, 8, false>(s, row, apart * 8);
-                    stages::<S, 1, 2, true>(s, row, apart * 64)
+                    then!(8, false, apart * 8);
+                    then!(2, true, apart * 64)
                 }
             }
         }
     }
 }
 
-/// The stages within lanes up to blocks of `LANES`, then those between `N` registers `apart`. Returns
-/// the largest magnitudes if these are the `LAST`.
+/// The stages within the lanes of `v` up to blocks of `LANES`, then those between its registers, which
+/// are stored `apart` in `row` from `i` on. Raises `largest` if these are the `LAST`.
 #[inline(always)]
 fn stages<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
     s: S,
+    mut v: [S::F; N],
     row: &mut [F32x16],
+    i: usize,
     apart: usize,
-) -> S::F {
-    // One for each register, for a shorter chain.
-    let mut largest = [s.zero(); N];
-    for block in row.chunks_exact_mut(N * apart) {
-        for i in 0..apart {
-            let mut v = [s.zero(); N];
-            for j in 0..N {
-                v[j] = s.load(&block[i + j * apart]);
-                if LANES > 1 {
-                    v[j] = s.butterfly::<1>(v[j]);
-                }
-                if LANES > 2 {
-                    v[j] = s.butterfly::<2>(v[j]);
-                }
-                if LANES > 4 {
-                    v[j] = s.butterfly::<4>(v[j]);
-                }
-                if LANES > 8 {
-                    v[j] = s.butterfly::<8>(v[j]);
-                }
-            }
-            let v = butterflies(s, v);
-            for j in 0..N {
-                if LAST {
-                    largest[j] = s.max_magnitude(largest[j], v[j]);
-                }
-                s.store(&mut block[i + j * apart], v[j]);
-            }
+    largest: &mut [S::F; N],
+) {
+    for j in 0..N {
+        if LANES > 1 {
+            v[j] = s.butterfly::<1>(v[j]);
+        }
+        if LANES > 2 {
+            v[j] = s.butterfly::<2>(v[j]);
+        }
+        if LANES > 4 {
+            v[j] = s.butterfly::<4>(v[j]);
+        }
+        if LANES > 8 {
+            v[j] = s.butterfly::<8>(v[j]);
         }
     }
+    let v = butterflies(s, v);
+    for j in 0..N {
+        if LAST {
+            // One for each register, for a shorter chain.
+            largest[j] = s.max_magnitude(largest[j], v[j]);
+        }
+        s.store(&mut row[i + j * apart], v[j]);
+    }
+}
+
+/// The largest lanes of all.
+#[inline(always)]
+fn most<S: Simd, const N: usize>(s: S, mut v: [S::F; N]) -> S::F {
     let mut left = N;
     while left > 1 {
         left /= 2;
         for j in 0..left {
-            largest[j] = s.max(largest[j], largest[j + left]);
+            v[j] = s.max(v[j], v[j + left]);
         }
     }
-    largest[0]
+    v[0]
 }
 
 /// Sums and differences of registers 1, 2, 4, ... apart.
