@@ -88,41 +88,46 @@ impl WithSimd for Product<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Product { b, a, a_stride, out, out_stride, first } = self;
-        for (p, panel) in b.panels.chunks_exact(b.k.max(1)).enumerate().skip(first / LANES) {
-            let lanes = LANES.min(b.n - p * LANES);
-            let store = |out: &mut [f32], row: usize, sums: &[f32; LANES]| {
-                out[row * out_stride + p * LANES..][..lanes].copy_from_slice(&sums[..lanes]);
-            };
+        let mut block = vec![[0f32; ROWS]; CHUNK / ROWS * b.k];
+        for (c, out) in out.chunks_mut((CHUNK * out_stride).max(1)).enumerate() {
             let count = out.len().div_ceil(out_stride.max(1));
-            let mut row = 0;
-            while row + ROWS <= count {
-                let rows: [&[f32]; ROWS] =
-                    std::array::from_fn(|r| &a[(row + r) * a_stride..][..b.k]);
-                let sums = tile(rows, panel);
-                for (r, sums) in sums.iter().enumerate() {
-                    store(out, row + r, sums);
+            let rows = (0..count).map(|row| &a[(c * CHUNK + row) * a_stride..][..b.k]);
+            interleave(rows, &mut block);
+            for (p, panel) in b.panels.chunks_exact(b.k.max(1)).enumerate().skip(first / LANES) {
+                let lanes = LANES.min(b.n - p * LANES);
+                for row in (0..count).step_by(ROWS) {
+                    let sums = tile(&block[row / ROWS * b.k..], panel);
+                    for (r, sums) in sums.iter().enumerate().take(count - row) {
+                        out[(row + r) * out_stride + p * LANES..][..lanes]
+                            .copy_from_slice(&sums[..lanes]);
+                    }
                 }
-                row += ROWS;
-            }
-            while row < count {
-                let [sums] = tile([&a[row * a_stride..][..b.k]], panel);
-                store(out, row, &sums);
-                row += 1;
             }
         }
     }
 }
 
-/// `R x 16` dot products; the lanes are outputs, the sums run over `k` in order.
+/// Lays rows of `k` values out as [`tile`] wants them: `[rows / 4][k][4]`.
+fn interleave<'a>(rows: impl Iterator<Item = &'a [f32]>, block: &mut [[f32; ROWS]]) {
+    for (r, row) in rows.enumerate() {
+        let part = &mut block[r / ROWS * row.len()..][..row.len()];
+        part.iter_mut().zip(row).for_each(|(slot, &value)| slot[r % ROWS] = value);
+    }
+}
+
+/// `4 x 16` dot products; the lanes are outputs, the sums run over `k` in order.
+///
+/// The loops inside count up to constants and nothing in them can fail: only so does the compiler unroll them
+/// and keep the sums in vector registers. With iterators over the rows, or with an index that it must check, the
+/// sums go through memory one by one, and all is ten times slower.
 #[inline(always)]
-pub(crate) fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[f32; LANES]; R] {
-    let mut sums = [[0f32; LANES]; R];
-    let a = a.map(|row| &row[..panel.len()]);
-    for (k, b) in panel.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(&a) {
-            let x = row[k];
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum += x * b;
+#[allow(clippy::needless_range_loop)]
+pub(crate) fn tile(a: &[[f32; ROWS]], panel: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
+    let mut sums = [[0f32; LANES]; ROWS];
+    for (a, b) in a.iter().zip(panel) {
+        for row in 0..ROWS {
+            for lane in 0..LANES {
+                sums[row][lane] += a[row] * b[lane];
             }
         }
     }
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn same_bits_with_and_without_vectors() {
-        let (m, n, k) = (7, 37, 129);
+        let (m, n, k) = (CHUNK + 7, 37, 129);
         let values = |seed: u32, count: usize| -> Vec<f32> {
             let mut state = seed;
             let mut next = || {
