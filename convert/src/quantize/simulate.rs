@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Projection, QuantizedBert, Rotation, Words};
@@ -50,8 +51,13 @@ impl QuantizedRows {
 fn round_row(row: &mut [f32]) -> f32 {
     let largest = row.iter().fold(0f32, |max, x| max.max(x.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    row.iter_mut().for_each(|x| *x = (*x * inverse).round_ties_even());
+    scale_and_round(row, inverse);
     largest / 127.0
+}
+
+/// Without vectors of its own, x86-64 rounds by a call for every value.
+fn scale_and_round(row: &mut [f32], factor: f32) {
+    Arch::new().dispatch(|| row.iter_mut().for_each(|x| *x = (*x * factor).round_ties_even()));
 }
 
 /// A linear layer as the runtime computes it.
@@ -111,8 +117,9 @@ pub fn attention(qkv: &Matrix, spans: &[Range<usize>], heads: usize) -> Matrix {
                     for (score, v_scale) in row.iter_mut().zip(&v_scales) {
                         let e = libm::expf(*score - max);
                         *sum += e;
-                        *score = (e * v_scale * share).round_ties_even();
+                        *score = e * v_scale;
                     }
+                    scale_and_round(row, share);
                 }
                 let end = (count - 1) * hidden + (head + 1) * size;
                 Packed::columns(&v, size, count, size).product(
