@@ -38,21 +38,24 @@ impl Rotation {
         let group = self.block * self.stride;
         assert_eq!(row.len() % group, 0, "a row is a whole number of rotation blocks");
         let scale = 1.0 / libm::sqrtf(self.block as f32);
-        Arch::new().dispatch(|| {
-            for group in row.chunks_exact_mut(group) {
-                let mut half = self.stride;
-                while half < group.len() {
-                    for pair in group.chunks_exact_mut(2 * half) {
-                        let (low, high) = pair.split_at_mut(half);
-                        for (a, b) in low.iter_mut().zip(high) {
-                            (*a, *b) = (*a + *b, *a - *b);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for group in row.chunks_exact_mut(group) {
+                    let mut half = self.stride;
+                    while half < group.len() {
+                        for pair in group.chunks_exact_mut(2 * half) {
+                            let (low, high) = pair.split_at_mut(half);
+                            for (a, b) in low.iter_mut().zip(high) {
+                                (*a, *b) = (*a + *b, *a - *b);
+                            }
                         }
+                        half *= 2;
                     }
-                    half *= 2;
+                    group.iter_mut().for_each(|x| *x *= scale);
                 }
-                group.iter_mut().for_each(|x| *x *= scale);
-            }
-        });
+            },
+        );
     }
 
     /// Rotates what a linear layer takes: every row of its weight.

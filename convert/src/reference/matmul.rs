@@ -11,29 +11,33 @@ use rayon::prelude::*;
 
 use crate::bert::Matrix;
 
-/// Columns of a product computed side by side.
-pub(crate) const LANES: usize = 16;
 /// Rows of a product computed side by side.
 pub(crate) const ROWS: usize = 4;
-/// Rows handed to a thread at a time.
+/// Columns of a product computed side by side.
+pub(crate) const LANES: usize = 16;
+/// Rows handed to a thread at a time, and gone through for one panel of the right operand.
 const CHUNK: usize = 64;
 
-/// The right-hand operand of a product, laid out for [`Packed::product`]: panels `[n / 16][k][16]`,
-/// zero padded.
+/// An operand of a product, in panels `[n / WIDTH][k][WIDTH]`, zero padded.
 #[derive(Clone, Debug)]
-pub struct Packed {
+pub struct Packed<const WIDTH: usize> {
     n: usize,
     k: usize,
-    panels: Vec<[f32; LANES]>,
+    panels: Vec<[f32; WIDTH]>,
 }
 
-impl Packed {
-    /// Packs `n` rows of `k` values; row `i` starts at `i * stride`. The product is `A * rows^T`.
+/// The left operand, by rows of the product.
+pub type Left = Packed<ROWS>;
+/// The right operand, by columns of the product.
+pub type Right = Packed<LANES>;
+
+impl<const WIDTH: usize> Packed<WIDTH> {
+    /// Packs `n` rows of `k` values; row `i` starts at `i * stride`.
     pub fn rows(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
-        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        let mut panels = vec![[0.0; WIDTH]; n.div_ceil(WIDTH) * k];
         for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
-            for lane in 0..LANES.min(n - p * LANES) {
-                let row = &data[(p * LANES + lane) * stride..][..k];
+            for lane in 0..WIDTH.min(n - p * WIDTH) {
+                let row = &data[(p * WIDTH + lane) * stride..][..k];
                 for (slot, &value) in panel.iter_mut().zip(row) {
                     slot[lane] = value;
                 }
@@ -42,43 +46,46 @@ impl Packed {
         Self { n, k, panels }
     }
 
-    /// Packs `k` rows of `n` values; row `i` starts at `i * stride`. The product is `A * rows`.
+    /// Packs `n` columns of `k` values; value `i` of each stands in the row that starts at `i * stride`.
     pub fn columns(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
-        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        let mut panels = vec![[0.0; WIDTH]; n.div_ceil(WIDTH) * k];
         for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
-            let lanes = LANES.min(n - p * LANES);
+            let lanes = WIDTH.min(n - p * WIDTH);
             for (i, slot) in panel.iter_mut().enumerate() {
-                slot[..lanes].copy_from_slice(&data[i * stride + p * LANES..][..lanes]);
+                let row = &data[i * stride + p * WIDTH..];
+                match row.first_chunk() {
+                    // A length that the compiler knows: no call.
+                    Some(full) if lanes == WIDTH => *slot = *full,
+                    _ => slot[..lanes].copy_from_slice(&row[..lanes]),
+                }
             }
         }
         Self { n, k, panels }
     }
+}
 
+impl Right {
     /// Packs the weight of a linear layer.
     pub fn weight(weight: &Matrix) -> Self {
         Self::rows(&weight.data, weight.rows, weight.cols, weight.cols)
     }
+}
 
-    /// `out = a * self`, on this thread: `a` holds rows of `k` values `a_stride` apart, `out` rows of `n`
-    /// values `out_stride` apart. Columns before `first` may be left as they are.
-    pub fn product(
-        &self,
-        a: &[f32],
-        a_stride: usize,
-        out: &mut [f32],
-        out_stride: usize,
-        first: usize,
-    ) {
-        Arch::new().dispatch(Product { b: self, a, a_stride, out, out_stride, first });
-    }
+/// The product of two operands, on this thread: `out` holds rows of `right.n` values `stride` apart. Columns
+/// before `first` may be left as they are.
+///
+/// # Panics
+/// If the inner sizes differ.
+pub fn multiply(left: &Left, right: &Right, out: &mut [f32], stride: usize, first: usize) {
+    assert_eq!(left.k, right.k, "inner sizes of a product");
+    Arch::new().dispatch(Product { left, right, out, stride, first });
 }
 
 struct Product<'a> {
-    b: &'a Packed,
-    a: &'a [f32],
-    a_stride: usize,
+    left: &'a Left,
+    right: &'a Right,
     out: &'a mut [f32],
-    out_stride: usize,
+    stride: usize,
     first: usize,
 }
 
@@ -87,31 +94,20 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Product { b, a, a_stride, out, out_stride, first } = self;
-        let mut block = vec![[0f32; ROWS]; CHUNK / ROWS * b.k];
-        for (c, out) in out.chunks_mut((CHUNK * out_stride).max(1)).enumerate() {
-            let count = out.len().div_ceil(out_stride.max(1));
-            let rows = (0..count).map(|row| &a[(c * CHUNK + row) * a_stride..][..b.k]);
-            interleave(rows, &mut block);
-            for (p, panel) in b.panels.chunks_exact(b.k.max(1)).enumerate().skip(first / LANES) {
-                let lanes = LANES.min(b.n - p * LANES);
-                for row in (0..count).step_by(ROWS) {
-                    let sums = tile(&block[row / ROWS * b.k..], panel);
-                    for (r, sums) in sums.iter().enumerate().take(count - row) {
-                        out[(row + r) * out_stride + p * LANES..][..lanes]
+        let Product { left, right, out, stride, first } = self;
+        let k = left.k.max(1);
+        for (c, chunk) in left.panels.chunks(CHUNK / ROWS * k).enumerate() {
+            for (p, panel) in right.panels.chunks_exact(k).enumerate().skip(first / LANES) {
+                let lanes = LANES.min(right.n - p * LANES);
+                for (r, rows) in chunk.chunks_exact(k).enumerate() {
+                    let row = c * CHUNK + r * ROWS;
+                    for (r, sums) in tile(rows, panel).iter().enumerate().take(left.n - row) {
+                        out[(row + r) * stride + p * LANES..][..lanes]
                             .copy_from_slice(&sums[..lanes]);
                     }
                 }
             }
         }
-    }
-}
-
-/// Lays rows of `k` values out as [`tile`] wants them: `[rows / 4][k][4]`.
-fn interleave<'a>(rows: impl Iterator<Item = &'a [f32]>, block: &mut [[f32; ROWS]]) {
-    for (r, row) in rows.enumerate() {
-        let part = &mut block[r / ROWS * row.len()..][..row.len()];
-        part.iter_mut().zip(row).for_each(|(slot, &value)| slot[r % ROWS] = value);
     }
 }
 
@@ -122,9 +118,9 @@ fn interleave<'a>(rows: impl Iterator<Item = &'a [f32]>, block: &mut [[f32; ROWS
 /// sums go through memory one by one, and all is ten times slower.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-pub(crate) fn tile(a: &[[f32; ROWS]], panel: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
+pub(crate) fn tile(rows: &[[f32; ROWS]], panel: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
     let mut sums = [[0f32; LANES]; ROWS];
-    for (a, b) in a.iter().zip(panel) {
+    for (a, b) in rows.iter().zip(panel) {
         for row in 0..ROWS {
             for lane in 0..LANES {
                 sums[row][lane] += a[row] * b[lane];
@@ -136,7 +132,7 @@ pub(crate) fn tile(a: &[[f32; ROWS]], panel: &[[f32; LANES]]) -> [[f32; LANES]; 
 
 /// `x * weight^T + bias`, rows spread over the threads.
 pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
-    let mut y = product(x, &Packed::weight(weight));
+    let mut y = product(x, &Right::weight(weight));
     y.data.par_chunks_mut(y.cols.max(1)).for_each(|row| {
         for (y, b) in row.iter_mut().zip(bias) {
             *y += b;
@@ -146,13 +142,13 @@ pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
 }
 
 /// `x * b`, rows spread over the threads.
-pub fn product(x: &Matrix, b: &Packed) -> Matrix {
+pub fn product(x: &Matrix, b: &Right) -> Matrix {
     assert_eq!(x.cols, b.k, "inner sizes of a product");
     let mut y = Matrix { rows: x.rows, cols: b.n, data: vec![0.0; x.rows * b.n] };
     y.data
         .par_chunks_mut((CHUNK * b.n).max(1))
         .zip(x.data.par_chunks((CHUNK * b.k).max(1)))
-        .for_each(|(y, x)| b.product(x, b.k, y, b.n, 0));
+        .for_each(|(y, x)| multiply(&Left::rows(x, y.len() / b.n, b.k, b.k), b, y, b.n, 0));
     y
 }
 
@@ -165,18 +161,13 @@ pub fn gram(x: &Matrix) -> Vec<f64> {
     let mut total = vec![0f64; n * n];
     for start in (0..x.rows).step_by(SPAN) {
         let rows = SPAN.min(x.rows - start);
-        let b = Packed::columns(&x.data[start * n..], n, rows, n);
+        let x = &x.data[start * n..];
+        let right = Right::columns(x, n, rows, n);
         total.par_chunks_mut((CHUNK * n).max(1)).enumerate().for_each(|(c, total)| {
             let first = c * CHUNK;
-            let count = total.len() / n;
-            let mut a = vec![0f32; count * rows];
-            for t in 0..rows {
-                for (i, &value) in x.row(start + t)[first..first + count].iter().enumerate() {
-                    a[i * rows + t] = value;
-                }
-            }
-            let mut sums = vec![0f32; count * n];
-            b.product(&a, rows, &mut sums, n, first);
+            let left = Left::columns(&x[first..], total.len() / n, rows, n);
+            let mut sums = vec![0f32; total.len()];
+            multiply(&left, &right, &mut sums, n, first);
             for (total, sum) in total.iter_mut().zip(sums) {
                 *total += f64::from(sum);
             }
@@ -207,11 +198,11 @@ mod tests {
             (0..count).map(|_| next()).collect()
         };
         let (a, b) = (values(1, m * k), values(2, n * k));
-        let packed = Packed::rows(&b, n, k, k);
+        let (left, right) = (Left::rows(&a, m, k, k), Right::rows(&b, n, k, k));
         let mut fast = vec![0f32; m * n];
-        packed.product(&a, k, &mut fast, n, 0);
+        multiply(&left, &right, &mut fast, n, 0);
         let mut plain = vec![0f32; m * n];
-        Product { b: &packed, a: &a, a_stride: k, out: &mut plain, out_stride: n, first: 0 }
+        Product { left: &left, right: &right, out: &mut plain, stride: n, first: 0 }
             .with_simd(pulp::Scalar::new());
         assert_eq!(fast, plain);
         for (i, row) in a.chunks_exact(k).enumerate() {
