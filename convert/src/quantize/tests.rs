@@ -54,6 +54,7 @@ fn micro(hidden: usize, heads: usize, intermediate: usize) -> Bert {
             token_types: 2,
             eps: 1e-12,
             activation: Activation::Gelu,
+            attention: Attention::Float,
         },
         embeddings: Embeddings {
             word: r.matrix(50, hidden, 1.0),
