@@ -3,8 +3,8 @@
 //! One element of a product is `sum over k of a[k] * b[k]`, added up in f32 with `k` ascending, each
 //! product rounded before it is added (never fused). Vector lanes and threads only ever hold *different*
 //! elements, so neither the instruction set nor the number of threads can change a result.
-//! The inner loop is plain Rust, compiled once for the baseline and once for AVX2 by [`pulp`], which
-//! picks at run time; the compiler vectorises it over the sixteen lanes of a panel.
+//! The inner loop is plain Rust, compiled for the baseline, AVX2 and AVX-512 by [`pulp`], which picks at run
+//! time; the compiler vectorises it over the sixteen lanes of a panel.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
