@@ -137,6 +137,7 @@ fn time_base(tokenizer: &Tokenizer<'_>) {
         token_types: 2,
         eps: 1e-12,
         activation: Activation::Gelu,
+        attention: Attention::Float,
     };
     let norm = || LayerNorm { weight: vec![1.0; 768], bias: vec![0.0; 768] };
     let mut linear = |rows, cols| Linear { weight: matrix(rows, cols), bias: vec![0.0; rows] };

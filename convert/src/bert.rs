@@ -2,7 +2,7 @@
 //!
 //! Every matrix is row-major `[outputs, inputs]`, whatever the checkpoint's own orientation was.
 
-pub use bertlet::format::Activation;
+pub use bertlet::format::{Activation, Attention, Config};
 
 /// A row-major matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,29 +38,6 @@ pub struct LayerNorm {
     pub weight: Vec<f32>,
     /// Beta, `[hidden]`.
     pub bias: Vec<f32>,
-}
-
-/// What `config.json` (or `bert_config.json`) says about the shape of the model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Hidden size.
-    pub hidden: usize,
-    /// Number of encoder layers.
-    pub layers: usize,
-    /// Attention heads a layer; divides `hidden`.
-    pub heads: usize,
-    /// Inner size of the feed-forward network.
-    pub intermediate: usize,
-    /// Rows of the word embedding table.
-    pub vocab: usize,
-    /// Rows of the position embedding table: the longest input.
-    pub positions: usize,
-    /// Rows of the token type (segment) embedding table.
-    pub token_types: usize,
-    /// Epsilon of every layer norm.
-    pub eps: f32,
-    /// Activation of the feed-forward network.
-    pub activation: Activation,
 }
 
 /// The three embedding tables and their norm.
@@ -140,7 +117,7 @@ pub struct Heads {
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bert {
-    /// Its shape.
+    /// Its shape; the attention of a checkpoint is in floats.
     pub config: Config,
     /// Token, position and segment embeddings.
     pub embeddings: Embeddings,

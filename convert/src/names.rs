@@ -528,7 +528,7 @@ impl<'a> Loader<'a> {
     }
 
     fn bert(&mut self) -> Result<Bert> {
-        let config = self.config.bert.clone();
+        let config = self.config.bert;
         let embeddings = Embeddings {
             word: self.matrix("embeddings.word_embeddings.weight")?,
             position: self.matrix("embeddings.position_embeddings.weight")?,

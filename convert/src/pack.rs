@@ -2,7 +2,7 @@
 
 use bertlet::Pooling;
 use bertlet::format::writer::{Defaults, Int8Rows, Writer};
-use bertlet::format::{self, Attention, Encoding, Kind, round16};
+use bertlet::format::{self, Encoding, Kind, round16};
 use half::f16;
 
 use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, Problem};
@@ -30,7 +30,7 @@ pub struct Extras {
 /// A file in f16 or f32, with attention in f32.
 pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
     let stored = QuantizedBert {
-        config: bert.config.clone(),
+        config: bert.config,
         words: Words::Half(bert.embeddings.word.clone()),
         positions: bert.embeddings.position.clone(),
         token_types: bert.embeddings.token_type.clone(),
@@ -61,36 +61,24 @@ pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
         pooler: bert.pooler.clone(),
         heads: bert.heads.clone(),
     };
-    pack(&stored, Attention::Float, encoding, extras)
+    pack(&stored, encoding, extras)
 }
 
 /// A file in int8, with attention in integers; what is not int8 is f16.
 pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
-    pack(bert, Attention::Integer, Encoding::F16, extras)
+    pack(bert, Encoding::F16, extras)
 }
 
-fn pack(bert: &QuantizedBert, attention: Attention, float: Encoding, extras: &Extras) -> Writer {
-    let c = &bert.config;
-    let config = format::Config {
-        hidden: c.hidden,
-        layers: c.layers,
-        heads: c.heads,
-        intermediate: c.intermediate,
-        vocab: c.vocab,
-        positions: c.positions,
-        token_types: c.token_types,
-        eps: c.eps,
-        activation: c.activation,
-        attention,
-    };
+fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
+    let config = bert.config;
     let problem = match bert.heads.sequence_classifier {
         Some((_, Problem::MultiLabel)) => format::Problem::MultiLabel,
         Some((_, Problem::Regression)) => format::Problem::Regression,
         _ => format::Problem::SingleLabel,
     };
     let mut packer = Packer {
-        heads: c.heads,
-        head_size: c.hidden / c.heads,
+        heads: config.heads,
+        head_size: config.head_size(),
         float,
         writer: Writer::new(
             config,

@@ -401,8 +401,8 @@ struct Probe {
 
 /// Rows of features at work, and what the labels get or give.
 struct Chunk {
-    /// `[CHUNK, width]`.
-    x: Vec<f32>,
+    /// `[CHUNK / 4][width][4]`.
+    x: Vec<[f32; ROWS]>,
     /// `[labels / 16][CHUNK]`.
     y: Vec<Lanes>,
 }
@@ -470,17 +470,22 @@ impl Probe {
 
     fn chunk(&self) -> Chunk {
         let panels = self.weights.len() / self.width;
-        Chunk { x: vec![0.0; CHUNK * self.width], y: vec![[0.0; LANES]; CHUNK * panels] }
+        Chunk {
+            x: vec![[0.0; ROWS]; CHUNK / ROWS * self.width],
+            y: vec![[0.0; LANES]; CHUNK * panels],
+        }
     }
 
     /// Reads rows, at most [`CHUNK`], and finds their logits.
     fn logits(&self, rows: &dyn Rows, part: &[u32], chunk: &mut Chunk) {
         let width = self.width;
-        for (x, &row) in chunk.x.chunks_exact_mut(width).zip(part) {
-            rows.read(row as usize, &mut x[..width - 1]);
-            x[width - 1] = 1.0;
+        chunk.x.fill([0.0; ROWS]);
+        let mut features = vec![1f32; width];
+        for (i, &row) in part.iter().enumerate() {
+            rows.read(row as usize, &mut features[..width - 1]);
+            let x = &mut chunk.x[i / ROWS * width..][..width];
+            x.iter_mut().zip(&features).for_each(|(x, &feature)| x[i % ROWS] = feature);
         }
-        chunk.x[part.len() * width..].fill(0.0);
         let Chunk { x, y } = chunk;
         Arch::new().dispatch(Forward { weights: &self.weights, width, x, y });
     }
@@ -522,7 +527,7 @@ impl Probe {
 struct Forward<'a> {
     weights: &'a [Lanes],
     width: usize,
-    x: &'a [f32],
+    x: &'a [[f32; ROWS]],
     y: &'a mut [Lanes],
 }
 
@@ -533,9 +538,8 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Self { weights, width, x, y } = self;
         for (panel, y) in weights.chunks_exact(width).zip(y.chunks_exact_mut(CHUNK)) {
-            for (x, y) in x.chunks_exact(ROWS * width).zip(y.chunks_exact_mut(ROWS)) {
-                let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * width..][..width]);
-                y.copy_from_slice(&tile(rows, panel));
+            for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(ROWS)) {
+                y.copy_from_slice(&tile(x, panel));
             }
         }
     }
@@ -545,7 +549,7 @@ impl WithSimd for Forward<'_> {
 struct Backward<'a> {
     gradient: &'a mut [Lanes],
     width: usize,
-    x: &'a [f32],
+    x: &'a [[f32; ROWS]],
     y: &'a [Lanes],
 }
 
@@ -553,21 +557,19 @@ impl WithSimd for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
+    // Counted loops, for the reason that `tile` gives.
+    #[allow(clippy::needless_range_loop)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { gradient, width, x, y } = self;
         for (panel, y) in gradient.chunks_exact_mut(width).zip(y.chunks_exact(CHUNK)) {
-            for (x, y) in x.chunks_exact(ROWS * width).zip(y.chunks_exact(ROWS)) {
-                let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * width..][..panel.len()]);
+            for (x, y) in x.chunks_exact(width).zip(y.chunks_exact(ROWS)) {
                 let y: [Lanes; ROWS] = std::array::from_fn(|r| y[r]);
-                for (i, sums) in panel.iter_mut().enumerate() {
-                    let mut total = *sums;
-                    for (row, y) in rows.iter().zip(&y) {
-                        let x = row[i];
-                        for (total, y) in total.iter_mut().zip(y) {
-                            *total += x * y;
+                for (sums, x) in panel.iter_mut().zip(x) {
+                    for row in 0..ROWS {
+                        for lane in 0..LANES {
+                            sums[lane] += x[row] * y[row][lane];
                         }
                     }
-                    *sums = total;
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::source::Source;
 use bertlet::tokenizer::writer::{self, BuildError, Class, Mark, Rule, Spec};
 pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
 use bertlet::tokenizer::{Settings, layout};
+use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -159,26 +160,24 @@ fn ask(normalizer: &impl Normalizer, texts: &[String]) -> Vec<String> {
     texts.iter().map(|text| normalize(normalizer, text)).collect()
 }
 
-/// Calls `f` with what becomes of each character.
-fn ask_all(normalizer: &impl Normalizer, mut f: impl FnMut(char, &str)) {
+/// Calls `f` with what becomes of each character, on all threads; what it answers, in order.
+fn ask_all<T: Send>(
+    normalizer: &impl Normalizer,
+    f: impl Fn(char, &str) -> Option<T> + Sync,
+) -> Vec<T> {
     let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
-    for chars in all.chunks(CHUNK) {
+    let answers = all.par_chunks(CHUNK).flat_map_iter(|chars| {
         let texts: Vec<String> = chars.iter().map(|c| c.to_string()).collect();
-        for (&c, answer) in chars.iter().zip(ask(normalizer, &texts)) {
-            f(c, &answer);
-        }
-    }
+        let answers = ask(normalizer, &texts);
+        chars.iter().zip(answers).filter_map(|(&c, answer)| f(c, &answer)).collect::<Vec<_>>()
+    });
+    answers.collect()
 }
 
 /// What changes: characters that become something else.
 fn changes(normalizer: &impl Normalizer) -> HashMap<char, String> {
-    let mut map = HashMap::new();
-    ask_all(normalizer, |c, answer| {
-        if !answer.chars().eq([c]) {
-            map.insert(c, answer.to_owned());
-        }
-    });
-    map
+    let change = |c, answer: &str| (!answer.chars().eq([c])).then(|| (c, answer.to_owned()));
+    ask_all(normalizer, change).into_iter().collect()
 }
 
 /// How the pre-tokenizer treats each character.
@@ -266,7 +265,16 @@ fn rules(settings: &Settings) -> std::result::Result<Vec<Rule>, BuildError> {
     type Changes = OnceLock<HashMap<char, String>>;
     static NONE: Changes = OnceLock::new();
     let ask_once = |on: bool, answers: &'static Changes, normalizer: &dyn Fn() -> _| {
-        if on { answers.get_or_init(normalizer) } else { NONE.get_or_init(HashMap::new) }
+        match answers.get() {
+            _ if !on => NONE.get_or_init(HashMap::new),
+            Some(known) => known,
+            // Asked before it is put there: a thread that waits for its part of the answers may meanwhile do
+            // other work, which must not find the place locked by itself.
+            None => {
+                let found = normalizer();
+                answers.get_or_init(|| found)
+            }
+        }
     };
     // One switch of the normaliser at a time: clean, Chinese, accents, lower case.
     let step = |clean, chinese, strip, lower| {
@@ -367,8 +375,7 @@ fn is_hangul(code: u32, starters: &[(char, Class)], marks: &[Mark]) -> bool {
 /// Compares the rules with the reference, all steps together. White space is compared as such, for
 /// isolation and spaces around a character come to the same.
 fn check(settings: &Settings, rules: &[Rule]) -> std::result::Result<(), BuildError> {
-    let mut wrong = None;
-    ask_all(&reference_normalizer(settings), |c, answer| {
+    let wrong = ask_all(&reference_normalizer(settings), |c, answer| {
         let mut ours = String::new();
         let mut put = |c: char| ours.write_char(c).expect("strings take characters");
         match &rules[c as usize] {
@@ -385,12 +392,10 @@ fn check(settings: &Settings, rules: &[Rule]) -> std::result::Result<(), BuildEr
             }
         }
         let spaced = answer.strip_prefix(' ').and_then(|rest| rest.strip_suffix(' '));
-        if ours != answer && spaced != Some(&ours) {
-            wrong.get_or_insert(c as u32);
-        }
+        (ours != answer && spaced != Some(&ours)).then_some(c as u32)
     });
-    match wrong {
-        Some(code) => Err(BuildError::Rule(code, "differs from the reference")),
+    match wrong.first() {
+        Some(&code) => Err(BuildError::Rule(code, "differs from the reference")),
         None => Ok(()),
     }
 }

@@ -371,6 +371,7 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
             token_types: 2,
             eps: 1e-12,
             activation: Activation::Gelu,
+            attention: Attention::Float,
         },
         embeddings: Embeddings {
             word: matrix(21128, 768),

@@ -1,6 +1,8 @@
 //! Walsh-Hadamard rotations: they spread outliers over a block, so that one scale a row is enough
 //! (QuaRot, arXiv 2404.00456). `x . w = (Hx) . (Hw)`, so a product is unchanged when both sides are rotated.
 
+use pulp::Arch;
+
 use crate::bert::Linear;
 
 /// A block-diagonal Walsh-Hadamard matrix.
@@ -36,19 +38,24 @@ impl Rotation {
         let group = self.block * self.stride;
         assert_eq!(row.len() % group, 0, "a row is a whole number of rotation blocks");
         let scale = 1.0 / libm::sqrtf(self.block as f32);
-        for group in row.chunks_exact_mut(group) {
-            let mut half = self.stride;
-            while half < group.len() {
-                for pair in group.chunks_exact_mut(2 * half) {
-                    let (low, high) = pair.split_at_mut(half);
-                    for (a, b) in low.iter_mut().zip(high) {
-                        (*a, *b) = (*a + *b, *a - *b);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for group in row.chunks_exact_mut(group) {
+                    let mut half = self.stride;
+                    while half < group.len() {
+                        for pair in group.chunks_exact_mut(2 * half) {
+                            let (low, high) = pair.split_at_mut(half);
+                            for (a, b) in low.iter_mut().zip(high) {
+                                (*a, *b) = (*a + *b, *a - *b);
+                            }
+                        }
+                        half *= 2;
                     }
+                    group.iter_mut().for_each(|x| *x *= scale);
                 }
-                half *= 2;
-            }
-            group.iter_mut().for_each(|x| *x *= scale);
-        }
+            },
+        );
     }
 
     /// Rotates what a linear layer takes: every row of its weight.

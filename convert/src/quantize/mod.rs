@@ -63,7 +63,7 @@ use std::collections::BTreeSet;
 
 use half::f16;
 
-use crate::bert::{Bert, Config, Heads, LayerNorm, Linear, Matrix};
+use crate::bert::{Attention, Bert, Config, Heads, LayerNorm, Linear, Matrix};
 use crate::reference::matmul::{gram, linear};
 use crate::reference::{self, Sequence, Site, activate, add, layer_norm, spans};
 use simulate::QuantizedRows;
@@ -126,7 +126,7 @@ pub struct QuantizedLayer {
 /// A whole model in eight bits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedBert {
-    /// Its shape.
+    /// Its shape, with the arithmetic of its attention.
     pub config: Config,
     /// Word embeddings.
     pub words: Words,
@@ -297,7 +297,7 @@ pub fn quantize(
 ) -> QuantizedBert {
     assert!(!batch.is_empty(), "something to calibrate on");
     let mut quantized = QuantizedBert {
-        config: bert.config.clone(),
+        config: Config { attention: Attention::Integer, ..bert.config },
         words: quantize_words(&bert.embeddings.word, options.words),
         positions: half_matrix(&bert.embeddings.position),
         token_types: half_matrix(&bert.embeddings.token_type),

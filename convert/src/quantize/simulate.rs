@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Projection, QuantizedBert, Rotation, Words};
 use crate::bert::Matrix;
-use crate::reference::matmul::{Packed, linear, product};
+use crate::reference::matmul::{Left, Right, linear, multiply, product};
 use crate::reference::{Sequence, Site, activate, add, layer_norm, spans};
 
 /// Rows in eight bits: integers (held as f32) and a scale a row.
@@ -50,8 +51,16 @@ impl QuantizedRows {
 fn round_row(row: &mut [f32]) -> f32 {
     let largest = row.iter().fold(0f32, |max, x| max.max(x.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    row.iter_mut().for_each(|x| *x = (*x * inverse).round_ties_even());
+    scale_and_round(row, inverse);
     largest / 127.0
+}
+
+/// Without vectors of its own, x86-64 rounds by a call for every value.
+fn scale_and_round(row: &mut [f32], factor: f32) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || row.iter_mut().for_each(|x| *x = (*x * factor).round_ties_even()),
+    );
 }
 
 /// A linear layer as the runtime computes it.
@@ -63,7 +72,7 @@ pub fn project(x: &Matrix, projection: &Projection) -> Matrix {
             let weight = &layer.weight;
             let integers = weight.values.iter().map(|&q| f32::from(q)).collect();
             let integers = Matrix { rows: weight.rows, cols: weight.cols, data: integers };
-            let mut y = product(&values, &Packed::weight(&integers));
+            let mut y = product(&values, &Right::weight(&integers));
             y.data.par_chunks_mut(y.cols).zip(&scales).for_each(|(row, scale)| {
                 for ((y, s), b) in row.iter_mut().zip(&weight.scales).zip(&layer.bias) {
                     *y = *y * (scale * s) + b;
@@ -97,7 +106,9 @@ pub fn attention(qkv: &Matrix, spans: &[Range<usize>], heads: usize) -> Matrix {
                     (rows, scales)
                 };
                 let ((q, q_scales), (k, k_scales), (v, v_scales)) = (part(0), part(1), part(2));
-                Packed::rows(&k, count, size, size).product(&q, size, &mut scores, count, 0);
+                let queries = Left::rows(&q, count, size, size);
+                let keys = Right::rows(&k, count, size, size);
+                multiply(&queries, &keys, &mut scores, count, 0);
                 let top = v_scales.iter().fold(0f32, |max, &s| max.max(s));
                 let share = if top > 0.0 { 32_767.0 / top } else { 0.0 };
                 for ((row, sum), q_scale) in
@@ -111,17 +122,13 @@ pub fn attention(qkv: &Matrix, spans: &[Range<usize>], heads: usize) -> Matrix {
                     for (score, v_scale) in row.iter_mut().zip(&v_scales) {
                         let e = libm::expf(*score - max);
                         *sum += e;
-                        *score = (e * v_scale * share).round_ties_even();
+                        *score = e * v_scale;
                     }
+                    scale_and_round(row, share);
                 }
-                let end = (count - 1) * hidden + (head + 1) * size;
-                Packed::columns(&v, size, count, size).product(
-                    &scores,
-                    count,
-                    &mut context[head * size..end],
-                    hidden,
-                    0,
-                );
+                let shares = Left::rows(&scores, count, count, count);
+                let values = Right::columns(&v, size, count, size);
+                multiply(&shares, &values, &mut context[head * size..], hidden, 0);
                 for (row, sum) in context.chunks_exact_mut(hidden).zip(&sums) {
                     row[head * size..][..size].iter_mut().for_each(|x| *x *= top / 32_767.0 / sum);
                 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bert::{Activation, Embeddings, Layer};
-use crate::reference::matmul::{Packed, product};
+use crate::reference::matmul::{Right, product};
 
 /// A small generator, so that the tests need no data.
 struct Random(u64);
@@ -54,6 +54,7 @@ fn micro(hidden: usize, heads: usize, intermediate: usize) -> Bert {
             token_types: 2,
             eps: 1e-12,
             activation: Activation::Gelu,
+            attention: Attention::Float,
         },
         embeddings: Embeddings {
             word: r.matrix(50, hidden, 1.0),
@@ -129,9 +130,9 @@ fn rotation_mixes_the_members_that_it_names() {
 fn rotated_product_is_the_plain_one() {
     let mut random = Random(2);
     let (x, w) = (random.matrix(5, 512, 1.0), random.matrix(9, 512, 1.0));
-    let plain = product(&x, &Packed::weight(&w));
+    let plain = product(&x, &Right::weight(&w));
     for rotation in ROTATIONS {
-        let y = product(&rotated(&x, rotation), &Packed::weight(&rotated(&w, rotation)));
+        let y = product(&rotated(&x, rotation), &Right::weight(&rotated(&w, rotation)));
         close(&plain.data, &y.data, 1e-4);
     }
 }
@@ -166,7 +167,7 @@ fn folding_leaves_attention_unchanged() {
 fn correlated(rows: usize, cols: usize) -> Matrix {
     let mut random = Random(4);
     let causes = random.matrix(rows, 8, 1.0);
-    let mut x = product(&causes, &Packed::weight(&random.matrix(cols, 8, 1.0)));
+    let mut x = product(&causes, &Right::weight(&random.matrix(cols, 8, 1.0)));
     let noise = random.vector(rows * cols, 0.1);
     x.data.iter_mut().zip(noise).for_each(|(x, n)| *x += n);
     x
@@ -175,7 +176,7 @@ fn correlated(rows: usize, cols: usize) -> Matrix {
 fn output_error(x: &Matrix, weight: &Matrix, quantized: &QuantizedMatrix) -> f64 {
     let mut difference = quantized.dequantize();
     subtract(&mut difference, weight);
-    let y = product(x, &Packed::weight(&difference));
+    let y = product(x, &Right::weight(&difference));
     y.data.iter().map(|&y| f64::from(y * y)).sum()
 }
 

@@ -3,37 +3,41 @@
 //! One element of a product is `sum over k of a[k] * b[k]`, added up in f32 with `k` ascending, each
 //! product rounded before it is added (never fused). Vector lanes and threads only ever hold *different*
 //! elements, so neither the instruction set nor the number of threads can change a result.
-//! The inner loop is plain Rust, compiled once for the baseline and once for AVX2 by [`pulp`], which
-//! picks at run time; the compiler vectorises it over the sixteen lanes of a panel.
+//! The inner loop is plain Rust, compiled for the baseline, AVX2 and AVX-512 by [`pulp`], which picks at run
+//! time; the compiler vectorises it over the sixteen lanes of a panel.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::bert::Matrix;
 
-/// Columns of a product computed side by side.
-pub(crate) const LANES: usize = 16;
 /// Rows of a product computed side by side.
 pub(crate) const ROWS: usize = 4;
-/// Rows handed to a thread at a time.
+/// Columns of a product computed side by side.
+pub(crate) const LANES: usize = 16;
+/// Rows handed to a thread at a time, and gone through for one panel of the right operand.
 const CHUNK: usize = 64;
 
-/// The right-hand operand of a product, laid out for [`Packed::product`]: panels `[n / 16][k][16]`,
-/// zero padded.
+/// An operand of a product, in panels `[n / WIDTH][k][WIDTH]`, zero padded.
 #[derive(Clone, Debug)]
-pub struct Packed {
+pub struct Packed<const WIDTH: usize> {
     n: usize,
     k: usize,
-    panels: Vec<[f32; LANES]>,
+    panels: Vec<[f32; WIDTH]>,
 }
 
-impl Packed {
-    /// Packs `n` rows of `k` values; row `i` starts at `i * stride`. The product is `A * rows^T`.
+/// The left operand, by rows of the product.
+pub type Left = Packed<ROWS>;
+/// The right operand, by columns of the product.
+pub type Right = Packed<LANES>;
+
+impl<const WIDTH: usize> Packed<WIDTH> {
+    /// Packs `n` rows of `k` values; row `i` starts at `i * stride`.
     pub fn rows(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
-        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        let mut panels = vec![[0.0; WIDTH]; n.div_ceil(WIDTH) * k];
         for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
-            for lane in 0..LANES.min(n - p * LANES) {
-                let row = &data[(p * LANES + lane) * stride..][..k];
+            for lane in 0..WIDTH.min(n - p * WIDTH) {
+                let row = &data[(p * WIDTH + lane) * stride..][..k];
                 for (slot, &value) in panel.iter_mut().zip(row) {
                     slot[lane] = value;
                 }
@@ -42,43 +46,46 @@ impl Packed {
         Self { n, k, panels }
     }
 
-    /// Packs `k` rows of `n` values; row `i` starts at `i * stride`. The product is `A * rows`.
+    /// Packs `n` columns of `k` values; value `i` of each stands in the row that starts at `i * stride`.
     pub fn columns(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
-        let mut panels = vec![[0.0; LANES]; n.div_ceil(LANES) * k];
+        let mut panels = vec![[0.0; WIDTH]; n.div_ceil(WIDTH) * k];
         for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
-            let lanes = LANES.min(n - p * LANES);
+            let lanes = WIDTH.min(n - p * WIDTH);
             for (i, slot) in panel.iter_mut().enumerate() {
-                slot[..lanes].copy_from_slice(&data[i * stride + p * LANES..][..lanes]);
+                let row = &data[i * stride + p * WIDTH..];
+                match row.first_chunk() {
+                    // A length that the compiler knows: no call.
+                    Some(full) if lanes == WIDTH => *slot = *full,
+                    _ => slot[..lanes].copy_from_slice(&row[..lanes]),
+                }
             }
         }
         Self { n, k, panels }
     }
+}
 
+impl Right {
     /// Packs the weight of a linear layer.
     pub fn weight(weight: &Matrix) -> Self {
         Self::rows(&weight.data, weight.rows, weight.cols, weight.cols)
     }
+}
 
-    /// `out = a * self`, on this thread: `a` holds rows of `k` values `a_stride` apart, `out` rows of `n`
-    /// values `out_stride` apart. Columns before `first` may be left as they are.
-    pub fn product(
-        &self,
-        a: &[f32],
-        a_stride: usize,
-        out: &mut [f32],
-        out_stride: usize,
-        first: usize,
-    ) {
-        Arch::new().dispatch(Product { b: self, a, a_stride, out, out_stride, first });
-    }
+/// The product of two operands, on this thread: `out` holds rows of `right.n` values `stride` apart. Columns
+/// before `first` may be left as they are.
+///
+/// # Panics
+/// If the inner sizes differ.
+pub fn multiply(left: &Left, right: &Right, out: &mut [f32], stride: usize, first: usize) {
+    assert_eq!(left.k, right.k, "inner sizes of a product");
+    Arch::new().dispatch(Product { left, right, out, stride, first });
 }
 
 struct Product<'a> {
-    b: &'a Packed,
-    a: &'a [f32],
-    a_stride: usize,
+    left: &'a Left,
+    right: &'a Right,
     out: &'a mut [f32],
-    out_stride: usize,
+    stride: usize,
     first: usize,
 }
 
@@ -87,42 +94,36 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Product { b, a, a_stride, out, out_stride, first } = self;
-        for (p, panel) in b.panels.chunks_exact(b.k.max(1)).enumerate().skip(first / LANES) {
-            let lanes = LANES.min(b.n - p * LANES);
-            let store = |out: &mut [f32], row: usize, sums: &[f32; LANES]| {
-                out[row * out_stride + p * LANES..][..lanes].copy_from_slice(&sums[..lanes]);
-            };
-            let count = out.len().div_ceil(out_stride.max(1));
-            let mut row = 0;
-            while row + ROWS <= count {
-                let rows: [&[f32]; ROWS] =
-                    std::array::from_fn(|r| &a[(row + r) * a_stride..][..b.k]);
-                let sums = tile(rows, panel);
-                for (r, sums) in sums.iter().enumerate() {
-                    store(out, row + r, sums);
+        let Product { left, right, out, stride, first } = self;
+        let k = left.k.max(1);
+        for (c, chunk) in left.panels.chunks(CHUNK / ROWS * k).enumerate() {
+            for (p, panel) in right.panels.chunks_exact(k).enumerate().skip(first / LANES) {
+                let lanes = LANES.min(right.n - p * LANES);
+                for (r, rows) in chunk.chunks_exact(k).enumerate() {
+                    let row = c * CHUNK + r * ROWS;
+                    for (r, sums) in tile(rows, panel).iter().enumerate().take(left.n - row) {
+                        out[(row + r) * stride + p * LANES..][..lanes]
+                            .copy_from_slice(&sums[..lanes]);
+                    }
                 }
-                row += ROWS;
-            }
-            while row < count {
-                let [sums] = tile([&a[row * a_stride..][..b.k]], panel);
-                store(out, row, &sums);
-                row += 1;
             }
         }
     }
 }
 
-/// `R x 16` dot products; the lanes are outputs, the sums run over `k` in order.
+/// `4 x 16` dot products; the lanes are outputs, the sums run over `k` in order.
+///
+/// The loops inside count up to constants and nothing in them can fail: only so does the compiler unroll them
+/// and keep the sums in vector registers. With iterators over the rows, or with an index that it must check, the
+/// sums go through memory one by one, and all is ten times slower.
 #[inline(always)]
-pub(crate) fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[f32; LANES]; R] {
-    let mut sums = [[0f32; LANES]; R];
-    let a = a.map(|row| &row[..panel.len()]);
-    for (k, b) in panel.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(&a) {
-            let x = row[k];
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum += x * b;
+#[allow(clippy::needless_range_loop)]
+pub(crate) fn tile(rows: &[[f32; ROWS]], panel: &[[f32; LANES]]) -> [[f32; LANES]; ROWS] {
+    let mut sums = [[0f32; LANES]; ROWS];
+    for (a, b) in rows.iter().zip(panel) {
+        for row in 0..ROWS {
+            for lane in 0..LANES {
+                sums[row][lane] += a[row] * b[lane];
             }
         }
     }
@@ -131,7 +132,7 @@ pub(crate) fn tile<const R: usize>(a: [&[f32]; R], panel: &[[f32; LANES]]) -> [[
 
 /// `x * weight^T + bias`, rows spread over the threads.
 pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
-    let mut y = product(x, &Packed::weight(weight));
+    let mut y = product(x, &Right::weight(weight));
     y.data.par_chunks_mut(y.cols.max(1)).for_each(|row| {
         for (y, b) in row.iter_mut().zip(bias) {
             *y += b;
@@ -141,13 +142,13 @@ pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
 }
 
 /// `x * b`, rows spread over the threads.
-pub fn product(x: &Matrix, b: &Packed) -> Matrix {
+pub fn product(x: &Matrix, b: &Right) -> Matrix {
     assert_eq!(x.cols, b.k, "inner sizes of a product");
     let mut y = Matrix { rows: x.rows, cols: b.n, data: vec![0.0; x.rows * b.n] };
     y.data
         .par_chunks_mut((CHUNK * b.n).max(1))
         .zip(x.data.par_chunks((CHUNK * b.k).max(1)))
-        .for_each(|(y, x)| b.product(x, b.k, y, b.n, 0));
+        .for_each(|(y, x)| multiply(&Left::rows(x, y.len() / b.n, b.k, b.k), b, y, b.n, 0));
     y
 }
 
@@ -160,18 +161,13 @@ pub fn gram(x: &Matrix) -> Vec<f64> {
     let mut total = vec![0f64; n * n];
     for start in (0..x.rows).step_by(SPAN) {
         let rows = SPAN.min(x.rows - start);
-        let b = Packed::columns(&x.data[start * n..], n, rows, n);
+        let x = &x.data[start * n..];
+        let right = Right::columns(x, n, rows, n);
         total.par_chunks_mut((CHUNK * n).max(1)).enumerate().for_each(|(c, total)| {
             let first = c * CHUNK;
-            let count = total.len() / n;
-            let mut a = vec![0f32; count * rows];
-            for t in 0..rows {
-                for (i, &value) in x.row(start + t)[first..first + count].iter().enumerate() {
-                    a[i * rows + t] = value;
-                }
-            }
-            let mut sums = vec![0f32; count * n];
-            b.product(&a, rows, &mut sums, n, first);
+            let left = Left::columns(&x[first..], total.len() / n, rows, n);
+            let mut sums = vec![0f32; total.len()];
+            multiply(&left, &right, &mut sums, n, first);
             for (total, sum) in total.iter_mut().zip(sums) {
                 *total += f64::from(sum);
             }
@@ -192,7 +188,7 @@ mod tests {
 
     #[test]
     fn same_bits_with_and_without_vectors() {
-        let (m, n, k) = (7, 37, 129);
+        let (m, n, k) = (CHUNK + 7, 37, 129);
         let values = |seed: u32, count: usize| -> Vec<f32> {
             let mut state = seed;
             let mut next = || {
@@ -202,11 +198,11 @@ mod tests {
             (0..count).map(|_| next()).collect()
         };
         let (a, b) = (values(1, m * k), values(2, n * k));
-        let packed = Packed::rows(&b, n, k, k);
+        let (left, right) = (Left::rows(&a, m, k, k), Right::rows(&b, n, k, k));
         let mut fast = vec![0f32; m * n];
-        packed.product(&a, k, &mut fast, n, 0);
+        multiply(&left, &right, &mut fast, n, 0);
         let mut plain = vec![0f32; m * n];
-        Product { b: &packed, a: &a, a_stride: k, out: &mut plain, out_stride: n, first: 0 }
+        Product { left: &left, right: &right, out: &mut plain, stride: n, first: 0 }
             .with_simd(pulp::Scalar::new());
         assert_eq!(fast, plain);
         for (i, row) in a.chunks_exact(k).enumerate() {

@@ -15,7 +15,7 @@ pub mod matmul;
 use rayon::prelude::*;
 
 use crate::bert::{self, Activation, Bert, Layer, LayerNorm, Matrix};
-use matmul::Packed;
+use matmul::{Left, Right, multiply};
 
 /// What computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
 pub type Linear = fn(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix;
@@ -236,15 +236,16 @@ pub fn attention(
             let mut scores = vec![0f32; count * count];
             for head in 0..heads {
                 let at = span.start * hidden + head * size;
-                let keys = Packed::rows(&k.data[at..], count, size, hidden);
-                keys.product(&q.data[at..], hidden, &mut scores, count, 0);
+                let queries = Left::rows(&q.data[at..], count, size, hidden);
+                let keys = Right::rows(&k.data[at..], count, size, hidden);
+                multiply(&queries, &keys, &mut scores, count, 0);
                 for row in scores.chunks_exact_mut(count.max(1)) {
                     row.iter_mut().for_each(|score| *score *= scale);
                     softmax(row);
                 }
-                let values = Packed::columns(&v.data[at..], size, count, hidden);
-                let end = (count - 1) * hidden + head * size + size;
-                values.product(&scores, count, &mut context[head * size..end], hidden, 0);
+                let shares = Left::rows(&scores, count, count, count);
+                let values = Right::columns(&v.data[at..], size, count, hidden);
+                multiply(&shares, &values, &mut context[head * size..], hidden, 0);
             }
             context
         })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bert::{Activation, Config, Problem};
+use crate::bert::{Activation, Attention, Config, Problem};
 use crate::error::{Error, Result};
 
 /// Most labels of a classifier.
@@ -50,6 +50,7 @@ pub(super) fn parse(file: &Path, json: &Value) -> Result<ModelConfig> {
         token_types: fields.size("type_vocab_size", 1 << 16, Some(2))?,
         eps: fields.eps()?,
         activation: fields.activation()?,
+        attention: Attention::Float,
     };
     if !bert.hidden.is_multiple_of(bert.heads) {
         return Err(fields.error(
