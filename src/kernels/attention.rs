@@ -13,7 +13,7 @@
 
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
 use super::math;
-use super::matmul::{Ahead, Pairs, Singles, panels_at_once, rows_at_once, tile, with_tile};
+use super::matmul::{Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, tile, with_tile};
 use super::rows::int8_scale;
 
 /// Tokens of a block.
@@ -201,8 +201,8 @@ pub(super) fn pack_int8<S: Simd>(
 ) {
     // The usual heads of 32 and 64 with loops of known lengths.
     match heads.width() {
-        2 => pack_int8_of_width(s, qkv, heads, 2, blocks, buffer),
-        4 => pack_int8_of_width(s, qkv, heads, 4, blocks, buffer),
+        2 if S::WIDE => pack_int8_of_width(s, qkv, heads, 2, blocks, buffer),
+        4 if S::WIDE => pack_int8_of_width(s, qkv, heads, 4, blocks, buffer),
         width => pack_int8_of_width(s, qkv, heads, width, blocks, buffer),
     }
 }
@@ -219,64 +219,66 @@ fn pack_int8_of_width<S: Simd>(
     let part = heads.count * width;
     assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
     let buffer = &mut buffer[..BLOCK * part];
-    // Sixteen heads at a time, so that their scales are one vector.
-    let groups = || (0..heads.count).step_by(16).map(|h| h..heads.count.min(h + 16));
+    let Int8Blocks { q, q_scale, k, k_scale, k_sums, v, v_scale } = blocks;
     for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
-        let first = b * heads.slots();
-        for (t, row) in rows.chunks_exact(3 * part).enumerate() {
-            let (queries, keys) = row.split_at(part);
-            let q = &mut blocks.q[(b * BLOCK + t) * part..][..part];
-            let k = &mut buffer[t * part..][..part];
-            for group in groups() {
-                let slots = first + group.start..first + group.end;
-                let range = group.start * width..group.end * width;
-                let x = &queries[range.clone()];
-                let inverse = scales(s, x, width, &mut blocks.q_scale[slots.clone()], t);
-                round_heads::<S, true>(s, x, width, &inverse, &mut q[range.clone()]);
-                let x = &keys[range.clone()];
-                let inverse = scales(s, x, width, &mut blocks.k_scale[slots], t);
-                round_heads::<S, false>(s, x, width, &inverse, &mut k[range]);
+        let count = rows.len() / (3 * part);
+        let slots = b * heads.slots()..b * heads.slots() + heads.count;
+        let scale = [&mut *q_scale, &mut *k_scale, &mut *v_scale].map(|s| &mut s[slots.clone()]);
+        // Sixteen heads at a time, so that their scales are one vector.
+        for first in (0..heads.count).step_by(16) {
+            let group = first..heads.count.min(first + 16);
+            let range = group.start * width..group.end * width;
+            let mut inverse = [[F32x16::ZERO; 3]; BLOCK];
+            for (t, row) in rows.chunks_exact(3 * part).enumerate() {
+                for (i, x) in row.chunks_exact(part).enumerate() {
+                    let scale = &mut scale[i][group.clone()];
+                    inverse[t][i] = scales(s, &x[range.clone()], width, scale, t);
+                }
+                let (queries, keys) = row.split_at(part);
+                let q = &mut q[(b * BLOCK + t) * part..][range.clone()];
+                round_heads::<S, true>(s, &queries[range.clone()], width, &inverse[t][0], q);
+                let k = &mut buffer[t * part..][range.clone()];
+                round_heads::<S, false>(s, &keys[range.clone()], width, &inverse[t][1], k);
             }
-        }
-        let slots = first..first + heads.count;
-        let k = &mut blocks.k[first * width * 4..][..part * 4];
-        let sums = &mut blocks.k_sums[slots.clone()];
-        pack_keys(s, buffer, part, k, sums);
-        for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
-            for group in groups() {
-                let range = group.start * width..group.end * width;
-                let scale = &mut blocks.v_scale[first + group.start..first + group.end];
+            let panels = &mut v[(slots.start + first) * width * (BLOCK / 2)..];
+            for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
                 let low = &rows[2 * part..][range.clone()];
-                let low_inverse = scales(s, low, width, scale, 2 * pair);
                 // The last token may have no neighbour.
                 let high = rows.get(5 * part..).map_or(&[][..], |values| &values[range.clone()]);
-                let high_inverse = if high.is_empty() {
-                    F32x16::ZERO
-                } else {
-                    scales(s, high, width, scale, 2 * pair + 1)
-                };
-                for (i, low) in low.chunks_exact(width).enumerate() {
-                    let (low_inverse, high_inverse) =
-                        (s.splat(low_inverse.0[i]), s.splat(high_inverse.0[i]));
-                    let at = (first + group.start + i) * width * (BLOCK / 2) + pair;
-                    let panels = blocks.v[at..].iter_mut().step_by(BLOCK / 2);
-                    for (j, (low, panel)) in low.iter().zip(panels).enumerate() {
-                        let low = s.to_i32(s.mul(s.load(low), low_inverse));
-                        let high = match high.get(i * width + j) {
-                            Some(high) => s.to_i32(s.mul(s.load(high), high_inverse)),
-                            None => s.splat_i32(0),
-                        };
-                        s.store_i32(I32x16::of_pairs_mut(panel), s.interleave(low, high));
-                    }
-                }
+                let inverse = [inverse[2 * pair][2], inverse[2 * pair + 1][2]];
+                pack_values(s, [low, high], inverse, width, pair, panels);
             }
         }
+        let k = &mut k[slots.start * width * 4..][..part * 4];
+        pack_keys(s, buffer, part, k, &mut k_sums[slots]);
         // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
-        let have = rows.len() / (3 * part);
-        for scale in [&mut blocks.k_scale[slots.clone()], &mut blocks.v_scale[slots]] {
-            for lanes in scale {
-                lanes.0[have..].fill(0.0);
-            }
+        let [_, k_scale, v_scale] = scale;
+        for lanes in k_scale.iter_mut().chain(v_scale) {
+            lanes.0[count..].fill(0.0);
+        }
+    }
+}
+
+/// Lays the values of two tokens, one of which may be missing, out as pair `pair` of each panel.
+#[inline(always)]
+fn pack_values<S: Simd>(
+    s: S,
+    [low, high]: [&[F32x16]; 2],
+    inverse: [F32x16; 2],
+    width: usize,
+    pair: usize,
+    panels: &mut [I16x32],
+) {
+    for (i, low) in low.chunks_exact(width).enumerate() {
+        let inverse = [s.splat(inverse[0].0[i]), s.splat(inverse[1].0[i])];
+        for (j, low) in low.iter().enumerate() {
+            let low = s.to_i32(s.mul(s.load(low), inverse[0]));
+            let high = match high.get(i * width + j) {
+                Some(high) => s.to_i32(s.mul(s.load(high), inverse[1])),
+                None => s.splat_i32(0),
+            };
+            let panel = &mut panels[(i * width + j) * (BLOCK / 2) + pair];
+            s.store_i32(I32x16::of_pairs_mut(panel), s.interleave(low, high));
         }
     }
 }
@@ -394,7 +396,7 @@ pub(super) fn attend_int8<S: Simd>(
         let mut largest = [s.splat(f32::MIN); BLOCK];
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once(rows, t, S::ROWS);
+            let mr = few_rows_at_once(rows - t, S::ROWS);
             let q = &blocks.q[((b * BLOCK + t) * heads.count + h) * width..];
             let scores = &mut scores[t * count..][..mr * count];
             int8_scores(s, heads, q, &blocks, h, mr, keys, scores, &mut largest[t..][..mr]);
@@ -427,7 +429,7 @@ pub(super) fn attend_int8<S: Simd>(
 
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once(rows, t, S::ROWS);
+            let mr = few_rows_at_once(rows - t, S::ROWS);
             let probabilities = &probabilities[t * count..];
             let context = &mut context[t * heads.count * width..];
             int8_context(s, heads, &blocks, h, mr, count, &norms.0[t..], probabilities, context);
@@ -497,8 +499,8 @@ fn int8_scores<S: Simd>(
     assert!(q.len() >= (mr - 1) * stride + width);
     let mut j = 0;
     while j < count {
-        let np = panels_at_once::<S>(mr, count - j);
-        with_tile!(S, mr, np, |MR, NP| {
+        let np = few_panels_at_once::<S>(mr, count - j);
+        with_tile!(few S, mr, np, |MR, NP| {
             let slot = |p: usize| (j + p) * heads.slots() + h;
             let steps = width * 4;
             let mut start = [s.splat_i32(0); NP];
@@ -638,8 +640,8 @@ fn int8_context<S: Simd>(
     let steps = std::hint::black_box(BLOCK / 2);
     let mut i = 0;
     while i < width {
-        let np = panels_at_once::<S>(mr, width - i);
-        with_tile!(S, mr, np, |MR, NP| {
+        let np = few_panels_at_once::<S>(mr, width - i);
+        with_tile!(few S, mr, np, |MR, NP| {
             let mut total = [[s.zero(); NP]; MR];
             for first in (0..count).step_by(KEYS_EXACT / BLOCK) {
                 let mut acc = [[s.splat_i32(0); NP]; MR];
@@ -731,7 +733,7 @@ pub(super) fn attend_f32<S: Simd>(
     for h in 0..heads.count {
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once(rows, t, S::ROWS);
+            let mr = few_rows_at_once(rows - t, S::ROWS);
             let first = ((b * heads.slots() + h) * BLOCK + t) * width;
             let q = &blocks.q[first..][..mr * width];
             f32_scores(s, heads, q, blocks.k, h, mr, count, scores);
@@ -765,8 +767,8 @@ fn f32_scores<S: Simd>(
 ) {
     let mut j = 0;
     while j < count {
-        let np = panels_at_once::<S>(mr, count - j);
-        with_tile!(S, mr, np, |MR, NP| {
+        let np = few_panels_at_once::<S>(mr, count - j);
+        with_tile!(few S, mr, np, |MR, NP| {
             // SAFETY: `q` holds `MR` rows of at least `size` floats; `attend_f32` asserted that `k`
             // holds `count` blocks of `heads.slots()` panels of `size` vectors.
             let acc = unsafe {
@@ -824,8 +826,8 @@ fn f32_context<S: Simd>(
     let (width, count) = (heads.width(), keys.div_ceil(BLOCK));
     let mut i = 0;
     while i < width {
-        let np = panels_at_once::<S>(mr, width - i);
-        with_tile!(S, mr, np, |MR, NP| {
+        let np = few_panels_at_once::<S>(mr, width - i);
+        with_tile!(few S, mr, np, |MR, NP| {
             let mut acc = [[s.zero(); NP]; MR];
             for j in 0..count {
                 // SAFETY: `e` holds `MR` rows of `count` blocks of sixteen floats; `attend_f32`

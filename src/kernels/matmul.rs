@@ -222,9 +222,11 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
     acc
 }
 
-/// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`.
+/// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`: of the numbers that
+/// [`rows_at_once`] and [`panels_at_once`] give, or with `few` of [`few_rows_at_once`] and
+/// [`few_panels_at_once`].
 ///
-/// `panels` is one of the numbers that [`panels_at_once`] gives.
+/// Every shape of tile is code of its own; int8 products have all that serve, others fewer.
 macro_rules! with_tile {
     ($s:ty, $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
         if <$s>::WIDE {
@@ -233,6 +235,17 @@ macro_rules! with_tile {
                 3 => with_tile!(3: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
                 2 => with_tile!(2: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
                 _ => with_tile!(1: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
+            }
+        } else {
+            with_tile!(few $s, $rows, $panels, |$mr, $np| $body)
+        }
+    };
+    (few $s:ty, $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
+        if <$s>::WIDE {
+            match $panels {
+                3 => with_tile!(3: 1 2 4 8; $rows, $mr, $np, $body),
+                2 => with_tile!(2: 1 2 4 8; $rows, $mr, $np, $body),
+                _ => with_tile!(1: 1 2 4 8; $rows, $mr, $np, $body),
             }
         } else if <$s>::ROWS == 1 {
             with_tile!(1: 1; $rows, $mr, $np, $body)
@@ -273,6 +286,22 @@ pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
 pub(super) fn rows_at_once(rows: usize, done: usize, most: usize) -> usize {
     let left = rows - done;
     left.div_ceil(left.div_ceil(most))
+}
+
+/// [`panels_at_once`] without six.
+#[inline(always)]
+pub(super) fn few_panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
+    panels_at_once::<S>(if S::WIDE { S::ROWS } else { rows }, left)
+}
+
+/// The number of rows in the next tile, of `left`: a power of two where tiles may have eight.
+#[inline(always)]
+pub(super) fn few_rows_at_once(left: usize, most: usize) -> usize {
+    match left {
+        _ if most < 8 => rows_at_once(left, 0, most),
+        8.. => 8,
+        _ => 1 << left.ilog2(),
+    }
 }
 
 impl<'a> Int8Matrix<'a> {
@@ -393,13 +422,13 @@ pub(super) fn linear_float<S: Simd, T>(
     assert!(out.len() >= rows * out_width && out_width >= panels);
     let mut p = 0;
     while p < panels {
-        let np = panels_at_once::<S>(rows, panels - p);
+        let np = few_panels_at_once::<S>(rows, panels - p);
         let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once(rows, t, S::ROWS);
+            let mr = few_rows_at_once(rows - t, S::ROWS);
             let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
-            with_tile!(S, mr, np, |MR, NP| {
+            with_tile!(few S, mr, np, |MR, NP| {
                 float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
             });
             t += mr;

@@ -41,16 +41,39 @@ pub use matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 pub use rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
 pub use scalar::sqrt;
 
-/// Calls `$then!` with the list of kernels: name, arguments, and the generic function behind it.
-macro_rules! for_all_kernels {
+/// Calls `$then!` with a list of kernels: name, arguments, and the generic function behind it. These
+/// are the ones that multiply integers or hold what is multiplied.
+macro_rules! for_integer_kernels {
     ($then:ident $($with:tt)*) => { $then! { [$($with)*]
-        /// Rotates and quantises rows; see [`Rotation`]. `x` and `values` are `[rows][width]`
-        /// vectors, `buffer` at least one row, `scale` `[rows]`.
+        /// Rotates and quantises the rows of `x`, or with `gelu` of its GELU; see [`Rotation`]. `x` and
+        /// `values` are `[rows][width]` vectors, `buffer` up to [`QUANTIZE_ROWS`] rows, `scale`
+        /// `[rows]`.
         quantize(x: &[F32x16], gelu: bool, rotation: Rotation,
             buffer: &mut [F32x16], values: &mut [I8x16], scale: &mut [f32]) -> () = rows::quantize;
         /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors.
         linear_int8(x: Int8Rows<'_>, w: Int8Matrix<'_>, out: &mut [F32x16], out_width: usize) -> ()
             = matmul::linear_int8;
+        /// Quantises `[rows][3 * heads * width]` vectors of queries, keys and values into blocks.
+        /// `buffer` holds `[16][heads * width]`.
+        pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>,
+            buffer: &mut [I8x16]) -> () = attention::pack_int8;
+        /// Integer attention of the first `rows` queries of block `b`; `context` is
+        /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
+        attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
+            work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>) -> ()
+            = attention::attend_int8;
+        /// int8 products of registers and nothing else: returns the multiply-adds done.
+        peak_int8(rounds: usize) -> u64 = matmul::peak_int8;
+    } };
+}
+
+/// [`for_integer_kernels`] with all kernels.
+macro_rules! for_all_kernels {
+    ($then:ident $($with:tt)*) => { for_integer_kernels!(and_float_kernels $then [$($with)*]); };
+}
+
+macro_rules! and_float_kernels {
+    ([$then:ident [$($with:tt)*]] $($integer:tt)*) => { $then! { [$($with)*] $($integer)*
         /// `out = x W^T + b` in f32; `x` is `[rows][x_width]` vectors, `out` `[rows][out_width]`.
         linear_f32(x: &[F32x16], x_width: usize, w: FloatMatrix<'_, F32x16>, out: &mut [F32x16],
             out_width: usize) -> () = matmul::linear_float::<_, matmul::Singles>;
@@ -66,14 +89,6 @@ macro_rules! for_all_kernels {
         add_row(x: &mut [F32x16], row: TableRow<'_>, first: bool) -> () = rows::add_row;
         /// Dot product of `x` with a row of a table.
         dot_row(x: &[F32x16], row: TableRow<'_>) -> f32 = rows::dot_row;
-        /// Quantises `[rows][3 * heads * width]` vectors of queries, keys and values into blocks.
-        pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>,
-            buffer: &mut [I8x16]) -> () = attention::pack_int8;
-        /// Integer attention of the first `rows` queries of block `b`; `context` is
-        /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
-        attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
-            work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>) -> ()
-            = attention::attend_int8;
         /// Lays queries, keys and values out in blocks, in f32.
         pack_f32(qkv: &[F32x16], heads: Heads, blocks: F32Blocks<&mut [F32x16]>) -> ()
             = attention::pack_f32;
@@ -81,9 +96,7 @@ macro_rules! for_all_kernels {
         attend_f32(heads: Heads, blocks: F32Blocks<&[F32x16]>, b: usize, rows: usize,
             keys: Keys<'_>, work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>)
             -> () = attention::attend_f32;
-        /// int8 products of registers and nothing else: returns the multiply-adds done.
-        peak_int8(rounds: usize) -> u64 = matmul::peak_int8;
-        /// The same for fused f32 multiply-adds.
+        /// Fused f32 multiply-adds of registers and nothing else, likewise.
         peak_f32(rounds: usize) -> u64 = matmul::peak_f32;
     } };
 }
@@ -111,9 +124,9 @@ macro_rules! table {
 }
 for_all_kernels!(table);
 
-/// Compiles every kernel for one instruction set.
+/// Compiles kernels for one instruction set; those that are not listed are those of `$base`.
 macro_rules! kernels {
-    ([$table:ident $isa:literal $simd:ty, $features:meta]
+    ([$table:ident $isa:literal $simd:ty, $features:meta $(, ..$base:ident)?]
         $($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $f:expr;)*) => {
         static $table: Kernels = {
             $(
@@ -125,7 +138,7 @@ macro_rules! kernels {
                     $f(unsafe { <$simd>::assume() }, $($arg),*)
                 }
             )*
-            Kernels { isa: $isa, $($name,)* }
+            Kernels { isa: $isa, $($name,)* $(..$base)? }
         };
     };
 }
@@ -134,8 +147,8 @@ for_all_kernels!(kernels PORTABLE "portable" portable::Portable, inline(never));
 for_all_kernels!(kernels AVX2 "avx2" x86::avx2::Avx2,
     target_feature(enable = "avx2,fma,f16c"));
 #[cfg(target_arch = "x86_64")]
-for_all_kernels!(kernels AVXVNNI "avxvnni" x86::avxvnni::AvxVnni,
-    target_feature(enable = "avx2,fma,f16c,avxvnni"));
+for_integer_kernels!(kernels AVXVNNI "avxvnni" x86::avxvnni::AvxVnni,
+    target_feature(enable = "avx2,fma,f16c,avxvnni"), ..AVX2);
 #[cfg(target_arch = "x86_64")]
 for_all_kernels!(kernels AVX512VNNI "avx512vnni" x86::avx512vnni::Avx512Vnni,
     target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"));

@@ -69,7 +69,9 @@ impl Simd for Portable {
     fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         both(a, b, |a, b| a / b)
     }
-    #[inline(always)]
+    // Where it must be emulated it is long, and so not copied to every place that uses it.
+    #[cfg_attr(target_feature = "fma", inline(always))]
+    #[cfg_attr(not(target_feature = "fma"), inline(never))]
     fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         let mut out = c;
         for i in 0..16 {

@@ -185,6 +185,25 @@ fn rotate<S: Simd, const GELU: bool>(
             most(s, largest)
         }};
     }
+    if !S::WIDE {
+        // Few registers: one at a time, then four, then two.
+        let (mut left, mut apart) = (rotation.block, rotation.stride / 16);
+        let mut largest = match (rotation.block, rotation.stride) {
+            (2, 1) => first!(2, 1, true, 1),
+            (4, 1) => first!(4, 1, true, 1),
+            (8, 1) => first!(8, 1, true, 1),
+            (16.., 1) => first!(16, 1, true, 1),
+            _ => first!(1, 1, true, 1),
+        };
+        if rotation.stride == 1 {
+            (left, apart) = (rotation.block.div_ceil(16), 1);
+        }
+        while left >= 4 {
+            largest = then!(4, true, apart);
+            (left, apart) = (left / 4, apart * 4);
+        }
+        return if left == 2 { then!(2, true, apart) } else { largest };
+    }
     match (rotation.block, rotation.stride) {
         (1, _) => first!(1, 1, true, 1),
         (2, 1) => first!(2, 1, true, 1),
