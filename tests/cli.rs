@@ -772,6 +772,16 @@ fn bench_measures_and_answers_a_protocol() {
     let fraction = row["gmac_per_s"].as_f64().unwrap() / row["peak_gmac_per_s"].as_f64().unwrap();
     assert!((row["peak_fraction"].as_f64().unwrap() - fraction).abs() < 0.01, "{row}");
 
+    let profile = answers(&["bench", model, "--lengths", "8", "--profile"], "");
+    let stages = profile[0].as_object().unwrap();
+    let total = stages["total_us"].as_f64().unwrap();
+    let parts = stages.iter().filter(|(name, _)| name.ends_with("_us") && *name != "total_us");
+    let sum: f64 = parts.map(|(_, time)| time.as_f64().unwrap()).sum();
+    assert!((sum / total - 1.0).abs() < 1e-3, "{stages:?}");
+    assert!(stages.contains_key("linear_int8_us") && stages.contains_key("between_us"));
+    let (message, status) = error(&["bench", model, "--profile", "--protocol"], "");
+    assert!(status == 2 && message.contains("--profile"), "{message}");
+
     let ids = folder.0.join("ids");
     let states = folder.0.join("states");
     std::fs::write(&ids, "2 17 3\n2 3\n").unwrap();

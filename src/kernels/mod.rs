@@ -124,6 +124,12 @@ macro_rules! table {
 }
 for_all_kernels!(table);
 
+// After the list of kernels, which it uses.
+#[cfg(feature = "std")]
+mod profile;
+#[cfg(feature = "std")]
+pub use profile::take_times;
+
 /// Compiles kernels for one instruction set; those that are not listed are those of `$base`.
 macro_rules! kernels {
     ([$table:ident $isa:literal $simd:ty, $features:meta $(, ..$base:ident)?]

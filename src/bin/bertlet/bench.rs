@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bertlet::format::{Encoding, Kind};
+use bertlet::kernels::take_times;
 use bertlet::{Executor, Input, Layers, Output, Pooling, Session};
 use lexopt::Parser;
 
@@ -18,7 +19,7 @@ pub const COMMAND: Command = Command {
     name: "bench",
     about: "measures the speed at several lengths, against the machine's peak",
     help: "\
-Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--json]
+Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--profile] [--json]
        bertlet bench MODEL --protocol
 
 Runs inputs of each length for about two seconds, one at a time, and tells the median and the shortest
@@ -28,6 +29,7 @@ float models); the fraction of that peak is counted over the encoder's linear la
       --lengths LIST   lengths in tokens (8,16,32,64,128,256,512, as far as the model takes them)
       --threads N      threads (1)
       --isa NAME       instruction set (the fastest that the CPU has; also BERTLET_ISA)
+      --profile        tells instead what share of an input's time each kernel takes
       --json           one JSON object a line, also on a terminal
       --protocol       reads lines from stdin and answers each at once: `L REPS` with REPS times in
                        microseconds for an input of L tokens; `L REPS BATCH` with those of BATCH such inputs;
@@ -50,11 +52,12 @@ const BURST: Duration = Duration::from_millis(2);
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut lengths = None;
-    let mut protocol = false;
+    let (mut protocol, mut profile) = (false, false);
     let mut options = Options::parse(parser, Takes::Model, &mut |name, parser| {
         match name {
             "--lengths" => lengths = Some(read_lengths(&text_value(parser, name)?)?),
             "--protocol" => protocol = true,
+            "--profile" => profile = true,
             _ => return Ok(false),
         }
         Ok(true)
@@ -66,8 +69,16 @@ fn run(parser: Parser) -> Result<(), Failure> {
             })?;
     }
     let file = options.open()?;
+    if profile {
+        options.isa = options.isa.clocked().expect("the first to ask for clocks");
+    }
     let bench = Bench::new(options.session(&file)?)?;
-    if protocol { bench.protocol(&options.model) } else { bench.table(&options, lengths) }
+    match (protocol, profile) {
+        (true, true) => Err(Failure::usage("--protocol and --profile: give one of them")),
+        (true, _) => bench.protocol(&options.model),
+        (_, true) => bench.profile(&options, lengths),
+        _ => bench.table(&options, lengths),
+    }
 }
 
 fn read_lengths(list: &str) -> Result<Vec<usize>, Failure> {
@@ -118,12 +129,58 @@ impl<'m> Bench<'m> {
             .map_err(|error| Failure::work("bench", error))
     }
 
-    fn table(mut self, options: &Options, lengths: Option<Vec<usize>>) -> Result<(), Failure> {
-        let most = self.ids.len();
-        let lengths = lengths.unwrap_or_else(|| {
+    /// The lengths asked for, or the usual ones that the model takes.
+    fn lengths(&self, asked: Option<Vec<usize>>) -> Vec<usize> {
+        asked.unwrap_or_else(|| {
             let usual = [8, 16, 32, 64, 128, 256, 512].into_iter();
-            usual.filter(|length| *length <= most).collect()
-        });
+            usual.filter(|length| *length <= self.ids.len()).collect()
+        })
+    }
+
+    /// What share of the time each kernel takes, for each length.
+    fn profile(mut self, options: &Options, lengths: Option<Vec<usize>>) -> Result<(), Failure> {
+        let threads = self.session.executor().threads() as f64;
+        let mut answers = Answers::open(options)?;
+        for tokens in self.lengths(lengths) {
+            self.encode(tokens)?;
+            take_times().for_each(drop);
+            let (begin, mut runs) = (Instant::now(), 0.0);
+            while begin.elapsed() < TIME || runs < 5.0 {
+                self.encode(tokens)?;
+                runs += 1.0;
+            }
+            let total = begin.elapsed().as_secs_f64() * 1e6 * threads / runs;
+            let mut stages: Vec<_> = take_times()
+                .map(|(kernel, time)| (kernel, time.as_secs_f64() * 1e6 / runs))
+                .filter(|(_, time)| *time > 0.0)
+                .collect();
+            stages.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let clocked: f64 = stages.iter().map(|(_, time)| time).sum();
+            stages.push(("between", total - clocked));
+            if answers.json {
+                let mut object = Object::new(answers.line());
+                object.plain("tokens", tokens).plain("total_us", format_args!("{total:.3}"));
+                for (stage, time) in stages {
+                    object.plain(&format!("{stage}_us"), format_args!("{time:.3}"));
+                }
+                object.end();
+            } else {
+                write!(answers.line(), "{tokens} tokens: {total:.1} us")
+                    .expect("memory takes everything");
+                for (stage, time) in stages {
+                    answers.end(true)?;
+                    let percent = 100.0 * time / total;
+                    write!(answers.line(), "  {stage:12} {time:12.1} us {percent:6.1} %")
+                        .expect("memory takes everything");
+                }
+            }
+            answers.end(true)?;
+        }
+        answers.finish()
+    }
+
+    fn table(mut self, options: &Options, lengths: Option<Vec<usize>>) -> Result<(), Failure> {
+        let lengths = self.lengths(lengths);
         let mut answers = Answers::open(options)?;
         if !answers.json {
             let kind = if self.int8 { "int8" } else { "f32" };
