@@ -60,6 +60,8 @@ pub(super) trait Step<S: Simd>: Copy {
     type Acc: Copy;
     /// Decoded weights, shared by the rows of a tile.
     type Loaded: Copy;
+    /// Whether decoding costs so much that a tile should rather have more rows than panels.
+    const TALL: bool = false;
     fn broadcast(s: S, a: Self::Factor) -> Self::Broadcast;
     fn load(s: S, w: &Self::Weights) -> Self::Loaded;
     fn step(s: S, acc: Self::Acc, a: Self::Broadcast, w: Self::Loaded) -> Self::Acc;
@@ -143,6 +145,7 @@ impl<S: Simd> Step<S> for Halves {
     type Broadcast = S::F;
     type Acc = S::F;
     type Loaded = S::F;
+    const TALL: bool = S::WIDE;
     #[inline(always)]
     fn broadcast(s: S, a: f32) -> S::F {
         s.splat(a)
@@ -223,8 +226,8 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
 }
 
 /// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`: of the numbers that
-/// [`rows_at_once`] and [`panels_at_once`] give, or with `few` of [`few_rows_at_once`] and
-/// [`few_panels_at_once`].
+/// [`rows_at_once`] and [`panels_at_once`] give, with `few` of [`few_rows_at_once`] and
+/// [`few_panels_at_once`], with `tall` of up to twelve rows by two panels.
 ///
 /// Every shape of tile is code of its own; int8 products have all that serve, others fewer.
 macro_rules! with_tile {
@@ -238,6 +241,12 @@ macro_rules! with_tile {
             }
         } else {
             with_tile!(few $s, $rows, $panels, |$mr, $np| $body)
+        }
+    };
+    (tall $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
+        match $panels {
+            2 => with_tile!(2: 1 2 4 8 12; $rows, $mr, $np, $body),
+            _ => with_tile!(1: 1 2 4 8 12; $rows, $mr, $np, $body),
         }
     };
     (few $s:ty, $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
@@ -420,17 +429,26 @@ pub(super) fn linear_float<S: Simd, T>(
     assert!(x.len() == rows * x_width && x_width * 16 >= w.steps);
     assert!(w.panels.len() == panels * w.steps);
     assert!(out.len() >= rows * out_width && out_width >= panels);
+    let most = if T::TALL { 12 } else { S::ROWS };
     let mut p = 0;
     while p < panels {
-        let np = few_panels_at_once::<S>(rows, panels - p);
+        let left = panels - p;
+        let np = if T::TALL { left.min(2) } else { few_panels_at_once::<S>(rows, left) };
         let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
-            let mr = few_rows_at_once(rows - t, S::ROWS);
-            let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
-            with_tile!(few S, mr, np, |MR, NP| {
-                float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
-            });
+            let left = rows - t;
+            let mr = if T::TALL && left >= most { most } else { few_rows_at_once(left, S::ROWS) };
+            let ahead = Ahead::share(own, np, w.steps, t / most, rows.div_ceil(most));
+            if T::TALL {
+                with_tile!(tall mr, np, |MR, NP| {
+                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
+                });
+            } else {
+                with_tile!(few S, mr, np, |MR, NP| {
+                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
+                });
+            }
             t += mr;
         }
         p += np;
