@@ -10,6 +10,8 @@ mod collect;
 mod linear;
 mod scratch;
 
+use std::ops::Range;
+
 use scratch::{Blocks, CHUNK, Scratch, Sizes, Worker};
 
 use crate::error::RunError;
@@ -104,7 +106,7 @@ impl Config {
     ///
     /// The formula, for H, I and P = heads x padded head in floats rounded up to 16, S and Q the same
     /// with the next odd number of heads (S of them, of Q floats together), T tokens in B blocks of 16,
-    /// and a chunk C = min(32, 16 B): hidden and combined states 8 T H; queries, keys and values in int8
+    /// and a chunk C = min(48, 16 B): hidden and combined states 8 T H; queries, keys and values in int8
     /// 16 B P + 48 B Q + 256 B S (f32: about 192 B Q); the worker 4 C (widest + P + H) + C widest +
     /// 16 widest + 1,600 B, where widest is the largest of 3 P, I and H; each part rounded up to 64 bytes.
     pub const fn scratch_len(&self, tokens: usize) -> usize {
@@ -271,6 +273,14 @@ fn check_input(config: &Config, input: &Input<'_>, limit: usize) -> Result<(), R
     Ok(())
 }
 
+/// `rows` in the fewest chunks, as even as whole blocks allow: weights are read for each of them.
+fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let blocks = rows.div_ceil(BLOCK);
+    let count = blocks.div_ceil(CHUNK / BLOCK);
+    let start = move |i: usize| rows.min(i * blocks / count * BLOCK);
+    (0..count).map(move |i| start(i)..start(i + 1))
+}
+
 /// Notes in `limit` which keys take part.
 fn live_keys<'k>(input: &Input<'_>, limit: &'k mut [F32x16]) -> Keys<'k> {
     let count = input.ids.len();
@@ -338,11 +348,12 @@ impl Pass<'_> {
             return;
         }
         let mut worker = Worker::new(self.sizes, workers);
-        for (i, x) in hidden.chunks(CHUNK * self.sizes.hidden).enumerate() {
-            let rows = x.len() / self.sizes.hidden;
+        let width = self.sizes.hidden;
+        for range in chunks(hidden.len() / width) {
+            let (x, rows) = (&hidden[range.start * width..range.end * width], range.len());
             let qkv = &mut worker.wide[..rows * 3 * self.sizes.heads];
             layer.query_key_value.forward(self.kernels, x, rows, &mut worker.quantised, qkv);
-            let (_, mut rest) = blocks.split_at(heads, i * (CHUNK / BLOCK));
+            let (_, mut rest) = blocks.split_at(heads, range.start / BLOCK);
             match rest.split_at(heads, rows.div_ceil(BLOCK)).0 {
                 Blocks::Int8(blocks) => {
                     self.kernels.pack_int8(qkv, heads, blocks, worker.quantised.values);
@@ -400,13 +411,15 @@ impl Pass<'_> {
             return;
         }
         let mut worker = Worker::new(self.sizes, workers);
-        for (i, x) in hidden.chunks_mut(CHUNK * self.sizes.hidden).enumerate() {
-            let rows = x.len() / self.sizes.hidden;
+        let width = self.sizes.hidden;
+        for range in chunks(hidden.len() / width) {
+            let rows = range.len();
             for b in 0..rows.div_ceil(BLOCK) {
-                let done = i * (CHUNK / BLOCK) + b;
+                let done = range.start / BLOCK + b;
                 let maps = maps.as_deref_mut().map(|maps| &mut maps[done * map_len..]);
                 self.attend_block(first + done, b, rows, blocks, &mut worker, maps);
             }
+            let x = &mut hidden[range.start * width..range.end * width];
             self.rest_of_layer(layer, x, rows, &mut worker);
         }
     }

@@ -8,7 +8,7 @@ use crate::kernels::{
 
 /// Rows that go through a layer together: few enough that what they leave between two matrices
 /// stays in the second-level cache, many enough that the weights are read seldom.
-pub(super) const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 48;
 
 /// Sizes of what the encoder keeps, in vectors of sixteen.
 #[derive(Clone, Copy, Debug)]
