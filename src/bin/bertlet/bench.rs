@@ -24,7 +24,8 @@ Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--pro
 
 Runs inputs of each length for about two seconds, one at a time, and tells the median and the shortest
 time. Between them it measures how many multiply-adds the CPU can do in registers (in int8, or f32 for
-float models); the fraction of that peak is counted over the encoder's linear layers and attention.
+float models); the fraction of that peak is counted over the encoder's linear layers and attention, and
+is the median of what inputs reach of the peaks measured right before and after them.
 
       --lengths LIST   lengths in tokens (8,16,32,64,128,256,512, as far as the model takes them)
       --threads N      threads (1)
@@ -207,38 +208,43 @@ impl<'m> Bench<'m> {
     }
 
     /// Inputs of one length and the peak, turn by turn, so that whatever else the machine does
-    /// slows both.
+    /// slows both: the fraction is the median of what each burst of inputs reaches of the peaks before
+    /// and after it.
     fn measure(&mut self, tokens: usize) -> Result<Row, Failure> {
-        let mut times = Vec::new();
-        let mut peaks = Vec::new();
+        let multiply_adds = self.session.model().config().multiply_adds(tokens) as f64;
+        let (mut times, mut peaks, mut fractions) = (Vec::new(), Vec::new(), Vec::new());
         self.encode(tokens)?;
         let begin = Instant::now();
         self.encode(tokens)?;
         let rounds = self.peak_rounds(begin.elapsed().clamp(PEAK_TIME.0, PEAK_TIME.1));
         let start = Instant::now();
+        let mut before = self.peak(rounds);
         while times.len() < 5 || start.elapsed() < TIME {
             let burst = Instant::now();
+            let first = times.len();
             while burst.elapsed() < BURST {
                 let begin = Instant::now();
                 self.encode(tokens)?;
                 times.push(begin.elapsed().as_secs_f64() * 1e6);
             }
-            peaks.push(self.peak(rounds));
+            let after = self.peak(rounds);
+            let speed = multiply_adds / median(&mut times[first..]) / 1e3;
+            fractions.push(speed / ((before + after) / 2.0));
+            peaks.push(after);
+            before = after;
             // One input may take seconds, on an old machine with a large model.
             if start.elapsed() > 2 * TIME {
                 break;
             }
         }
-        times.sort_by(f64::total_cmp);
-        peaks.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
-        let multiply_adds = self.session.model().config().multiply_adds(tokens) as f64;
+        let time = median(&mut times);
         Ok(Row {
             tokens,
-            median,
+            median: time,
             min: times[0],
-            speed: multiply_adds / median / 1e3,
-            peak: peaks[peaks.len() / 2],
+            speed: multiply_adds / time / 1e3,
+            peak: median(&mut peaks),
+            fraction: median(&mut fractions),
         })
     }
 
@@ -278,7 +284,7 @@ impl<'m> Bench<'m> {
             .plain("min_us", format_args!("{:.3}", row.min))
             .plain("gmac_per_s", format_args!("{:.3}", row.speed))
             .plain("peak_gmac_per_s", format_args!("{:.3}", row.peak))
-            .plain("peak_fraction", format_args!("{:.4}", row.speed / row.peak))
+            .plain("peak_fraction", format_args!("{:.4}", row.fraction))
             .string("isa", self.session.isa().name())
             .plain("threads", self.session.executor().threads());
         object.end();
@@ -378,6 +384,12 @@ fn on_threads(executor: &dyn Executor, threads: usize, work: &(dyn Fn() -> u64 +
     a + b
 }
 
+/// The middle one; sorts them.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// What was measured at one length; times in microseconds, speeds in 10^9 multiply-adds a second.
 struct Row {
     tokens: usize,
@@ -385,12 +397,13 @@ struct Row {
     min: f64,
     speed: f64,
     peak: f64,
+    fraction: f64,
 }
 
 impl Row {
     fn write_plain(&self, line: &mut Vec<u8>) {
-        let Self { tokens, median, min, speed, peak } = *self;
-        let percent = 100.0 * speed / peak;
+        let Self { tokens, median, min, speed, peak, fraction } = *self;
+        let percent = 100.0 * fraction;
         write!(
             line,
             "{tokens:6} {median:12.1} {min:12.1} {speed:10.1} {peak:10.1} {percent:7.1} %"
