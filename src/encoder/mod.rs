@@ -309,14 +309,21 @@ impl Pass<'_> {
     fn embed(&self, input: &Input<'_>, hidden: &mut [F32x16]) {
         let width = self.sizes.hidden;
         let tables = self.model.embeddings();
-        for (t, (id, row)) in input.ids.iter().zip(hidden.chunks_exact_mut(width)).enumerate() {
-            let token_type = input.type_ids.map_or(0, |types| types[t].into());
-            self.kernels.add_row(row, tables.word.row(*id as usize, width), true);
-            self.kernels.add_row(row, tables.token_type.row(token_type, width), false);
-            self.kernels.add_row(row, tables.position.row(t, width), false);
-        }
         let (hidden_size, eps) = (self.config.hidden, self.config.eps);
-        self.kernels.add_norm(hidden, &[], tables.norm, hidden_size, eps);
+        for (b, rows) in hidden.chunks_mut(BLOCK * width).enumerate() {
+            let tokens = || b * BLOCK..;
+            // The words' rows first: they lie far apart, and are waited for together.
+            for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
+                let word = tables.word.row(input.ids[t] as usize, width);
+                self.kernels.add_row(row, word, true);
+            }
+            for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
+                let token_type = input.type_ids.map_or(0, |types| types[t].into());
+                self.kernels.add_row(row, tables.token_type.row(token_type, width), false);
+                self.kernels.add_row(row, tables.position.row(t, width), false);
+            }
+            self.kernels.add_norm(rows, &[], tables.norm, hidden_size, eps);
+        }
     }
 
     /// Rows of the first of two halves for so many threads; `None` where one thread does it all.

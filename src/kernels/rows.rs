@@ -394,9 +394,17 @@ pub(super) fn add_row<S: Simd>(s: S, x: &mut [F32x16], row: TableRow<'_>, first:
         TableRow::Int8(row, scales) => {
             const VECTORS: usize = TABLE_GROUP / 16;
             assert!(row.len() == x.len() && scales.len() * VECTORS >= row.len());
-            for ((x, row), scale) in x.chunks_mut(VECTORS).zip(row.chunks(VECTORS)).zip(scales) {
-                let scale = s.splat(half::f16::from_bits(*scale).to_f32());
-                each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
+            // Sixteen scales are widened at once.
+            let groups = x.chunks_mut(16 * VECTORS).zip(row.chunks(16 * VECTORS));
+            for ((x, row), scales) in groups.zip(scales.chunks(16)) {
+                let (mut bits, mut wide) = (F16x16([0; 16]), F32x16::ZERO);
+                bits.0[..scales.len()].copy_from_slice(scales);
+                s.store(&mut wide, s.load_f16(&bits));
+                for ((x, row), scale) in x.chunks_mut(VECTORS).zip(row.chunks(VECTORS)).zip(wide.0)
+                {
+                    let scale = s.splat(scale);
+                    each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
+                }
             }
         }
         TableRow::F16(row) => each!(x, row, |w| s.load_f16(w)),
