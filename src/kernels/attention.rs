@@ -13,7 +13,9 @@
 
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
 use super::math;
-use super::matmul::{Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, tile, with_tile};
+use super::matmul::{
+    Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, rows_of, tile, with_tile,
+};
 use super::rows::int8_scale;
 
 /// Tokens of a block.
@@ -523,13 +525,14 @@ fn int8_scores<S: Simd>(
                 )
             };
             let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
+            let limit = &keys.limit[j..][..NP];
             for p in 0..NP {
                 scale[p] = s.load(&blocks.k_scale[slot(p)]);
                 // The least f32 absorbs whatever is added to it.
-                bias[p] = s.min(s.load(&keys.limit[j + p]), s.zero());
+                bias[p] = s.min(s.load(&limit[p]), s.zero());
             }
-            for r in 0..MR {
-                let scores = &mut scores[r * count + j..][..NP];
+            let largest = &mut largest[..MR];
+            for (r, scores) in rows_of::<MR, NP>(&mut scores[j..], count).into_iter().enumerate() {
                 for p in 0..NP {
                     let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
                     largest[r] = s.max(largest[r], y);
@@ -670,9 +673,10 @@ fn int8_context<S: Simd>(
                     }
                 }
             }
-            for r in 0..MR {
+            let out = rows_of::<MR, NP>(&mut context[h * width + i..], heads.count * width);
+            let norms = &norms[..MR];
+            for (r, out) in out.into_iter().enumerate() {
                 let norm = s.splat(norms[r]);
-                let out = &mut context[(r * heads.count + h) * width + i..][..NP];
                 for p in 0..NP {
                     s.store(&mut out[p], s.mul(total[r][p], norm));
                 }
