@@ -88,7 +88,7 @@
 //! * [`format`](mod@format) specifies the file, [`numerics`] the arithmetic;
 //!   `tests/second_implementation.rs` is written from these two pages alone.
 //! * [`performance`] says how fast it is, what bounds it, and what was tried.
-//! * `src/kernels/mod.rs` says how to add an instruction set.
+//! * `src/kernels/lib.rs` says how to add an instruction set.
 //! * [`Executor`] is how threads come in.
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -116,8 +116,6 @@ pub mod features;
 pub mod ffi;
 pub mod format;
 pub mod heads;
-#[doc(hidden)]
-pub mod kernels;
 pub mod numerics;
 #[cfg(feature = "std")]
 mod owned;
@@ -126,11 +124,14 @@ pub mod selftest;
 pub mod tasks;
 mod threads;
 
+#[doc(hidden)]
+pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input, Output, features_len};
 pub use error::RunError;
 pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Kind, Model};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
+#[doc(inline)]
 pub use kernels::{Isa, IsaError};
 #[cfg(feature = "std")]
 pub use owned::{ModelFile, OpenError, Session, ThreadPool};

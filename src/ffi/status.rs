@@ -105,8 +105,8 @@ impl From<TaskError> for Status {
 impl From<IsaError> for Status {
     fn from(error: IsaError) -> Self {
         match error {
-            IsaError::Unknown => Self::UnknownIsa,
             IsaError::Unavailable(_) => Self::UnavailableIsa,
+            _ => Self::UnknownIsa,
         }
     }
 }

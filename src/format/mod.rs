@@ -76,6 +76,7 @@ pub use model::{
     Config, Embeddings, Labels, Layer, Linear, MaskedLmWeights, Model, Section, Sections, Table,
 };
 
+#[doc(inline)]
 pub use crate::kernels::Activation;
 use crate::kernels::Rotation;
 
@@ -239,20 +240,6 @@ numbered! {
         MultiLabel = 1,
         /// Numbers: the logits themselves.
         Regression = 2,
-    }
-}
-
-impl Activation {
-    /// The one with this number in the file.
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Gelu),
-            1 => Some(Self::GeluTanh),
-            2 => Some(Self::Relu),
-            3 => Some(Self::Silu),
-            4 => Some(Self::Tanh),
-            _ => None,
-        }
     }
 }
 

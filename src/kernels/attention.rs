@@ -13,7 +13,9 @@
 
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
 use super::math;
-use super::matmul::{Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, tile, with_tile};
+use super::matmul::{
+    Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, rows_of, tile, with_tile,
+};
 use super::rows::int8_scale;
 
 /// Tokens of a block.
@@ -199,62 +201,66 @@ pub(super) fn pack_int8<S: Simd>(
     blocks: Int8BlocksMut<'_>,
     buffer: &mut [I8x16],
 ) {
-    // The usual heads of 32 and 64 with loops of known lengths.
-    match heads.width() {
-        2 if S::WIDE => pack_int8_of_width(s, qkv, heads, 2, blocks, buffer),
-        4 if S::WIDE => pack_int8_of_width(s, qkv, heads, 4, blocks, buffer),
-        width => pack_int8_of_width(s, qkv, heads, width, blocks, buffer),
+    let (width, part) = (heads.width(), heads.count * heads.width());
+    assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
+    let (mut blocks, buffer) = (blocks, &mut buffer[..BLOCK * part]);
+    for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
+        // The usual heads of 32 and 64 with loops of known lengths.
+        match width {
+            2 if S::WIDE => quantise_block(s, rows, heads, 2, b, blocks.reborrow(), buffer),
+            4 if S::WIDE => quantise_block(s, rows, heads, 4, b, blocks.reborrow(), buffer),
+            _ => quantise_block(s, rows, heads, width, b, blocks.reborrow(), buffer),
+        }
+        let (count, first) = (rows.len() / (3 * part), b * heads.slots());
+        let slots = first..first + heads.count;
+        let k = &mut blocks.k[first * width * 4..][..part * 4];
+        pack_keys(s, buffer, part, k, &mut blocks.k_sums[slots.clone()]);
+        // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
+        let scales = blocks.k_scale[slots.clone()].iter_mut().chain(&mut blocks.v_scale[slots]);
+        for lanes in scales {
+            lanes.0[count..].fill(0.0);
+        }
     }
 }
 
+/// [`pack_int8`] of block `b`, but its keys go to `buffer`.
 #[inline(always)]
-fn pack_int8_of_width<S: Simd>(
+fn quantise_block<S: Simd>(
     s: S,
-    qkv: &[F32x16],
+    rows: &[F32x16],
     heads: Heads,
     width: usize,
+    b: usize,
     blocks: Int8BlocksMut<'_>,
     buffer: &mut [I8x16],
 ) {
     let part = heads.count * width;
-    assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
-    let buffer = &mut buffer[..BLOCK * part];
-    let Int8Blocks { q, q_scale, k, k_scale, k_sums, v, v_scale } = blocks;
-    for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
-        let count = rows.len() / (3 * part);
-        let slots = b * heads.slots()..b * heads.slots() + heads.count;
-        let scale = [&mut *q_scale, &mut *k_scale, &mut *v_scale].map(|s| &mut s[slots.clone()]);
-        // Sixteen heads at a time, so that their scales are one vector.
-        for first in (0..heads.count).step_by(16) {
-            let group = first..heads.count.min(first + 16);
-            let range = group.start * width..group.end * width;
-            let mut inverse = [[F32x16::ZERO; 3]; BLOCK];
-            for (t, row) in rows.chunks_exact(3 * part).enumerate() {
-                for (i, x) in row.chunks_exact(part).enumerate() {
-                    let scale = &mut scale[i][group.clone()];
-                    inverse[t][i] = scales(s, &x[range.clone()], width, scale, t);
-                }
-                let (queries, keys) = row.split_at(part);
-                let q = &mut q[(b * BLOCK + t) * part..][range.clone()];
-                round_heads::<S, true>(s, &queries[range.clone()], width, &inverse[t][0], q);
-                let k = &mut buffer[t * part..][range.clone()];
-                round_heads::<S, false>(s, &keys[range.clone()], width, &inverse[t][1], k);
+    let Int8Blocks { q, q_scale, k_scale, v, v_scale, .. } = blocks;
+    let slots = b * heads.slots()..b * heads.slots() + heads.count;
+    let scale = [q_scale, k_scale, v_scale].map(|s| &mut s[slots.clone()]);
+    // Sixteen heads at a time, so that their scales are one vector.
+    for first in (0..heads.count).step_by(16) {
+        let group = first..heads.count.min(first + 16);
+        let range = group.start * width..group.end * width;
+        let mut inverse = [[F32x16::ZERO; 3]; BLOCK];
+        for (t, row) in rows.chunks_exact(3 * part).enumerate() {
+            for (i, x) in row.chunks_exact(part).enumerate() {
+                let scale = &mut scale[i][group.clone()];
+                inverse[t][i] = scales(s, &x[range.clone()], width, scale, t);
             }
-            let panels = &mut v[(slots.start + first) * width * (BLOCK / 2)..];
-            for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
-                let low = &rows[2 * part..][range.clone()];
-                // The last token may have no neighbour.
-                let high = rows.get(5 * part..).map_or(&[][..], |values| &values[range.clone()]);
-                let inverse = [inverse[2 * pair][2], inverse[2 * pair + 1][2]];
-                pack_values(s, [low, high], inverse, width, pair, panels);
-            }
+            let (queries, keys) = row.split_at(part);
+            let q = &mut q[(b * BLOCK + t) * part..][range.clone()];
+            round_heads::<S, true>(s, &queries[range.clone()], width, &inverse[t][0], q);
+            let k = &mut buffer[t * part..][range.clone()];
+            round_heads::<S, false>(s, &keys[range.clone()], width, &inverse[t][1], k);
         }
-        let k = &mut k[slots.start * width * 4..][..part * 4];
-        pack_keys(s, buffer, part, k, &mut k_sums[slots]);
-        // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
-        let [_, k_scale, v_scale] = scale;
-        for lanes in k_scale.iter_mut().chain(v_scale) {
-            lanes.0[count..].fill(0.0);
+        let panels = &mut v[(slots.start + first) * width * (BLOCK / 2)..];
+        for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
+            let low = &rows[2 * part..][range.clone()];
+            // The last token may have no neighbour.
+            let high = rows.get(5 * part..).map_or(&[][..], |values| &values[range.clone()]);
+            let inverse = [inverse[2 * pair][2], inverse[2 * pair + 1][2]];
+            pack_values(s, [low, high], inverse, width, pair, panels);
         }
     }
 }
@@ -349,10 +355,8 @@ fn pack_keys<S: Simd>(
     }
     let done = panels16.len() * 4;
     for (t, row) in rows.chunks_exact(part).enumerate() {
-        for (panel, quad) in
-            rest.iter_mut().zip(row[done..].iter().flat_map(|v| v.0.as_chunks::<4>().0))
-        {
-            panel.0.as_chunks_mut::<4>().0[t] = *quad;
+        for (i, panel) in rest.iter_mut().enumerate() {
+            panel.0.as_chunks_mut::<4>().0[t] = row[done + i / 4].0.as_chunks().0[i % 4];
         }
     }
     if S::OFFSET != 0 {
@@ -523,13 +527,14 @@ fn int8_scores<S: Simd>(
                 )
             };
             let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
+            let limit = &keys.limit[j..][..NP];
             for p in 0..NP {
                 scale[p] = s.load(&blocks.k_scale[slot(p)]);
                 // The least f32 absorbs whatever is added to it.
-                bias[p] = s.min(s.load(&keys.limit[j + p]), s.zero());
+                bias[p] = s.min(s.load(&limit[p]), s.zero());
             }
-            for r in 0..MR {
-                let scores = &mut scores[r * count + j..][..NP];
+            let largest = &mut largest[..MR];
+            for (r, scores) in rows_of::<MR, NP>(&mut scores[j..], count).into_iter().enumerate() {
                 for p in 0..NP {
                     let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
                     largest[r] = s.max(largest[r], y);
@@ -670,9 +675,10 @@ fn int8_context<S: Simd>(
                     }
                 }
             }
-            for r in 0..MR {
+            let out = rows_of::<MR, NP>(&mut context[h * width + i..], heads.count * width);
+            let norms = &norms[..MR];
+            for (r, out) in out.into_iter().enumerate() {
                 let norm = s.splat(norms[r]);
-                let out = &mut context[(r * heads.count + h) * width + i..][..NP];
                 for p in 0..NP {
                     s.store(&mut out[p], s.mul(total[r][p], norm));
                 }

@@ -275,6 +275,20 @@ macro_rules! with_tile {
 }
 pub(super) use with_tile;
 
+/// The first `NP` vectors of `MR` rows of `out`, which are `stride` apart: where a tile goes, checked at
+/// once, since a check for each row is more code than the row.
+#[inline(always)]
+pub(super) fn rows_of<const MR: usize, const NP: usize>(
+    out: &mut [F32x16],
+    stride: usize,
+) -> [&mut [F32x16; NP]; MR] {
+    const { assert!(MR <= 8) };
+    assert!(NP <= stride && stride < usize::MAX / 8 && (MR - 1) * stride + NP <= out.len());
+    let first = out.as_mut_ptr();
+    // SAFETY: row `r` ends at `r * stride + NP`, which lies in `out` and not past the next row's start.
+    std::array::from_fn(|r| unsafe { &mut *first.add(r * stride).cast() })
+}
+
 /// How many panels to multiply at once, of `left`, for tiles of at most `rows` rows: as many as
 /// there are registers for.
 #[inline(always)]
@@ -383,8 +397,8 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
     out_width: usize,
 ) {
     let mut start = [s.splat_i32(0); NP];
-    for i in 0..NP {
-        start[i] = s.start(&w.sums[p + i]);
+    for (start, sums) in start.iter_mut().zip(&w.sums[p..][..NP]) {
+        *start = s.start(sums);
     }
     // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
     // `p..p + NP` have `steps` vectors.
@@ -400,13 +414,13 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
             ahead,
         )
     };
-    for r in 0..MR {
-        let scale = s.splat(x.scale[t + r]);
-        let out = &mut out[(t + r) * out_width + p..][..NP];
+    let out = rows_of::<MR, NP>(&mut out[t * out_width + p..], out_width);
+    let (x_scale, scale, bias) = (&x.scale[t..][..MR], &w.scale[p..][..NP], &w.bias[p..][..NP]);
+    for (r, out) in out.into_iter().enumerate() {
+        let x_scale = s.splat(x_scale[r]);
         for i in 0..NP {
-            let sum = s.mul(s.to_f32(acc[r][i]), scale);
-            let y = s.fma(sum, s.load(&w.scale[p + i]), s.load(&w.bias[p + i]));
-            s.store(&mut out[i], y);
+            let sum = s.mul(s.to_f32(acc[r][i]), x_scale);
+            s.store(&mut out[i], s.fma(sum, s.load(&scale[i]), s.load(&bias[i])));
         }
     }
 }

@@ -7,8 +7,9 @@ use super::scalar;
 #[derive(Clone, Copy)]
 pub struct Portable(());
 
-#[inline(always)]
-fn each<T: Copy, R: Copy + Default>(a: [T; 16], f: impl Fn(T) -> R) -> [R; 16] {
+// Sixteen steps in a row are long, and so these are not copied to every place that uses them.
+#[inline(never)]
+fn each<T: Copy, R: Copy + Default>(a: &[T; 16], f: impl Fn(T) -> R) -> [R; 16] {
     let mut out = [R::default(); 16];
     for i in 0..16 {
         out[i] = f(a[i]);
@@ -16,11 +17,22 @@ fn each<T: Copy, R: Copy + Default>(a: [T; 16], f: impl Fn(T) -> R) -> [R; 16] {
     out
 }
 
-#[inline(always)]
-fn both(a: [f32; 16], b: [f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+#[inline(never)]
+fn both(a: &[f32; 16], b: &[f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
     let mut out = [0.0; 16];
     for i in 0..16 {
         out[i] = f(a[i], b[i]);
+    }
+    out
+}
+
+// Where it is one instruction it is not called.
+#[cfg_attr(target_feature = "fma", inline(always))]
+#[cfg_attr(not(target_feature = "fma"), inline(never))]
+fn fma(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
+    let mut out = *c;
+    for i in 0..16 {
+        out[i] = scalar::fma(a[i], b[i], c[i]);
     }
     out
 }
@@ -55,47 +67,41 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a + b)
+        both(&a, &b, |a, b| a + b)
     }
     #[inline(always)]
     fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a - b)
+        both(&a, &b, |a, b| a - b)
     }
     #[inline(always)]
     fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a * b)
+        both(&a, &b, |a, b| a * b)
     }
     #[inline(always)]
     fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| a / b)
+        both(&a, &b, |a, b| a / b)
     }
-    // Where it must be emulated it is long, and so not copied to every place that uses it.
-    #[cfg_attr(target_feature = "fma", inline(always))]
-    #[cfg_attr(not(target_feature = "fma"), inline(never))]
+    #[inline(always)]
     fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        let mut out = c;
-        for i in 0..16 {
-            out[i] = scalar::fma(a[i], b[i], c[i]);
-        }
-        out
+        fma(&a, &b, &c)
     }
     #[inline(always)]
     fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| if a > b { a } else { b })
+        both(&a, &b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        both(a, b, |a, b| if a < b { a } else { b })
+        both(&a, &b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
     fn abs(self, a: [f32; 16]) -> [f32; 16] {
-        each(a, |a| f32::from_bits(a.to_bits() & 0x7fff_ffff))
+        each(&a, |a| f32::from_bits(a.to_bits() & 0x7fff_ffff))
     }
     #[inline(always)]
     fn load_f16(self, p: &F16x16) -> [f32; 16] {
-        each(p.0, |bits| half::f16::from_bits(bits).to_f32())
+        each(&p.0, |bits| half::f16::from_bits(bits).to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn butterfly<const H: usize>(self, v: [f32; 16]) -> [f32; 16] {
         let mut out = v;
         for i in 0..16 {
@@ -103,7 +109,7 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sum(self, mut v: [f32; 16]) -> f32 {
         for step in [8, 4, 2, 1] {
             for i in 0..step {
@@ -112,26 +118,34 @@ impl Simd for Portable {
         }
         v[0]
     }
-    #[inline(always)]
+    #[inline(never)]
     fn largest(self, v: [f32; 16]) -> f32 {
         v.into_iter().fold(v[0], |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    fn sum_of_each(self, v: [[f32; 16]; 16]) -> [f32; 16] {
+        each(&v, |v| self.sum(v))
+    }
+    #[inline(always)]
+    fn largest_of_each(self, v: [[f32; 16]; 16]) -> [f32; 16] {
+        each(&v, |v| self.largest(v))
+    }
+    #[inline(always)]
     fn split(self, a: [f32; 16]) -> ([f32; 16], [f32; 16]) {
-        let n = each(a, |a| (a + scalar::ROUNDING) - scalar::ROUNDING);
+        let n = each(&a, |a| (a + scalar::ROUNDING) - scalar::ROUNDING);
         (n, self.sub(a, n))
     }
     #[inline(always)]
     fn scale_exp2(self, v: [f32; 16], n: [f32; 16]) -> [f32; 16] {
-        both(v, n, |v, n| f32::from_bits(v.to_bits().wrapping_add((n as i32 as u32) << 23)))
+        both(&v, &n, |v, n| f32::from_bits(v.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
     #[inline(always)]
     fn to_i32(self, a: [f32; 16]) -> [i32; 16] {
-        each(a, scalar::round_to_i32)
+        each(&a, scalar::round_to_i32)
     }
     #[inline(always)]
     fn to_f32(self, a: [i32; 16]) -> [f32; 16] {
-        each(a, |a| a as f32)
+        each(&a, |a| a as f32)
     }
     #[inline(always)]
     fn load_i32(self, p: &I32x16) -> [i32; 16] {
@@ -147,11 +161,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_i8(self, p: &I8x16) -> [i32; 16] {
-        each(p.0, i32::from)
+        each(&p.0, i32::from)
     }
     #[inline(always)]
     fn store_i8(self, p: &mut I8x16, v: [i32; 16]) {
-        p.0 = each(v, |v| v as i8);
+        p.0 = each(&v, |v| v as i8);
     }
     #[inline(always)]
     fn store_activation(self, p: &mut I8x16, v: [i32; 16]) {
@@ -159,9 +173,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn store_i16(self, p: &mut [i16; 16], v: [i32; 16]) {
-        *p = each(v, |v| v.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
+        *p = each(&v, |v| v.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
     }
-    #[inline(always)]
+    #[inline(never)]
     fn interleave(self, low: [i32; 16], high: [i32; 16]) -> [i32; 16] {
         let mut out = low;
         for i in 0..16 {

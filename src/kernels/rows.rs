@@ -57,6 +57,20 @@ pub enum Activation {
     Tanh = 4,
 }
 
+impl Activation {
+    /// The one with this number in the file.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Gelu),
+            1 => Some(Self::GeluTanh),
+            2 => Some(Self::Relu),
+            3 => Some(Self::Silu),
+            4 => Some(Self::Tanh),
+            _ => None,
+        }
+    }
+}
+
 /// Values smaller than this share its scale, which is far from being subnormal.
 const LEAST_MAGNITUDE: f32 = 1e-30;
 
@@ -104,10 +118,11 @@ pub(super) fn quantize<S: Simd>(
         let mut largest = [s.zero(); QUANTIZE_ROWS];
         let rows = x.chunks_exact(width).zip(buffer.chunks_exact_mut(width));
         for ((x, row), largest) in rows.zip(&mut largest) {
-            *largest = if gelu {
-                rotate::<S, true>(s, x, row, rotation)
-            } else {
-                rotate::<S, false>(s, x, row, rotation)
+            // Twice, each with loops of its own, unless small code is wanted.
+            *largest = match gelu {
+                gelu if S::ROWS == 1 => rotate(s, x, gelu, row, rotation),
+                true => rotate(s, x, true, row, rotation),
+                false => rotate(s, x, false, row, rotation),
             };
         }
         let mut inverse = [0.0; QUANTIZE_ROWS];
@@ -142,29 +157,24 @@ fn round<S: Simd>(s: S, x: &[F32x16], inverse: S::F, values: &mut [I8x16]) {
     }
 }
 
-/// `row = ` the rotated `x`, or GELU of `x` rotated; returns the largest magnitude of each lane.
+/// `row = ` the rotated `x`, or with `gelu` its rotated GELU; returns the largest magnitude of each lane.
 ///
 /// The stages run from members next to each other to those farthest apart.
 #[inline(always)]
-fn rotate<S: Simd, const GELU: bool>(
-    s: S,
-    x: &[F32x16],
-    row: &mut [F32x16],
-    rotation: Rotation,
-) -> S::F {
+fn rotate<S: Simd>(s: S, x: &[F32x16], gelu: bool, row: &mut [F32x16], rotation: Rotation) -> S::F {
     macro_rules! first {
-        ($lanes:literal, $n:literal, $last:literal, $apart:expr) => {{
+        ($lanes:expr, $n:literal, $last:literal, $apart:expr) => {{
             let (apart, mut largest) = ($apart, [s.zero(); $n]);
             for (x, row) in x.chunks_exact($n * apart).zip(row.chunks_exact_mut($n * apart)) {
                 for i in 0..apart {
                     let mut v = [s.zero(); $n];
                     for j in 0..$n {
                         v[j] = s.load(&x[i + j * apart]);
-                        if GELU {
+                        if gelu {
                             v[j] = math::gelu_int8(s, v[j]);
                         }
                     }
-                    stages::<S, $lanes, $n, $last>(s, v, row, i, apart, &mut largest);
+                    stages::<S, $n, $last>(s, v, $lanes, row, i, apart, &mut largest);
                 }
             }
             most(s, largest)
@@ -179,7 +189,7 @@ fn rotate<S: Simd, const GELU: bool>(
                     for j in 0..$n {
                         v[j] = s.load(&row[i + j * apart]);
                     }
-                    stages::<S, 1, $n, $last>(s, v, row, i, apart, &mut largest);
+                    stages::<S, $n, $last>(s, v, 1, row, i, apart, &mut largest);
                 }
             }
             most(s, largest)
@@ -189,6 +199,10 @@ fn rotate<S: Simd, const GELU: bool>(
         // Few registers: one at a time, then four, then two.
         let (mut left, mut apart) = (rotation.block, rotation.stride / 16);
         let mut largest = match (rotation.block, rotation.stride) {
+            // Where tiles have one row, small code is wanted: one loop for all.
+            (block, stride) if S::ROWS == 1 => {
+                first!(if stride == 1 { block } else { 1 }, 1, true, 1)
+            }
             (2, 1) => first!(2, 1, true, 1),
             (4, 1) => first!(4, 1, true, 1),
             (8, 1) => first!(8, 1, true, 1),
@@ -233,28 +247,29 @@ fn rotate<S: Simd, const GELU: bool>(
     }
 }
 
-/// The stages within the lanes of `v` up to blocks of `LANES`, then those between its registers, which
+/// The stages within the lanes of `v` up to blocks of `lanes`, then those between its registers, which
 /// are stored `apart` in `row` from `i` on. Raises `largest` if these are the `LAST`.
 #[inline(always)]
-fn stages<S: Simd, const LANES: usize, const N: usize, const LAST: bool>(
+fn stages<S: Simd, const N: usize, const LAST: bool>(
     s: S,
     mut v: [S::F; N],
+    lanes: usize,
     row: &mut [F32x16],
     i: usize,
     apart: usize,
     largest: &mut [S::F; N],
 ) {
     for j in 0..N {
-        if LANES > 1 {
+        if lanes > 1 {
             v[j] = s.butterfly::<1>(v[j]);
         }
-        if LANES > 2 {
+        if lanes > 2 {
             v[j] = s.butterfly::<2>(v[j]);
         }
-        if LANES > 4 {
+        if lanes > 4 {
             v[j] = s.butterfly::<4>(v[j]);
         }
-        if LANES > 8 {
+        if lanes > 8 {
             v[j] = s.butterfly::<8>(v[j]);
         }
     }

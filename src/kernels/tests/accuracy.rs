@@ -1,9 +1,9 @@
 //! The fixed polynomials against f64: the bounds that `math.rs` states, on dense grids.
 
 use super::{Activation, F32x16, Isa, floats_of_all_sizes};
-use crate::kernels::lanes::Simd;
-use crate::kernels::portable::Portable;
-use crate::kernels::{math, scalar};
+use crate::lanes::Simd;
+use crate::portable::Portable;
+use crate::{math, scalar};
 
 /// `erfc(x)` for x >= 0: the series of erf near zero (Abramowitz and Stegun 7.1.6), Lentz's form of
 /// the continued fraction beyond (7.1.14).

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::kernels::lanes::Plain;
+use crate::lanes::Plain;
 
 /// A slice whose last element is followed by memory that cannot be touched (where the system has
 /// files that can be mapped past their end; elsewhere a plain vector).

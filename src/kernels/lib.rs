@@ -10,9 +10,13 @@
 //!
 //! Each kernel does at least microseconds of work, so that the call through the table does not show.
 
+#![cfg_attr(not(feature = "std"), no_std)]
 #![allow(unsafe_code)]
 // Tiles are index arithmetic over several arrays at once; iterators would hide it.
 #![allow(clippy::needless_range_loop)]
+
+#[cfg(not(feature = "std"))]
+extern crate no_std_compat as std;
 
 mod attention;
 mod lanes;
@@ -214,7 +218,8 @@ impl Isa {
     /// The fastest instruction set that the CPU has (without `std`: that the build may assume).
     ///
     /// ```
-    /// println!("running on {}", bertlet::Isa::detect().name());
+    /// # use bertlet_kernels::Isa;
+    /// println!("running on {}", Isa::detect().name());
     /// ```
     pub fn detect() -> Self {
         let mut best = &PORTABLE;
