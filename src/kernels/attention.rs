@@ -205,10 +205,9 @@ pub(super) fn pack_int8<S: Simd>(
     assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
     let (mut blocks, buffer) = (blocks, &mut buffer[..BLOCK * part]);
     for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
-        // The usual heads of 32 and 64 with loops of known lengths.
+        // Heads of 32 with loops of known lengths.
         match width {
             2 if S::WIDE => quantise_block(s, rows, heads, 2, b, blocks.reborrow(), buffer),
-            4 if S::WIDE => quantise_block(s, rows, heads, 4, b, blocks.reborrow(), buffer),
             _ => quantise_block(s, rows, heads, width, b, blocks.reborrow(), buffer),
         }
         let (count, first) = (rows.len() / (3 * part), b * heads.slots());
@@ -503,7 +502,7 @@ fn int8_scores<S: Simd>(
     assert!(q.len() >= (mr - 1) * stride + width);
     let mut j = 0;
     while j < count {
-        let np = few_panels_at_once::<S>(mr, count - j);
+        let np = few_panels_at_once::<S>(count - j);
         with_tile!(few S, mr, np, |MR, NP| {
             let slot = |p: usize| (j + p) * heads.slots() + h;
             let steps = width * 4;
@@ -645,7 +644,7 @@ fn int8_context<S: Simd>(
     let steps = std::hint::black_box(BLOCK / 2);
     let mut i = 0;
     while i < width {
-        let np = few_panels_at_once::<S>(mr, width - i);
+        let np = few_panels_at_once::<S>(width - i);
         with_tile!(few S, mr, np, |MR, NP| {
             let mut total = [[s.zero(); NP]; MR];
             for first in (0..count).step_by(KEYS_EXACT / BLOCK) {
@@ -773,7 +772,7 @@ fn f32_scores<S: Simd>(
 ) {
     let mut j = 0;
     while j < count {
-        let np = few_panels_at_once::<S>(mr, count - j);
+        let np = few_panels_at_once::<S>(count - j);
         with_tile!(few S, mr, np, |MR, NP| {
             // SAFETY: `q` holds `MR` rows of at least `size` floats; `attend_f32` asserted that `k`
             // holds `count` blocks of `heads.slots()` panels of `size` vectors.
@@ -832,7 +831,7 @@ fn f32_context<S: Simd>(
     let (width, count) = (heads.width(), keys.div_ceil(BLOCK));
     let mut i = 0;
     while i < width {
-        let np = few_panels_at_once::<S>(mr, width - i);
+        let np = few_panels_at_once::<S>(width - i);
         with_tile!(few S, mr, np, |MR, NP| {
             let mut acc = [[s.zero(); NP]; MR];
             for j in 0..count {

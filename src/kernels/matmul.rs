@@ -239,6 +239,8 @@ macro_rules! with_tile {
                 2 => with_tile!(2: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
                 _ => with_tile!(1: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
             }
+        } else if $panels == 3 {
+            with_tile!(3: 1 2; $rows, $mr, $np, $body)
         } else {
             with_tile!(few $s, $rows, $panels, |$mr, $np| $body)
         }
@@ -259,10 +261,7 @@ macro_rules! with_tile {
         } else if <$s>::ROWS == 1 {
             with_tile!(1: 1; $rows, $mr, $np, $body)
         } else {
-            match $panels {
-                3 => with_tile!(3: 1 2; $rows, $mr, $np, $body),
-                _ => with_tile!(1: 1 2 3 4 5 6; $rows, $mr, $np, $body),
-            }
+            with_tile!(1: 1 2 4 6; $rows, $mr, $np, $body)
         }
     };
     ($n:literal: $($m:literal)*; $rows:expr, $mr:ident, $np:ident, $body:expr) => {{
@@ -303,27 +302,25 @@ pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     }
 }
 
-/// `rows` cut into the fewest tiles of at most `most` rows, as even as can be: the number of rows in
-/// the tile that starts at `done`.
+/// The number of rows in the next tile, of `left`: as even as can be in the fewest tiles.
 #[inline(always)]
-pub(super) fn rows_at_once(rows: usize, done: usize, most: usize) -> usize {
-    let left = rows - done;
-    left.div_ceil(left.div_ceil(most))
+fn rows_at_once<S: Simd>(left: usize) -> usize {
+    if S::WIDE { left.div_ceil(left.div_ceil(S::ROWS)) } else { few_rows_at_once(left, S::ROWS) }
 }
 
-/// [`panels_at_once`] without six.
+/// [`panels_at_once`] for eight rows, or one panel.
 #[inline(always)]
-pub(super) fn few_panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
-    panels_at_once::<S>(if S::WIDE { S::ROWS } else { rows }, left)
+pub(super) fn few_panels_at_once<S: Simd>(left: usize) -> usize {
+    if S::WIDE { panels_at_once::<S>(S::ROWS, left) } else { 1 }
 }
 
-/// The number of rows in the next tile, of `left`: a power of two where tiles may have eight.
+/// The number of rows in the next tile, of `left`: a power of two, or six where tiles have at most that.
 #[inline(always)]
 pub(super) fn few_rows_at_once(left: usize, most: usize) -> usize {
     match left {
-        _ if most < 8 => rows_at_once(left, 0, most),
-        8.. => 8,
-        _ => 1 << left.ilog2(),
+        6 | 10.. if most == 6 => 6,
+        4.. if most == 6 => 4,
+        _ => most.min(1 << left.ilog2()),
     }
 }
 
@@ -373,7 +370,7 @@ pub(super) fn linear_int8<S: Simd>(
         let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once(rows, t, S::ROWS);
+            let mr = rows_at_once::<S>(rows - t);
             let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
             with_tile!(S, mr, np, |MR, NP| {
                 int8_tile::<S, MR, NP>(s, x, w, t, p, ahead, out, out_width)
@@ -447,7 +444,7 @@ pub(super) fn linear_float<S: Simd, T>(
     let mut p = 0;
     while p < panels {
         let left = panels - p;
-        let np = if T::TALL { left.min(2) } else { few_panels_at_once::<S>(rows, left) };
+        let np = if T::TALL { left.min(2) } else { few_panels_at_once::<S>(left) };
         let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {

@@ -195,54 +195,34 @@ fn rotate<S: Simd>(s: S, x: &[F32x16], gelu: bool, row: &mut [F32x16], rotation:
             most(s, largest)
         }};
     }
-    if !S::WIDE {
-        // Few registers: one at a time, then four, then two.
-        let (mut left, mut apart) = (rotation.block, rotation.stride / 16);
-        let mut largest = match (rotation.block, rotation.stride) {
-            // Where tiles have one row, small code is wanted: one loop for all.
-            (block, stride) if S::ROWS == 1 => {
-                first!(if stride == 1 { block } else { 1 }, 1, true, 1)
-            }
-            (2, 1) => first!(2, 1, true, 1),
-            (4, 1) => first!(4, 1, true, 1),
-            (8, 1) => first!(8, 1, true, 1),
-            (16.., 1) => first!(16, 1, true, 1),
-            _ => first!(1, 1, true, 1),
-        };
-        if rotation.stride == 1 {
-            (left, apart) = (rotation.block.div_ceil(16), 1);
-        }
-        while left >= 4 {
-            largest = then!(4, true, apart);
-            (left, apart) = (left / 4, apart * 4);
-        }
-        return if left == 2 { then!(2, true, apart) } else { largest };
-    }
     match (rotation.block, rotation.stride) {
-        (1, _) => first!(1, 1, true, 1),
-        (2, 1) => first!(2, 1, true, 1),
-        (4, 1) => first!(4, 1, true, 1),
-        (8, 1) => first!(8, 1, true, 1),
-        (16, 1) => first!(16, 1, true, 1),
-        (32, 1) => first!(16, 2, true, 1),
-        (64, 1) => first!(16, 4, true, 1),
-        (128, 1) => first!(16, 8, true, 1),
-        (2, stride) => first!(1, 2, true, stride / 16),
-        (4, stride) => first!(1, 4, true, stride / 16),
-        (8, stride) => first!(1, 8, true, stride / 16),
+        // What the converter chooses for large models, in as many registers as there are.
+        (128, 1) if S::WIDE && !gelu => first!(16, 8, true, 1),
+        (4, 16..) if S::WIDE => first!(1, 4, true, rotation.stride / 16),
+        (32, 16..) if S::WIDE => {
+            first!(1, 8, false, rotation.stride / 16);
+            then!(4, true, rotation.stride / 2)
+        }
+        // All others: one register at a time, then four, then two.
         (block, stride) => {
-            // More registers than there are: eight at a time, then what is left.
-            let apart = stride / 16;
-            first!(1, 8, false, apart);
-            match block {
-                16 => then!(2, true, apart * 8),
-                32 => then!(4, true, apart * 8),
-                64 => then!(8, true, apart * 8),
-                _ => {
-                    then!(8, false, apart * 8);
-                    then!(2, true, apart * 64)
-                }
+            let (lanes, mut left, mut apart) = match stride {
+                1 => (block.min(16), block.div_ceil(16), 1),
+                _ => (1, block, stride / 16),
+            };
+            let mut largest = match lanes {
+                // Where tiles have one row, small code is wanted: one loop for all.
+                lanes if S::ROWS == 1 => first!(lanes, 1, true, 1),
+                2 => first!(2, 1, true, 1),
+                4 => first!(4, 1, true, 1),
+                8 => first!(8, 1, true, 1),
+                16 => first!(16, 1, true, 1),
+                _ => first!(1, 1, true, 1),
+            };
+            while left >= 4 {
+                largest = then!(4, true, apart);
+                (left, apart) = (left / 4, apart * 4);
             }
+            if left == 2 { then!(2, true, apart) } else { largest }
         }
     }
 }
