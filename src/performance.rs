@@ -20,6 +20,8 @@
 //! | AVX-VNNI, of 210 GMAC/s | 52 % | 67 % | 71 % | 70 % | 68 % | 60 % | 59 % |
 //! | AVX2, of 73 GMAC/s | 77 % | 79 % | 79 % | 78 % | 76 % | 75 % | 75 % |
 //!
+//! Two threads are 1.88 times as fast as one at 128 tokens (shortest times, MiniLM).
+//!
 //! BERT-base's shape reaches 83 % at 128 tokens. Of the peak of fused multiply-adds, f32 files reach 79,
 //! 87 and 83 % at 16, 128 and 512 tokens, f16 files 70, 74 and 72 %: half-precision weights are widened
 //! in the tile.

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use crate::threads::Executor;
 
 /// How long a thread looks for work before it sleeps. The gaps between the parts of one forward
-/// pass are shorter, those between two passes may be long, and a phone has a battery.
-const SPIN: Duration = Duration::from_micros(5);
+/// pass are shorter, those between two passes may be long, and a phone has a battery. With 5 us two
+/// threads were 1.75 times as fast as one at 128 tokens, with 50 us 1.88 times, with 200 us no more.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// An [`Executor`] with threads of its own, made once; idle ones sleep.
 ///
