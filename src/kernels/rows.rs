@@ -373,6 +373,15 @@ pub(super) fn activate<S: Simd>(s: S, x: &mut [F32x16], activation: Activation) 
     }
 }
 
+/// Up to sixteen f16 scales, from their bits.
+#[inline(always)]
+fn widen<S: Simd>(s: S, scales: &[u16]) -> [f32; 16] {
+    let (mut bits, mut wide) = (F16x16([0; 16]), F32x16::ZERO);
+    bits.0[..scales.len()].copy_from_slice(scales);
+    s.store(&mut wide, s.load_f16(&bits));
+    wide.0
+}
+
 /// `x = row`, or `x += row`.
 #[inline(always)]
 pub(super) fn add_row<S: Simd>(s: S, x: &mut [F32x16], row: TableRow<'_>, first: bool) {
@@ -389,13 +398,10 @@ pub(super) fn add_row<S: Simd>(s: S, x: &mut [F32x16], row: TableRow<'_>, first:
         TableRow::Int8(row, scales) => {
             const VECTORS: usize = TABLE_GROUP / 16;
             assert!(row.len() == x.len() && scales.len() * VECTORS >= row.len());
-            // Sixteen scales are widened at once.
             let groups = x.chunks_mut(16 * VECTORS).zip(row.chunks(16 * VECTORS));
             for ((x, row), scales) in groups.zip(scales.chunks(16)) {
-                let (mut bits, mut wide) = (F16x16([0; 16]), F32x16::ZERO);
-                bits.0[..scales.len()].copy_from_slice(scales);
-                s.store(&mut wide, s.load_f16(&bits));
-                for ((x, row), scale) in x.chunks_mut(VECTORS).zip(row.chunks(VECTORS)).zip(wide.0)
+                let scales = widen(s, scales);
+                for ((x, row), scale) in x.chunks_mut(VECTORS).zip(row.chunks(VECTORS)).zip(scales)
                 {
                     let scale = s.splat(scale);
                     each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
@@ -423,9 +429,13 @@ pub(super) fn dot_row<S: Simd>(s: S, x: &[F32x16], row: TableRow<'_>) -> f32 {
         TableRow::Int8(row, scales) => {
             const VECTORS: usize = TABLE_GROUP / 16;
             assert!(row.len() == x.len() && scales.len() * VECTORS >= row.len());
-            for ((x, row), scale) in x.chunks(VECTORS).zip(row.chunks(VECTORS)).zip(scales) {
-                let scale = s.splat(half::f16::from_bits(*scale).to_f32());
-                each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
+            let groups = x.chunks(16 * VECTORS).zip(row.chunks(16 * VECTORS));
+            for ((x, row), scales) in groups.zip(scales.chunks(16)) {
+                let scales = widen(s, scales);
+                for ((x, row), scale) in x.chunks(VECTORS).zip(row.chunks(VECTORS)).zip(scales) {
+                    let scale = s.splat(scale);
+                    each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
+                }
             }
         }
         TableRow::F16(row) => each!(x, row, |w| s.load_f16(w)),
