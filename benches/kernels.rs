@@ -11,7 +11,7 @@ use bertlet::Isa;
 use bertlet::kernels::{
     Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, Heads, I8x16, I8x64, I16x32, I32x16,
     Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS, Rotation,
-    TABLE_GROUP, TableRow, Workspace, flat, flat_mut,
+    TABLE_GROUP, TableRow, U16x32, Workspace, flat, flat_mut,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -366,14 +366,15 @@ fn attention(c: &mut Criterion) {
         let n = blocks * heads.slots();
         let qkv = &Random(7).vectors(tokens * 3 * heads.count * width);
         let limit = &vec![F32x16([f32::MAX; 16]); blocks];
-        let keys = Keys { count: tokens, limit, masked: false };
+        let keys = Keys { count: tokens, limit };
         let shape = format!("{tokens}x{}x{}", heads.count, heads.size);
         let elements = Work::Elements(3 * tokens * heads.count * heads.size);
         let macs = 2 * tokens * tokens * heads.count * heads.size;
         let (out, block) = (tokens * heads.count * width, BLOCK * heads.count * width);
         let workspace = || {
-            let scores = vec![F32x16::ZERO; BLOCK * blocks];
-            (scores, vec![[0; 16]; BLOCK * blocks], vec![F32x16::ZERO; blocks])
+            let (pairs, none) = (blocks.div_ceil(2), U16x32([0; 32]));
+            let scores = vec![F32x16::ZERO; BLOCK * 2 * pairs];
+            (scores, vec![none; pairs])
         };
 
         each(c, &format!("pack_f32_q8_{shape}"), elements, 0, |kernels| {
@@ -386,15 +387,11 @@ fn attention(c: &mut Criterion) {
             let mut packed = Packed::new(heads, blocks);
             let mut buffer = vec![I8x16([0; 16]); block];
             kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer);
-            let (mut scores, mut probabilities, mut factors) = workspace();
+            let (mut scores, mut factors) = workspace();
             move |context| {
                 let packed = packed.blocks();
                 for (b, out) in context.chunks_mut(block).enumerate() {
-                    let work = Workspace {
-                        scores: &mut scores,
-                        probabilities: &mut probabilities,
-                        factors: &mut factors,
-                    };
+                    let work = Workspace { scores: &mut scores, factors: &mut factors };
                     kernels.attend_int8(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
                 }
             }
@@ -416,15 +413,11 @@ fn attention(c: &mut Criterion) {
             let F32Blocks { mut q, mut k, mut v } = floats();
             let packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
             kernels.pack_f32(qkv, heads, packed);
-            let (mut scores, mut probabilities, mut factors) = workspace();
+            let (mut scores, mut factors) = workspace();
             move |context| {
                 for (b, out) in context.chunks_mut(block).enumerate() {
                     let packed = F32Blocks { q: &*q, k: &*k, v: &*v };
-                    let work = Workspace {
-                        scores: &mut scores,
-                        probabilities: &mut probabilities,
-                        factors: &mut factors,
-                    };
+                    let work = Workspace { scores: &mut scores, factors: &mut factors };
                     kernels.attend_f32(heads, packed, b, BLOCK, keys, work, out, None);
                 }
             }

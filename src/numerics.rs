@@ -73,23 +73,28 @@
 //! ```text
 //! s[j]    = f32(sum over d of q8[d] k8[j][d]) * ks[j]
 //! m       = max over unmasked j of s[j]
-//! c       = qs * temperature
-//! e[j]    = exp2_15((s[j] - m) * c)
+//! c       = min(qs * (4096 * temperature), 2^36 / |m|)
+//! w[j]    = round(cut(fma(s[j], c, fma(-m, c, 65535))))          cut to 0 and 65535
+//! e[j]    = exp2_15(w[j])
 //! V       = max over unmasked j of vs[j]
-//! f[j]    = vs[j] * (32767 / V)                0 if V = 0
-//! p[j]    = round(e[j] * f[j]), at most 32767
+//! f[j]    = round(min(vs[j] * (32767 / V), 32767))               0 if V = 0
+//! p[j]    = (e[j] f[j] + 2^14) / 2^15                            rounded down
 //! out[d]  = 0 + f32(sum of p[j] v8[j][d] over keys 0..512) + f32(that over keys 512..1024) + ...
-//! out[d]  = out[d] * ((V / 32767) / S(e))
+//! out[d]  = out[d] * (V * (32768 / 32767) / f32(sum of e))       the constant rounded to f32
 //! ```
-//! A sum over 512 keys fits an i32: 32,767 * 127 * 512 is below 2^31.
+//! All from `w` to the sums are integers. A sum over 512 keys fits an i32: 32,767 * 127 * 512 is below
+//! 2^31. The bound of `c` matters for no model: it keeps the largest score's own `w` right where
+//! `m c` has no bits left for a fraction.
 //!
-//! The probabilities of [`crate::Output::Attention`] are `e[j] / S(e)` in both.
+//! The probabilities of [`crate::Output::Attention`] are `e[j] / S(e)` in f32, `f32(e[j]) / f32(sum of e)`
+//! in integers.
 //!
 //! # Functions
 //! ```text
 //! exp2(x):    x = max(x, -125); n = round(x); poly(x - n; 1, 0.6931466, 0.24022166,
 //!             0.055510473, 0.009674952, 0.0013202982) * 2^n
-//! exp2_15(x): likewise with 1, 0.6932829, 0.24221097, 0.05500906
+//! exp2_15(w): integers: r = w mod 4096; y = 1279; y = floor(y * r / 4096) + c for c = 3702, 11403,
+//!             16383; floor((y * 2^floor(w / 4096) + 2^14) / 2^15). About 2^(w / 4096 - 1)
 //! exp(x):     exp2(min(x, 87) * 1.442695)
 //! tanh(x):    x = min(max(x, -10), 10); 1 - 2 / (exp2(x * 2.88539) + 1)
 //! gelu(x):    u = min(max(x, -5), 5); v = fma(u * u, 0.08, -1);

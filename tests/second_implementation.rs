@@ -76,8 +76,10 @@ fn exp2(x: f32) -> f32 {
     exp2_with(x, &c)
 }
 
-fn exp2_15(x: f32) -> f32 {
-    exp2_with(x, &[1.0, 0.6932829, 0.24221097, 0.05500906])
+fn exp2_15(w: u32) -> u32 {
+    let times = |c: u32| c * (w % 4096) / 4096;
+    let y = 16383 + times(11403 + times(3702 + times(1279)));
+    ((y << (w / 4096)) + 16384) >> 15
 }
 
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
@@ -331,7 +333,7 @@ impl<'a> Net<'a> {
             let (q8, k8, v8) = (int8(0), int8(1), int8(2));
             for t in 0..tokens {
                 let out = &mut context[t][h * padded..][..size];
-                let e: Vec<f32>;
+                let (e, sum): (Vec<f32>, f32);
                 if self.config.attention == Attention::Float {
                     let dot =
                         |j| part(t, 0).iter().zip(part(j, 1)).fold(0.0, |s, (q, k)| fma(*q, *k, s));
@@ -340,10 +342,11 @@ impl<'a> Net<'a> {
                     let exponential =
                         |j| if live(j) { exp2((s[j] - m) * temperature) } else { 0.0 };
                     e = (0..tokens).map(exponential).collect();
-                    let inverse = 1.0 / sum_by_lanes(&e);
+                    sum = sum_by_lanes(&e);
+                    let inverse = 1.0 / sum;
                     for (d, out) in out.iter_mut().enumerate() {
-                        let sum = (0..tokens).fold(0.0, |s, j| fma(e[j], part(j, 2)[d], s));
-                        *out = sum * inverse;
+                        let weighted = (0..tokens).fold(0.0, |s, j| fma(e[j], part(j, 2)[d], s));
+                        *out = weighted * inverse;
                     }
                 } else {
                     let dot = |j: usize| {
@@ -351,25 +354,32 @@ impl<'a> Net<'a> {
                         sum as f32 * k8[j].1
                     };
                     let s: Vec<f32> = (0..tokens).map(dot).collect();
-                    let (m, c) = (max(&s), q8[t].1 * temperature);
-                    let exponential = |j| if live(j) { exp2_15((s[j] - m) * c) } else { 0.0 };
-                    e = (0..tokens).map(exponential).collect();
+                    let m = max(&s);
+                    let c = (q8[t].1 * (4096.0 * temperature)).min((1u64 << 36) as f32 / m.abs());
+                    let start = fma(-m, c, 65535.0);
+                    let exponential = |j: usize| {
+                        let w = fma(s[j], c, start).clamp(0.0, 65535.0).round_ties_even();
+                        if live(j) { exp2_15(w as u32) } else { 0 }
+                    };
+                    let e15: Vec<u32> = (0..tokens).map(exponential).collect();
                     let scales = (0..tokens).filter(|j| live(*j)).map(|j| v8[j].1);
                     let largest = scales.fold(0.0, f32::max);
                     let factor = if largest > 0.0 { 32767.0 / largest } else { 0.0 };
                     let probability = |j: usize| {
-                        (e[j] * (v8[j].1 * factor)).round_ties_even().min(32767.0) as i64
+                        let f = (v8[j].1 * factor).min(32767.0).round_ties_even() as u32;
+                        i64::from((e15[j] * f + 16384) >> 15)
                     };
                     let p: Vec<i64> = (0..tokens).map(probability).collect();
-                    let scale = largest / 32767.0 / sum_by_lanes(&e);
+                    sum = e15.iter().sum::<u32>() as f32;
+                    e = e15.into_iter().map(|e| e as f32).collect();
+                    let scale = largest * (32768.0 / 32767.0) / sum;
                     for (d, out) in out.iter_mut().enumerate() {
                         let products: Vec<i64> =
                             (0..tokens).map(|j| p[j] * i64::from(v8[j].0[d])).collect();
-                        let sum = |keys: &[i64]| keys.iter().sum::<i64>() as f32;
-                        *out = products.chunks(512).fold(0.0, |s, keys| s + sum(keys)) * scale;
+                        let part = |keys: &[i64]| keys.iter().sum::<i64>() as f32;
+                        *out = products.chunks(512).fold(0.0, |s, keys| s + part(keys)) * scale;
                     }
                 }
-                let sum = sum_by_lanes(&e);
                 for (j, e) in e.iter().enumerate() {
                     maps[(t * heads + h) * tokens + j] = e / sum;
                 }

@@ -291,7 +291,7 @@ fn live_keys<'k>(input: &Input<'_>, limit: &'k mut [F32x16]) -> Keys<'k> {
             *limit = if live { f32::MAX } else { f32::MIN };
         }
     }
-    Keys { count, limit, masked: input.mask.is_some_and(|mask| mask.contains(&0)) }
+    Keys { count, limit }
 }
 
 /// What stays the same for a whole forward pass.
@@ -421,30 +421,25 @@ impl Pass<'_> {
         let width = self.sizes.hidden;
         for range in chunks(hidden.len() / width) {
             let rows = range.len();
-            for b in 0..rows.div_ceil(BLOCK) {
-                let done = range.start / BLOCK + b;
-                let maps = maps.as_deref_mut().map(|maps| &mut maps[done * map_len..]);
-                self.attend_block(first + done, b, rows, blocks, &mut worker, maps);
-            }
+            let done = range.start / BLOCK;
+            let maps = maps.as_deref_mut().map(|maps| &mut maps[done * map_len..]);
+            self.attend_chunk(first + done, rows, blocks, &mut worker, maps);
             let x = &mut hidden[range.start * width..range.end * width];
             self.rest_of_layer(layer, x, rows, &mut worker);
         }
     }
 
-    /// Attention of block `b` of the sequence, block `at` of the worker's chunk of `rows` rows.
-    fn attend_block(
+    /// Attention of the `rows` tokens of a chunk, which starts with block `b`.
+    fn attend_chunk(
         &self,
         b: usize,
-        at: usize,
         rows: usize,
         blocks: &Blocks<'_>,
         worker: &mut Worker<'_>,
         maps: Option<&mut [f32]>,
     ) {
         let heads = self.config.head_shape();
-        let rows = BLOCK.min(rows - at * BLOCK);
         let (work, context) = worker.attention();
-        let context = &mut context[at * BLOCK * self.sizes.heads..];
         let (kernels, keys) = (self.kernels, self.keys);
         match blocks {
             Blocks::Int8(blocks) => {

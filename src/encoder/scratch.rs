@@ -2,8 +2,8 @@
 
 use crate::format::{Attention, Config, round16};
 use crate::kernels::{
-    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, Workspace,
-    take,
+    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, U16x32,
+    Workspace, take,
 };
 
 /// Rows that go through a layer together: few enough that what they leave between two matrices
@@ -16,6 +16,8 @@ pub(super) struct Sizes {
     pub tokens: usize,
     /// Blocks of sixteen tokens.
     pub blocks: usize,
+    /// Pairs of blocks, the last of which may lack one.
+    pairs: usize,
     /// Vectors of a hidden state.
     pub hidden: usize,
     /// Vectors of all heads' inputs.
@@ -62,6 +64,7 @@ impl Sizes {
         Self {
             tokens,
             blocks,
+            pairs: blocks.div_ceil(2),
             hidden,
             heads,
             intermediate,
@@ -103,9 +106,8 @@ impl Sizes {
             bytes(chunk * self.widest, 16),
             bytes(chunk, 4),
             bytes(QUANTIZE_ROWS * self.widest, 64),
-            bytes(self.blocks, BLOCK * 64),
-            bytes(self.blocks, BLOCK * 32),
-            bytes(self.blocks, 64),
+            bytes(self.pairs, BLOCK * 2 * 64),
+            bytes(self.pairs, 64),
         ])
     }
 
@@ -196,8 +198,7 @@ pub(super) struct Worker<'s> {
     pub output: &'s mut [F32x16],
     pub quantised: Quantised<'s>,
     scores: &'s mut [F32x16],
-    probabilities: &'s mut [[i16; 16]],
-    factors: &'s mut [F32x16],
+    factors: &'s mut [U16x32],
 }
 
 /// Where an input is rotated and quantised.
@@ -224,9 +225,8 @@ impl<'s> Worker<'s> {
                     scale: take(rest, sizes.chunk)?,
                     rows: take(rest, QUANTIZE_ROWS * sizes.widest)?,
                 },
-                scores: take(rest, BLOCK * sizes.blocks)?,
-                probabilities: take(rest, BLOCK * sizes.blocks)?,
-                factors: take(rest, sizes.blocks)?,
+                scores: take(rest, BLOCK * 2 * sizes.pairs)?,
+                factors: take(rest, sizes.pairs)?,
             })
         };
         divide().expect("Sizes::worker_len counts what is taken here")
@@ -234,11 +234,7 @@ impl<'s> Worker<'s> {
 
     /// Where attention works, and where it writes.
     pub fn attention(&mut self) -> (Workspace<'_>, &mut [F32x16]) {
-        let work = Workspace {
-            scores: self.scores,
-            probabilities: self.probabilities,
-            factors: self.factors,
-        };
+        let work = Workspace { scores: self.scores, factors: self.factors };
         (work, self.context)
     }
 }

@@ -5,16 +5,16 @@
 //! independently. A head's inputs are padded to a multiple of sixteen (`width` vectors).
 //!
 //! **Integers** ([`attend_int8`]): queries, keys and values are int8 with a scale a token and head.
-//! Scores are exact i32. Probabilities are `e = 2^x` cut to 15 bits after the key's value scale has
-//! been multiplied in; their products with the values are summed exactly in i32 over at most
-//! [`KEYS_EXACT`] keys, and such sums are added in f32.
+//! Scores are exact i32, their exponentials and the sum of these integers of 15 bits. Probabilities
+//! are the exponentials times the key's value scale, 15 bits again; their products with the values are
+//! summed exactly in i32 over at most [`KEYS_EXACT`] keys, and such sums are added in f32.
 //!
 //! **Floats** ([`attend_f32`]): the same path in f32, every sum in ascending order of its index.
 
-use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::math;
 use super::matmul::{
-    Ahead, Pairs, Singles, few_panels_at_once, few_rows_at_once, rows_of, tile, with_tile,
+    Pairs, Singles, few_panels_at_once, few_rows_at_once, rows_of, tile, with_tile,
 };
 use super::rows::int8_scale;
 
@@ -25,8 +25,11 @@ pub const BLOCK: usize = 16;
 /// below 2^31.
 pub const KEYS_EXACT: usize = 512;
 
-/// The largest 15-bit probability.
-const PROBABILITY_MAX: f32 = 32767.0;
+/// The largest factor of 15 bits.
+const FACTOR_MAX: f32 = 32767.0;
+
+/// The largest magnitude that a query's largest exponent may have, in 4096ths.
+const PEAK_MAX: f32 = (1u64 << 36) as f32;
 
 /// The shape of a layer's heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +64,6 @@ pub struct Keys<'a> {
     /// `[blocks]`: the largest f32 where a key takes part, the least where it is masked or past the
     /// end.
     pub limit: &'a [F32x16],
-    /// Whether any key before the end is masked.
-    pub masked: bool,
-}
-
-impl Keys<'_> {
-    /// Blocks at the front of which every key takes part.
-    fn whole_blocks(&self) -> usize {
-        if self.masked { 0 } else { self.count / BLOCK }
-    }
 }
 
 /// Queries, keys and values of whole blocks in int8. Lengths are a block's.
@@ -181,14 +175,12 @@ impl F32Blocks<&mut [F32x16]> {
     }
 }
 
-/// What `attend_int8` and `attend_f32` work in: for `keys.count` rounded up to blocks.
+/// What `attend_int8` and `attend_f32` work in: for `keys.count` rounded up to pairs of blocks.
 pub struct Workspace<'a> {
-    /// `[16][blocks]`: scores, then exponentials, of some queries.
+    /// `[16][pairs][2]`: scores of some queries, then their exponentials or probabilities.
     pub scores: &'a mut [F32x16],
-    /// `[16][blocks]`: 15-bit probabilities of some queries.
-    pub probabilities: &'a mut [[i16; 16]],
-    /// `[blocks]`: what a key's exponential is multiplied by.
-    pub factors: &'a mut [F32x16],
+    /// `[pairs]`: what a key's exponential is multiplied by, in 15 bits.
+    pub factors: &'a mut [U16x32],
 }
 
 /// Quantises the rows of `qkv`, `[rows][3 * heads * width]` vectors, into `blocks`. `buffer` holds
@@ -370,7 +362,7 @@ fn pack_keys<S: Simd>(
     }
 }
 
-/// Attention of the queries of block `b` (its first `rows` tokens) over all keys: `context` gets
+/// Attention of `rows` tokens, the first of which starts block `b`, over all keys: `context` gets
 /// `[rows][heads * width]` vectors. With `maps`, `[rows][heads][keys]` probabilities are written too.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
@@ -386,57 +378,68 @@ pub(super) fn attend_int8<S: Simd>(
     mut maps: Option<&mut [f32]>,
 ) {
     let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
+    let part = heads.count * width;
     check(heads, rows, keys, &work, context, blocks.k_scale.len());
-    assert!(blocks.q.len() >= (b + 1) * heads.count * BLOCK * width);
+    assert!(blocks.q.len() >= (b * BLOCK + rows) * part);
     assert!(blocks.k.len() >= count * heads.slots() * width * 4);
     assert!(blocks.v.len() >= count * heads.slots() * width * 8);
-    let Workspace { scores, probabilities, factors } = work;
-    let factors = &mut factors[..count];
-    let temperature = s.splat(heads.temperature());
+    let room = count.next_multiple_of(2);
+    let Workspace { scores, factors } = work;
+    let factors = &mut factors[..room / 2];
+    let temperature = s.splat(4096.0 * heads.temperature());
     for h in 0..heads.count {
         let scale = value_factors(s, heads, &blocks, h, keys, factors);
-
-        let mut largest = [s.splat(f32::MIN); BLOCK];
-        let mut t = 0;
-        while t < rows {
-            let mr = few_rows_at_once(rows - t, S::ROWS);
-            let q = &blocks.q[((b * BLOCK + t) * heads.count + h) * width..];
-            let scores = &mut scores[t * count..][..mr * count];
-            int8_scores(s, heads, q, &blocks, h, mr, keys, scores, &mut largest[t..][..mr]);
-            t += mr;
-        }
-        // A lane a query.
-        let (mut peaks, mut rates) = (F32x16::ZERO, F32x16::ZERO);
-        s.store(&mut peaks, s.largest_of_each(largest));
-        let q_scale = s.load(&blocks.q_scale[b * heads.slots() + h]);
-        s.store(&mut rates, s.mul(q_scale, temperature));
-
-        let mut sums = [s.splat(1.0); BLOCK];
-        for r in 0..rows {
-            let (peak, rate) = (s.splat(peaks.0[r]), s.splat(rates.0[r]));
-            let row = &mut scores[r * count..][..count];
-            let out = &mut probabilities[r * count..][..count];
-            sums[r] = exponentials_15bit(s, row, peak, rate, keys, factors, out, maps.is_some());
-        }
-        let sums = s.sum_of_each(sums);
-        if let Some(maps) = maps.as_deref_mut() {
-            let mut divisors = F32x16::ZERO;
-            s.store(&mut divisors, sums);
-            for r in 0..rows {
-                let map = &mut maps[(r * heads.count + h) * keys.count..][..keys.count];
-                normalise(&scores[r * count..][..count], divisors.0[r], map);
+        for first in (0..rows).step_by(BLOCK) {
+            let rows = BLOCK.min(rows - first);
+            let mut largest = [s.splat(f32::MIN); BLOCK];
+            let mut t = 0;
+            while t < rows {
+                let mr = few_rows_at_once(rows - t, S::ROWS);
+                let q = &blocks.q[(b * BLOCK + first + t) * part + h * width..];
+                let scores = &mut scores[t * room..][..mr * room];
+                int8_scores(s, heads, q, &blocks, h, mr, keys, scores, &mut largest[t..][..mr]);
+                t += mr;
             }
-        }
-        let mut norms = F32x16::ZERO;
-        s.store(&mut norms, s.div(s.splat(scale), sums));
+            // A lane a query: what turns a score into an exponent in 4096ths, the largest into 65,535.
+            let (mut rates, mut starts) = (F32x16::ZERO, F32x16::ZERO);
+            let peak = s.largest_of_each(largest);
+            let q_scale = s.load(&blocks.q_scale[(b + first / BLOCK) * heads.slots() + h]);
+            // Beyond the bound the peak's own exponent would be lost in rounding.
+            let bound = s.div(s.splat(PEAK_MAX), s.abs(peak));
+            let rate = s.min(s.mul(q_scale, temperature), bound);
+            s.store(&mut rates, rate);
+            s.store(&mut starts, s.fma(s.sub(s.zero(), peak), rate, s.splat(65535.0)));
 
-        let mut t = 0;
-        while t < rows {
-            let mr = few_rows_at_once(rows - t, S::ROWS);
-            let probabilities = &probabilities[t * count..];
-            let context = &mut context[t * heads.count * width..];
-            int8_context(s, heads, &blocks, h, mr, count, &norms.0[t..], probabilities, context);
-            t += mr;
+            let mut sums = [s.splat_i32(1); BLOCK];
+            for (r, scores) in scores.chunks_exact_mut(room).take(rows).enumerate() {
+                let line = [s.splat(rates.0[r]), s.splat(starts.0[r])];
+                if let Some(maps) = maps.as_deref_mut() {
+                    let at = ((first + r) * heads.count + h) * keys.count;
+                    softmax_15bit(s, scores, line, &mut maps[at..][..keys.count]);
+                }
+                sums[r] = probabilities_15bit(s, scores, line, factors);
+            }
+            let mut norms = F32x16::ZERO;
+            s.store(&mut norms, s.div(s.splat(scale), s.to_f32(s.sum_of_each(sums))));
+
+            let mut t = 0;
+            while t < rows {
+                let mr = few_rows_at_once(rows - t, S::ROWS);
+                let probabilities = &scores[t * room..][..mr * room];
+                let context = &mut context[(first + t) * part..];
+                int8_context(
+                    s,
+                    heads,
+                    &blocks,
+                    h,
+                    mr,
+                    count,
+                    &norms.0[t..],
+                    probabilities,
+                    context,
+                );
+                t += mr;
+            }
         }
     }
 }
@@ -451,13 +454,15 @@ fn check(
     slots: usize,
 ) {
     let count = keys.count.div_ceil(BLOCK);
-    assert!(0 < rows && rows <= BLOCK && keys.count > 0 && keys.limit.len() >= count);
+    assert!(rows > 0 && keys.count > 0 && keys.limit.len() >= count);
     assert!(slots >= count * heads.slots());
-    assert!(work.scores.len() >= BLOCK * count && work.probabilities.len() >= BLOCK * count);
-    assert!(work.factors.len() >= count && context.len() >= rows * heads.count * heads.width());
+    let pairs = count.div_ceil(2);
+    assert!(work.scores.len() >= BLOCK * 2 * pairs && work.factors.len() >= pairs);
+    assert!(context.len() >= rows * heads.count * heads.width());
 }
 
-/// `factors[j] = 32767 * scale of value j / largest scale`, and the largest scale divided by 32767.
+/// `factors[j] = 32767 * scale of value j / largest scale` in whole numbers; returns what their products
+/// with 15-bit exponentials, divided by 2^15, are to be multiplied by.
 #[inline(always)]
 fn value_factors<S: Simd>(
     s: S,
@@ -465,21 +470,29 @@ fn value_factors<S: Simd>(
     blocks: &Int8BlocksRef<'_>,
     h: usize,
     keys: Keys<'_>,
-    factors: &mut [F32x16],
+    factors: &mut [U16x32],
 ) -> f32 {
+    let count = keys.count.div_ceil(BLOCK);
     let mut largest = s.zero();
-    for (j, limit) in (0..factors.len()).zip(keys.limit) {
+    for (j, limit) in keys.limit[..count].iter().enumerate() {
         let scale = s.load(&blocks.v_scale[j * heads.slots() + h]);
-        let scale = s.min(scale, s.max(s.load(limit), s.zero()));
-        largest = s.max(largest, scale);
-        s.store(&mut factors[j], scale);
+        largest = s.max(largest, s.min(scale, s.max(s.load(limit), s.zero())));
     }
     let largest = s.largest(largest);
-    let inverse = if largest > 0.0 { PROBABILITY_MAX / largest } else { 0.0 };
-    for factor in factors {
-        s.store(factor, s.mul(s.load(factor), s.splat(inverse)));
+    let inverse = s.splat(if largest > 0.0 { FACTOR_MAX / largest } else { 0.0 });
+    // Those of masked keys are cut, and multiplied by zero.
+    let most = s.splat(FACTOR_MAX);
+    for (pair, factor) in factors.iter_mut().enumerate() {
+        let mut scale = [s.zero(); 2];
+        for (i, scale) in scale.iter_mut().enumerate() {
+            if 2 * pair + i < count {
+                let own = s.load(&blocks.v_scale[(2 * pair + i) * heads.slots() + h]);
+                *scale = s.min(s.mul(own, inverse), most);
+            }
+        }
+        s.store_u16(factor, s.to_u16(scale[0], scale[1]));
     }
-    largest / PROBABILITY_MAX
+    largest * (32768.0 / FACTOR_MAX)
 }
 
 /// `scores[r][j] = (q[r] . k[j]) * scale of key j`, the least f32 for keys that take no part; raises
@@ -498,8 +511,13 @@ fn int8_scores<S: Simd>(
     largest: &mut [S::F],
 ) {
     let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
-    let stride = heads.count * width;
+    let (stride, room) = (heads.count * width, count.next_multiple_of(2));
     assert!(q.len() >= (mr - 1) * stride + width);
+    if count < room {
+        for row in scores.chunks_exact_mut(room) {
+            s.store(&mut row[count], s.splat(f32::MIN));
+        }
+    }
     let mut j = 0;
     while j < count {
         let np = few_panels_at_once::<S>(count - j);
@@ -522,7 +540,7 @@ fn int8_scores<S: Simd>(
                     k,
                     heads.slots() * steps,
                     steps,
-                    Ahead::from(k.wrapping_add(NP * heads.slots() * steps)),
+                    None,
                 )
             };
             let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
@@ -533,7 +551,7 @@ fn int8_scores<S: Simd>(
                 bias[p] = s.min(s.load(&limit[p]), s.zero());
             }
             let largest = &mut largest[..MR];
-            for (r, scores) in rows_of::<MR, NP>(&mut scores[j..], count).into_iter().enumerate() {
+            for (r, scores) in rows_of::<MR, NP>(&mut scores[j..], room).into_iter().enumerate() {
                 for p in 0..NP {
                     let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
                     largest[r] = s.max(largest[r], y);
@@ -545,82 +563,47 @@ fn int8_scores<S: Simd>(
     }
 }
 
-/// `2^(rate * (score - peak))`. The difference is multiplied, not `rate * peak` subtracted: rounding
-/// that product of huge scores would leave exponents far above zero.
+/// The exponentials of one query's scores of thirty-two keys. `line` is what a score is multiplied by,
+/// and what is then added, to give an exponent in 4096ths.
 #[inline(always)]
-fn exponential_15bit<S: Simd>(s: S, score: &F32x16, peak: S::F, rate: S::F) -> S::F {
-    math::exp2_15bit(s, s.mul(s.sub(s.load(score), peak), rate))
+fn exponentials_15bit<S: Simd>(s: S, scores: [&F32x16; 2], line: [S::F; 2]) -> S::U {
+    let [a, b] = [s.load(scores[0]), s.load(scores[1])];
+    math::exp2_15bit(s, s.to_u16(s.fma(a, line[0], line[1]), s.fma(b, line[0], line[1])))
 }
 
-/// For `e[j] = 2^(rate * (scores[j] - peak))`: writes `round(e[j] * factors[j])`, clamped to i16, and
-/// returns the partial sums of `e`. Masked keys have `e = 0`. With `keep`, `scores` becomes `e`.
-#[allow(clippy::too_many_arguments)]
+/// Puts `exponentials * factors` in the first half of one query's scores, and returns sums of the
+/// exponentials, which are exact.
 #[inline(always)]
-fn exponentials_15bit<S: Simd>(
+fn probabilities_15bit<S: Simd>(
     s: S,
     scores: &mut [F32x16],
-    peak: S::F,
-    rate: S::F,
-    keys: Keys<'_>,
-    factors: &[F32x16],
-    out: &mut [[i16; 16]],
-    keep: bool,
-) -> S::F {
-    let mut sum = s.zero();
-    // Whole pairs of blocks first, which need no limits.
-    let pairs = if keep { 0 } else { keys.whole_blocks() / 2 };
-    let (x2, x) = scores.split_at_mut(2 * pairs);
-    let (factors2, factors) = factors.split_at(2 * pairs);
-    let (out2, out) = out.split_at_mut(2 * pairs);
-    let twos = out2.as_chunks_mut::<2>().0.iter_mut();
-    for ((x, factor), out) in
-        x2.as_chunks::<2>().0.iter().zip(factors2.as_chunks::<2>().0).zip(twos)
-    {
-        let a = exponential_15bit(s, &x[0], peak, rate);
-        let b = exponential_15bit(s, &x[1], peak, rate);
-        sum = s.add(s.add(sum, a), b);
-        let a = s.to_i32(s.mul(a, s.load(&factor[0])));
-        let b = s.to_i32(s.mul(b, s.load(&factor[1])));
-        s.store_i16_twice(out, a, b);
-    }
-    for (((x, factor), out), limit) in
-        x.iter_mut().zip(factors).zip(out).zip(&keys.limit[2 * pairs..])
-    {
-        let e = exponential_15bit(s, x, peak, rate);
-        let e = s.min(e, s.max(s.load(limit), s.zero()));
-        sum = s.add(sum, e);
-        s.store_i16(out, s.to_i32(s.mul(e, s.load(factor))));
-        if keep {
-            s.store(x, e);
-        }
+    line: [S::F; 2],
+    factors: &[U16x32],
+) -> S::I {
+    assert!(scores.len() == 2 * factors.len());
+    let mut sum = s.splat_i32(0);
+    for (i, factor) in factors.iter().enumerate() {
+        let e = exponentials_15bit(s, [&scores[2 * i], &scores[2 * i + 1]], line);
+        sum = s.add_neighbours(sum, e);
+        s.store_u16(U16x32::of_mut(&mut scores[i]), s.mul_u15(e, s.load_u16(factor)));
     }
     sum
 }
 
-/// `c` and the largest score of the keys that take part, in every lane; masked scores become the
-/// least f32.
-///
-/// The difference is multiplied, not `-c * max` added: rounding that product of huge scores would
-/// leave exponents far above zero.
+/// The exponentials of one query's scores over their sum.
 #[inline(always)]
-fn exponent<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> (S::F, S::F) {
-    let mut largest = s.splat(f32::MIN);
-    let (whole, rest) = scores.split_at_mut(keys.whole_blocks());
-    for x in whole.iter() {
-        largest = s.max(largest, s.load(x));
+fn softmax_15bit<S: Simd>(s: S, scores: &[F32x16], line: [S::F; 2], map: &mut [f32]) {
+    let mut sum = 0;
+    for ([a, b], map) in scores.as_chunks().0.iter().zip(map.chunks_mut(2 * BLOCK)) {
+        let mut e = U16x32([0; 32]);
+        s.store_u16(&mut e, exponentials_15bit(s, [a, b], line));
+        for (map, e) in map.iter_mut().zip(e.0) {
+            *map = e.into();
+            sum += u32::from(e);
+        }
     }
-    for (x, limit) in rest.iter_mut().zip(&keys.limit[whole.len()..]) {
-        let v = s.min(s.load(x), s.load(limit));
-        s.store(x, v);
-        largest = s.max(largest, v);
-    }
-    (s.splat(c), s.splat(s.largest(largest)))
-}
-
-/// `map[j] = e[j] / sum`.
-fn normalise(e: &[F32x16], sum: f32, map: &mut [f32]) {
-    for (map, e) in map.iter_mut().zip(e.iter().flat_map(|v| &v.0)) {
-        *map = e / sum;
+    for map in map {
+        *map /= sum as f32;
     }
 }
 
@@ -635,11 +618,11 @@ fn int8_context<S: Simd>(
     mr: usize,
     count: usize,
     norms: &[f32],
-    probabilities: &[[i16; 16]],
+    probabilities: &[F32x16],
     context: &mut [F32x16],
 ) {
-    let width = heads.width();
-    assert!(probabilities.len() >= mr * count);
+    let (width, room) = (heads.width(), count.next_multiple_of(2));
+    assert!(probabilities.len() >= mr * room);
     // Opaque, so that the tile's loop stays a loop: unrolled it would not fit the instruction cache.
     let steps = std::hint::black_box(BLOCK / 2);
     let mut i = 0;
@@ -650,7 +633,7 @@ fn int8_context<S: Simd>(
             for first in (0..count).step_by(KEYS_EXACT / BLOCK) {
                 let mut acc = [[s.splat_i32(0); NP]; MR];
                 for j in first..count.min(first + KEYS_EXACT / BLOCK) {
-                    // SAFETY: `probabilities` holds `MR` rows of `count` blocks of eight pairs;
+                    // SAFETY: `probabilities` holds `MR` rows whose first half is `count` blocks of eight pairs, or more;
                     // `attend_int8` asserted that `v` holds `count` blocks of `heads.slots()` heads of
                     // `width` panels of eight vectors.
                     acc = unsafe {
@@ -659,12 +642,12 @@ fn int8_context<S: Simd>(
                         tile::<S, Pairs, MR, NP>(
                             s,
                             acc,
-                            probabilities.as_ptr().add(j).cast(),
-                            count * BLOCK / 2,
+                            probabilities.as_ptr().cast::<[i16; 2]>().add(j * BLOCK / 2),
+                            room * BLOCK,
                             v,
                             steps,
                             steps,
-                            Ahead::from(v.wrapping_add(heads.slots() * width * steps)),
+                            None,
                         )
                     };
                 }
@@ -732,14 +715,15 @@ pub(super) fn attend_f32<S: Simd>(
 ) {
     let (width, count) = (heads.width(), keys.count.div_ceil(BLOCK));
     check(heads, rows, keys, &work, context, blocks.k.len() / heads.size.max(1));
-    assert!(blocks.q.len() >= (b + 1) * heads.slots() * BLOCK * width);
+    assert!(blocks.q.len() >= (b + rows.div_ceil(BLOCK)) * heads.slots() * BLOCK * width);
     assert!(blocks.v.len() >= count * heads.slots() * width * BLOCK);
-    let (scores, sums) = (work.scores, work.factors);
+    let (scores, mut inverse) = (work.scores, F32x16::ZERO);
     for h in 0..heads.count {
         let mut t = 0;
         while t < rows {
-            let mr = few_rows_at_once(rows - t, S::ROWS);
-            let first = ((b * heads.slots() + h) * BLOCK + t) * width;
+            let (block, at) = (b + t / BLOCK, t % BLOCK);
+            let mr = few_rows_at_once((rows - t).min(BLOCK - at), S::ROWS);
+            let first = ((block * heads.slots() + h) * BLOCK + at) * width;
             let q = &blocks.q[first..][..mr * width];
             f32_scores(s, heads, q, blocks.k, h, mr, count, scores);
             for r in 0..mr {
@@ -749,9 +733,9 @@ pub(super) fn attend_f32<S: Simd>(
                     let map = &mut maps[((t + r) * heads.count + h) * keys.count..][..keys.count];
                     normalise(row, sum, map);
                 }
-                sums[0].0[r] = 1.0 / sum;
+                inverse.0[r] = 1.0 / sum;
             }
-            f32_context(s, heads, blocks.v, h, mr, keys.count, scores, sums[0], t, context);
+            f32_context(s, heads, blocks.v, h, mr, keys.count, scores, inverse, t, context);
             t += mr;
         }
     }
@@ -786,7 +770,7 @@ fn f32_scores<S: Simd>(
                     k,
                     heads.slots() * heads.size,
                     heads.size,
-                    Ahead::from(k.wrapping_add(NP * heads.slots() * heads.size)),
+                    None,
                 )
             };
             for r in 0..MR {
@@ -800,17 +784,31 @@ fn f32_scores<S: Simd>(
 }
 
 /// `scores[j]` becomes `2^(c * (scores[j] - max))`, masked ones 0; returns the sum.
+///
+/// The difference is multiplied, not `-c * max` added: rounding that product of huge scores would
+/// leave exponents far above zero.
 #[inline(always)]
 fn exponentials<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) -> f32 {
-    let (c, largest) = exponent(s, scores, c, keys);
-    let mut sum = s.zero();
+    let mut largest = s.splat(f32::MIN);
+    for (x, limit) in scores.iter().zip(keys.limit) {
+        largest = s.max(largest, s.min(s.load(x), s.load(limit)));
+    }
+    let (largest, c, mut sum) = (s.splat(s.largest(largest)), s.splat(c), s.zero());
     for (x, limit) in scores.iter_mut().zip(keys.limit) {
-        let e = math::exp2(s, s.mul(s.sub(s.load(x), largest), c));
-        let e = s.min(e, s.max(s.load(limit), s.zero()));
+        let limit = s.load(limit);
+        let e = math::exp2(s, s.mul(s.sub(s.min(s.load(x), limit), largest), c));
+        let e = s.min(e, s.max(limit, s.zero()));
         sum = s.add(sum, e);
         s.store(x, e);
     }
     s.sum(sum)
+}
+
+/// `map[j] = e[j] / sum`.
+fn normalise(e: &[F32x16], sum: f32, map: &mut [f32]) {
+    for (map, e) in map.iter_mut().zip(e.iter().flat_map(|v| &v.0)) {
+        *map = e / sum;
+    }
 }
 
 /// `context[t + r] = (sum over j of e[r][j] * v[j]) * inverse[r]`, one head.
@@ -848,7 +846,7 @@ fn f32_context<S: Simd>(
                         v,
                         BLOCK,
                         BLOCK.min(keys - j * BLOCK),
-                        Ahead::from(v.wrapping_add(heads.slots() * width * BLOCK)),
+                        None,
                     )
                 };
             }

@@ -24,6 +24,11 @@ pub struct I8x64(pub [i8; 64]);
 #[repr(C, align(64))]
 pub struct I16x32(pub [i16; 32]);
 
+/// Thirty-two numbers below 2^15, one cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct U16x32(pub [u16; 32]);
+
 /// The bits of sixteen half-precision floats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(32))]
@@ -38,6 +43,15 @@ pub struct I8x16(pub [i8; 16]);
 impl F32x16 {
     /// All zero.
     pub const ZERO: Self = Self([0.0; 16]);
+}
+
+impl U16x32 {
+    /// The room of sixteen f32 for thirty-two u16.
+    #[inline(always)]
+    pub fn of_mut(floats: &mut F32x16) -> &mut Self {
+        // SAFETY: both are 64 plain bytes aligned to 64.
+        unsafe { &mut *std::ptr::from_mut(floats).cast() }
+    }
 }
 
 impl I32x16 {
@@ -61,6 +75,8 @@ pub trait Simd: Copy {
     type F: Copy;
     /// Sixteen i32.
     type I: Copy;
+    /// Thirty-two u16.
+    type U: Copy;
     /// Four consecutive activations of one row, ready to be multiplied with sixteen channels.
     type Quad: Copy;
     /// Two consecutive 16-bit factors of one row, likewise.
@@ -114,15 +130,6 @@ pub trait Simd: Copy {
     fn sum(self, v: Self::F) -> f32;
     /// Largest lane.
     fn largest(self, v: Self::F) -> f32;
-    /// [`Simd::sum`] of each of sixteen vectors.
-    #[inline(always)]
-    fn sum_of_each(self, v: [Self::F; 16]) -> Self::F {
-        let mut each = F32x16::ZERO;
-        for i in 0..16 {
-            each.0[i] = self.sum(v[i]);
-        }
-        self.load(&each)
-    }
     /// [`Simd::largest`] of each of sixteen vectors.
     #[inline(always)]
     fn largest_of_each(self, v: [Self::F; 16]) -> Self::F {
@@ -163,14 +170,6 @@ pub trait Simd: Copy {
             self.store_activation(p, v);
         }
     }
-    /// Each lane clamped to i16.
-    fn store_i16(self, p: &mut [i16; 16], v: Self::I);
-    /// Two vectors, each lane clamped to i16.
-    #[inline(always)]
-    fn store_i16_twice(self, p: &mut [[i16; 16]; 2], a: Self::I, b: Self::I) {
-        self.store_i16(&mut p[0], a);
-        self.store_i16(&mut p[1], b);
-    }
     /// `columns[j]` gets quad `j` of each of sixteen rows, `stride` vectors apart: rows of int8 become
     /// steps of a panel.
     #[inline(always)]
@@ -184,6 +183,35 @@ pub trait Simd: Copy {
     }
     /// The low halves of the lanes of `low`, with those of `high` above them.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
+
+    /// The sum of the lanes of each of sixteen vectors.
+    #[inline(always)]
+    fn sum_of_each(self, v: [Self::I; 16]) -> Self::I {
+        let mut each = I32x16([0; 16]);
+        for i in 0..16 {
+            let mut lanes = each;
+            self.store_i32(&mut lanes, v[i]);
+            each.0[i] = lanes.0.into_iter().fold(0, i32::wrapping_add);
+        }
+        self.load_i32(&each)
+    }
+
+    fn load_u16(self, p: &U16x32) -> Self::U;
+    fn store_u16(self, p: &mut U16x32, v: Self::U);
+    fn splat_u16(self, v: u16) -> Self::U;
+    fn add_u16(self, a: Self::U, b: Self::U) -> Self::U;
+    /// The nearest whole numbers of the lanes of `a`, then of those of `b`, ties to even, cut to what
+    /// u16 holds; for lanes below 2^31, minus infinity included.
+    fn to_u16(self, a: Self::F, b: Self::F) -> Self::U;
+    /// `c * (v % 4096) / 4096`, rounded down, for `c` below 2^15.
+    fn times_fraction(self, c: Self::U, v: Self::U) -> Self::U;
+    /// `a / 2^(15 - v / 4096)` with `v / 4096` rounded down, and then rounded to nearest, halves up,
+    /// for `a` below 2^15.
+    fn scale_octaves(self, a: Self::U, v: Self::U) -> Self::U;
+    /// `a * b / 2^15`, rounded to nearest, halves up, for both below 2^15.
+    fn mul_u15(self, a: Self::U, b: Self::U) -> Self::U;
+    /// Lane `i` gets lanes `2 i` and `2 i + 1` of `v`, which are below 2^15, added.
+    fn add_neighbours(self, acc: Self::I, v: Self::U) -> Self::I;
 
     fn quad(self, bytes: [i8; 4]) -> Self::Quad;
     /// The same, but the compiler does not know it: so that equal products are not taken for one where
@@ -241,6 +269,8 @@ unsafe impl Plain for I8x64 {}
 // SAFETY: as above.
 unsafe impl Plain for I16x32 {}
 // SAFETY: as above.
+unsafe impl Plain for U16x32 {}
+// SAFETY: as above.
 unsafe impl Plain for F16x16 {}
 // SAFETY: as above.
 unsafe impl Plain for I8x16 {}
@@ -250,8 +280,6 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u16 {}
-// SAFETY: as above.
-unsafe impl Plain for [i16; 16] {}
 
 /// `bytes` as values of `T`; `None` where the address or the length does not fit.
 pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {

@@ -40,7 +40,9 @@ pub use attention::{
     BLOCK, F32Blocks, Heads, Int8Blocks, Int8BlocksMut, Int8BlocksRef, KEYS_EXACT, Keys, Workspace,
 };
 use lanes::Simd;
-pub use lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, flat, flat_mut, take, view};
+pub use lanes::{
+    F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, U16x32, flat, flat_mut, take, view,
+};
 pub use matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 pub use rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
 pub use scalar::sqrt;
@@ -61,7 +63,7 @@ macro_rules! for_integer_kernels {
         /// `buffer` holds `[16][heads * width]`.
         pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>,
             buffer: &mut [I8x16]) -> () = attention::pack_int8;
-        /// Integer attention of the first `rows` queries of block `b`; `context` is
+        /// Integer attention of `rows` queries from block `b` on; `context` is
         /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
         attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
             work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>) -> ()

@@ -25,19 +25,21 @@ const EXP2_MIN: f32 = -125.0;
 /// `2^x`, relative error below 3e-7, for x up to 126.
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
-    exp2_with(s, x, [1.0, 0.693_146_6, 0.240_221_66, 0.055_510_473, 0.009_674_952, 0.001_320_298_2])
-}
-
-/// `2^x`, relative error below 1.1e-4: enough for a probability of 15 bits.
-#[inline(always)]
-pub(super) fn exp2_15bit<S: Simd>(s: S, x: S::F) -> S::F {
-    exp2_with(s, x, [1.0, 0.693_282_9, 0.242_210_97, 0.055_009_06])
-}
-
-#[inline(always)]
-fn exp2_with<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
+    const C: [f32; 6] =
+        [1.0, 0.693_146_6, 0.240_221_66, 0.055_510_473, 0.009_674_952, 0.001_320_298_2];
     let (n, rest) = s.split(s.max(x, s.splat(EXP2_MIN)));
-    s.scale_exp2(polynomial(s, rest, c), n)
+    s.scale_exp2(polynomial(s, rest, C), n)
+}
+
+/// `2^(v / 4096 - 1)` in integers of 15 bits, for v an unsigned number of sixteen: from 0 at v = 0 to
+/// 32,760 at 65,535. Before it is rounded to a whole number its relative error is below 1.2e-4.
+#[inline(always)]
+pub(super) fn exp2_15bit<S: Simd>(s: S, v: S::U) -> S::U {
+    let mut y = s.splat_u16(1279);
+    for c in [3702, 11403, 16383] {
+        y = s.add_u16(s.times_fraction(y, v), s.splat_u16(c));
+    }
+    s.scale_octaves(y, v)
 }
 
 /// `e^x`, relative error below 3e-7 plus 8e-8 |x|, for x up to 87; large x is cut there.

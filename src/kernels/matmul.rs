@@ -169,16 +169,11 @@ pub(super) struct Ahead<W> {
 }
 
 impl<W> Ahead<W> {
-    /// As many weights as a tile multiplies, from `at` on.
-    pub fn from(at: *const W) -> Self {
-        Self { at, stride: size_of::<W>() }
-    }
-
     /// For tile `tile` of `tiles` that share `np` panels of `steps`, which start at `own`: its share of
     /// the next panels; of a tile alone, its own weights a few steps on.
     fn share(own: *const W, np: usize, steps: usize, tile: usize, tiles: usize) -> Self {
         if tiles == 1 {
-            return Self::from(own.wrapping_add(24));
+            return Self { at: own.wrapping_add(24), stride: size_of::<W>() };
         }
         let stride = size_of::<W>().div_ceil(tiles);
         Self { at: own.wrapping_add(np * steps).wrapping_byte_add(tile * steps * stride), stride }
@@ -191,7 +186,7 @@ impl<W> Ahead<W> {
 /// - `a` points to `MR` rows of `steps` factors, `a_stride` factors apart, of any alignment;
 /// - `w` points to `NP` panels of `steps` weight vectors, `w_stride` vectors apart.
 ///
-/// `ahead` need not point to anything.
+/// What lies `ahead` need not be anything.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>(
@@ -202,11 +197,13 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
     w: *const T::Weights,
     w_stride: usize,
     steps: usize,
-    ahead: Ahead<T::Weights>,
+    ahead: Option<Ahead<T::Weights>>,
 ) -> [[T::Acc; NP]; MR] {
     for k in 0..steps {
-        for p in 0..NP {
-            s.prefetch(ahead.at.wrapping_add(p * w_stride).wrapping_byte_add(k * ahead.stride));
+        if let Some(ahead) = &ahead {
+            for p in 0..NP {
+                s.prefetch(ahead.at.wrapping_add(p * w_stride).wrapping_byte_add(k * ahead.stride));
+            }
         }
         // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller vouches.
         unsafe {
@@ -408,7 +405,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
-            ahead,
+            Some(ahead),
         )
     };
     let out = rows_of::<MR, NP>(&mut out[t * out_width + p..], out_width);
@@ -496,7 +493,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
-            ahead,
+            Some(ahead),
         )
     };
     for r in 0..MR {

@@ -1,6 +1,6 @@
 //! The reference: plain arrays, no instruction set. Every other implementation gives its bits.
 
-use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::scalar;
 
 /// Arrays of sixteen.
@@ -37,9 +37,19 @@ fn fma(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
     out
 }
 
+#[inline(never)]
+fn both_u16(a: &[u16; 32], b: &[u16; 32], f: impl Fn(u32, u32) -> u32) -> [u16; 32] {
+    let mut out = [0; 32];
+    for i in 0..32 {
+        out[i] = f(a[i].into(), b[i].into()) as u16;
+    }
+    out
+}
+
 impl Simd for Portable {
     type F = [f32; 16];
     type I = [i32; 16];
+    type U = [u16; 32];
     type Quad = [i8; 4];
     type Pair = [i16; 2];
     type Quads = I8x64;
@@ -123,10 +133,6 @@ impl Simd for Portable {
         v.into_iter().fold(v[0], |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
-    fn sum_of_each(self, v: [[f32; 16]; 16]) -> [f32; 16] {
-        each(&v, |v| self.sum(v))
-    }
-    #[inline(always)]
     fn largest_of_each(self, v: [[f32; 16]; 16]) -> [f32; 16] {
         each(&v, |v| self.largest(v))
     }
@@ -171,10 +177,6 @@ impl Simd for Portable {
     fn store_activation(self, p: &mut I8x16, v: [i32; 16]) {
         self.store_i8(p, v);
     }
-    #[inline(always)]
-    fn store_i16(self, p: &mut [i16; 16], v: [i32; 16]) {
-        *p = each(&v, |v| v.clamp(i16::MIN.into(), i16::MAX.into()) as i16);
-    }
     #[inline(never)]
     fn interleave(self, low: [i32; 16], high: [i32; 16]) -> [i32; 16] {
         let mut out = low;
@@ -182,6 +184,51 @@ impl Simd for Portable {
             out[i] = (low[i] & 0xffff) | (high[i] << 16);
         }
         out
+    }
+    #[inline(always)]
+    fn load_u16(self, p: &U16x32) -> [u16; 32] {
+        p.0
+    }
+    #[inline(always)]
+    fn store_u16(self, p: &mut U16x32, v: [u16; 32]) {
+        p.0 = v;
+    }
+    #[inline(always)]
+    fn splat_u16(self, v: u16) -> [u16; 32] {
+        [v; 32]
+    }
+    #[inline(always)]
+    fn add_u16(self, a: [u16; 32], b: [u16; 32]) -> [u16; 32] {
+        both_u16(&a, &b, |a, b| a + b)
+    }
+    #[inline(never)]
+    fn to_u16(self, a: [f32; 16], b: [f32; 16]) -> [u16; 32] {
+        let mut out = [0; 32];
+        for (out, x) in out.iter_mut().zip(a.into_iter().chain(b)) {
+            // A comparison that NaN fails.
+            let x = if x > 0.0 { x } else { 0.0 };
+            *out = scalar::round_to_i32(if x < 65535.0 { x } else { 65535.0 }) as u16;
+        }
+        out
+    }
+    #[inline(always)]
+    fn times_fraction(self, c: [u16; 32], v: [u16; 32]) -> [u16; 32] {
+        both_u16(&c, &v, |c, v| c * (v % 4096) / 4096)
+    }
+    #[inline(always)]
+    fn scale_octaves(self, a: [u16; 32], v: [u16; 32]) -> [u16; 32] {
+        both_u16(&a, &v, |a, v| ((a << (v / 4096)) + 0x4000) >> 15)
+    }
+    #[inline(always)]
+    fn mul_u15(self, a: [u16; 32], b: [u16; 32]) -> [u16; 32] {
+        both_u16(&a, &b, |a, b| (a * b + 0x4000) >> 15)
+    }
+    #[inline(always)]
+    fn add_neighbours(self, mut acc: [i32; 16], v: [u16; 32]) -> [i32; 16] {
+        for (acc, [a, b]) in acc.iter_mut().zip(v.as_chunks().0) {
+            *acc = acc.wrapping_add(i32::from(*a) + i32::from(*b));
+        }
+        acc
     }
     #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> [i8; 4] {

@@ -13,7 +13,7 @@ use guarded::Guarded;
 use half::f16;
 
 use super::attention::{BLOCK, F32Blocks, Heads, Int8Blocks, KEYS_EXACT, Keys, Workspace};
-use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain};
+use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, U16x32};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 use super::rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
 use super::{Isa, IsaError};
@@ -697,16 +697,12 @@ impl Tokens {
         // What nobody has written must not show.
         let stale = F32x16([f32::NAN; 16]);
         let limit = self.limit();
-        let masked = self.live.contains(&false);
-        let keys = Keys { count: self.count, limit: &limit, masked };
-        let mut scores = Guarded::filled(stale, BLOCK * blocks);
-        let mut probabilities = Guarded::filled([-5; 16], BLOCK * blocks);
-        let mut factors = Guarded::filled(stale, blocks);
-        let work = Workspace {
-            scores: &mut scores,
-            probabilities: &mut probabilities,
-            factors: &mut factors,
-        };
+
+        let keys = Keys { count: self.count, limit: &limit };
+        let pairs = blocks.div_ceil(2);
+        let mut scores = Guarded::filled(stale, BLOCK * 2 * pairs);
+        let mut factors = Guarded::filled(U16x32([0x8005; 32]), pairs);
+        let work = Workspace { scores: &mut scores, factors: &mut factors };
         let mut context = Guarded::filled(stale, rows * heads.count * width);
         let mut map =
             Guarded::filled(f32::NAN, if maps { heads.count * rows * self.count } else { 0 });
@@ -769,7 +765,8 @@ impl Tokens {
             };
             v.into_iter().map(|x| f64::from(round(x))).collect()
         };
-        let tolerance = if int8 { 1e-4 } else { 2e-5 };
+        // Exponents err by 1/8192 and powers of two by 1.2e-4, which shows most where two keys share all.
+        let tolerance = if int8 { 1.1e-4 } else { 2e-5 };
         for h in 0..heads.count {
             let part = |part, t| rounded(self.part(part, t, h));
             let keys: Vec<_> = (0..self.count).map(|j| part(1, j)).collect();
@@ -792,13 +789,15 @@ impl Tokens {
                 for (j, e) in live.iter().zip(&e) {
                     probability[*j] = e / sum;
                 }
+                // Every exponential is a whole number of 32,767.
+                let half = if int8 { 0.5 / 32767.0 } else { 0.0 };
+                let rounding = half * live.len() as f64 / sum;
                 for j in 0..self.count {
                     let error = (f64::from(map[j]) - probability[j]).abs();
-                    assert!(error < tolerance, "{what:?} map {h} {r} {j}");
+                    assert!(error < tolerance + rounding, "{what:?} map {h} {r} {j}: {error:e}");
                     assert!(self.live[j] || map[j] == 0.0, "{what:?}: masked");
                 }
-                let half = if int8 { 0.5 / 32767.0 } else { 0.0 };
-                let bound = largest * (half * live.len() as f64 / sum + 2.0 * tolerance);
+                let bound = largest * (2.0 * rounding + 2.0 * tolerance);
                 for i in 0..width {
                     let out = context[(r * heads.count + h) * width + i];
                     if i >= heads.size {
@@ -931,7 +930,7 @@ fn attention_over_as_many_keys_as_an_accumulator_holds() {
 #[test]
 fn attention_over_zero_and_huge_values() {
     let heads = Heads { count: 2, size: 16 };
-    for (scale, count) in [(0.0, 18), (1e-34, 18), (1e6, 18), (1e12, 33)] {
+    for (scale, count) in [(0.0, 18), (1e-34, 18), (1e6, 18), (1e12, 33), (1e18, 50)] {
         for zero in 0..3 {
             let mut random = Random::new(count);
             let tokens = Tokens::new(heads, vec![true; count], |t, part| {

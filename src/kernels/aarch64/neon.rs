@@ -6,7 +6,7 @@
 
 use core::arch::aarch64::*;
 
-use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 
 /// Proof of NEON.
 #[derive(Clone, Copy)]
@@ -35,6 +35,7 @@ macro_rules! quarters {
 impl Simd for Neon {
     type F = [float32x4_t; 4];
     type I = [int32x4_t; 4];
+    type U = [uint16x8_t; 4];
     type Quad = int8x16_t;
     type Pair = int16x8_t;
     type Quads = [int8x16_t; 4];
@@ -223,17 +224,70 @@ impl Simd for Neon {
         self.store_i8(p, v);
     }
     #[inline(always)]
-    fn store_i16(self, p: &mut [i16; 16], v: Self::I) {
-        let p = p.as_mut_ptr();
-        // SAFETY: sixteen halves stand at `p`.
+    fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
+        quarters!(|low, high| vsliq_n_s32::<16>(low, high))
+    }
+    #[inline(always)]
+    fn load_u16(self, p: &U16x32) -> Self::U {
+        let p = p.0.as_ptr();
+        // SAFETY: 32 halves stand at `p`.
+        unsafe { [vld1q_u16(p), vld1q_u16(p.add(8)), vld1q_u16(p.add(16)), vld1q_u16(p.add(24))] }
+    }
+    #[inline(always)]
+    fn store_u16(self, p: &mut U16x32, v: Self::U) {
+        let p = p.0.as_mut_ptr();
+        // SAFETY: 32 halves stand at `p`.
         unsafe {
-            vst1q_s16(p, vqmovn_high_s32(vqmovn_s32(v[0]), v[1]));
-            vst1q_s16(p.add(8), vqmovn_high_s32(vqmovn_s32(v[2]), v[3]));
+            vst1q_u16(p, v[0]);
+            vst1q_u16(p.add(8), v[1]);
+            vst1q_u16(p.add(16), v[2]);
+            vst1q_u16(p.add(24), v[3]);
         }
     }
     #[inline(always)]
-    fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
-        quarters!(|low, high| vsliq_n_s32::<16>(low, high))
+    fn splat_u16(self, v: u16) -> Self::U {
+        [op!(vdupq_n_u16(v)); 4]
+    }
+    #[inline(always)]
+    fn add_u16(self, a: Self::U, b: Self::U) -> Self::U {
+        quarters!(|a, b| vaddq_u16(a, b))
+    }
+    #[inline(always)]
+    fn to_u16(self, a: Self::F, b: Self::F) -> Self::U {
+        let (a, b) = (quarters!(|a| vcvtnq_u32_f32(a)), quarters!(|b| vcvtnq_u32_f32(b)));
+        op!([
+            vqmovn_high_u32(vqmovn_u32(a[0]), a[1]),
+            vqmovn_high_u32(vqmovn_u32(a[2]), a[3]),
+            vqmovn_high_u32(vqmovn_u32(b[0]), b[1]),
+            vqmovn_high_u32(vqmovn_u32(b[2]), b[3]),
+        ])
+    }
+    #[inline(always)]
+    fn times_fraction(self, c: Self::U, v: Self::U) -> Self::U {
+        // The product's upper half, doubled.
+        quarters!(|c, v| {
+            let fraction = vshlq_n_u16::<3>(vandq_u16(v, vdupq_n_u16(4095)));
+            let c = vreinterpretq_s16_u16(c);
+            vreinterpretq_u16_s16(vqdmulhq_s16(vreinterpretq_s16_u16(fraction), c))
+        })
+    }
+    #[inline(always)]
+    fn scale_octaves(self, a: Self::U, v: Self::U) -> Self::U {
+        quarters!(|a, v| {
+            let octave = vreinterpretq_s16_u16(vshrq_n_u16::<12>(v));
+            vrshlq_u16(a, vsubq_s16(octave, vdupq_n_s16(15)))
+        })
+    }
+    #[inline(always)]
+    fn mul_u15(self, a: Self::U, b: Self::U) -> Self::U {
+        quarters!(|a, b| vreinterpretq_u16_s16(vqrdmulhq_s16(
+            vreinterpretq_s16_u16(a),
+            vreinterpretq_s16_u16(b)
+        )))
+    }
+    #[inline(always)]
+    fn add_neighbours(self, acc: Self::I, v: Self::U) -> Self::I {
+        quarters!(|acc, v| vpadalq_s16(acc, vreinterpretq_s16_u16(v)))
     }
     #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> int8x16_t {

@@ -6,7 +6,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

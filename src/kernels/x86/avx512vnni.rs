@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
+use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 
 /// Proof of AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
 }
 
 /// Halves, quarters and so on of sixteen vectors are put beside each other, so that every operation
-/// folds two vectors: lanes 8, 4, 2 and 1 apart, as `sum` and `largest` do one by one.
+/// folds two vectors.
 macro_rules! fold_each {
     ($v:expr, $f:ident) => {{
         let v = $v;
@@ -65,6 +65,7 @@ macro_rules! fold_each {
 impl Simd for Avx512Vnni {
     type F = __m512;
     type I = __m512i;
+    type U = __m512i;
     type Quad = __m512i;
     type Pair = __m512i;
     type Quads = __m512i;
@@ -179,10 +180,6 @@ impl Simd for Avx512Vnni {
         op!(_mm512_range_ps::<0b10_10>(a, b))
     }
     #[inline(always)]
-    fn sum_of_each(self, v: [__m512; 16]) -> __m512 {
-        op!(fold_each!(v, _mm512_add_ps))
-    }
-    #[inline(always)]
     fn largest_of_each(self, v: [__m512; 16]) -> __m512 {
         op!(fold_each!(v, _mm512_max_ps))
     }
@@ -252,20 +249,6 @@ impl Simd for Avx512Vnni {
         }
     }
     #[inline(always)]
-    fn store_i16(self, p: &mut [i16; 16], v: __m512i) {
-        // SAFETY: sixteen halves stand there.
-        unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(v)) }
-    }
-    #[inline(always)]
-    fn store_i16_twice(self, p: &mut [[i16; 16]; 2], a: __m512i, b: __m512i) {
-        // SAFETY: 32 halves stand there. The packed quarters of `a` and `b` alternate.
-        unsafe {
-            let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-            let packed = _mm512_permutexvar_epi64(order, _mm512_packs_epi32(a, b));
-            _mm512_storeu_si512(p.as_mut_ptr().cast(), packed);
-        }
-    }
-    #[inline(always)]
     fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
         // SAFETY: 64 bytes stand at each. Words, then pairs of words, then quarters change places.
         unsafe {
@@ -301,6 +284,71 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     fn interleave(self, low: __m512i, high: __m512i) -> __m512i {
         op!(_mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32(high, 16)))
+    }
+    #[inline(always)]
+    fn sum_of_each(self, v: [__m512i; 16]) -> __m512i {
+        /// Integers in the guise of floats.
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller is a method of a proof.
+            unsafe {
+                let sum = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b));
+                _mm512_castsi512_ps(sum)
+            }
+        }
+        op!({
+            let mut floats = [_mm512_setzero_ps(); 16];
+            for i in 0..16 {
+                floats[i] = _mm512_castsi512_ps(v[i]);
+            }
+            _mm512_castps_si512(fold_each!(floats, add))
+        })
+    }
+    #[inline(always)]
+    fn load_u16(self, p: &U16x32) -> __m512i {
+        // SAFETY: 64 bytes stand there.
+        unsafe { _mm512_loadu_si512(p.0.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_u16(self, p: &mut U16x32, v: __m512i) {
+        // SAFETY: 64 bytes stand there.
+        unsafe { _mm512_storeu_si512(p.0.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn splat_u16(self, v: u16) -> __m512i {
+        op!(_mm512_set1_epi16(v as i16))
+    }
+    #[inline(always)]
+    fn add_u16(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi16(a, b))
+    }
+    #[inline(always)]
+    fn to_u16(self, a: __m512, b: __m512) -> __m512i {
+        // What no i32 holds becomes the least one. The packed quarters of `a` and `b` alternate.
+        op!({
+            let packed = _mm512_packus_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+            _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), packed)
+        })
+    }
+    #[inline(always)]
+    fn times_fraction(self, c: __m512i, v: __m512i) -> __m512i {
+        op!(_mm512_mulhi_epu16(_mm512_slli_epi16(v, 4), c))
+    }
+    #[inline(always)]
+    fn scale_octaves(self, a: __m512i, v: __m512i) -> __m512i {
+        // Both factors negative, since 2^15 is no i16 but -2^15 is.
+        op!({
+            let power = _mm512_sllv_epi16(_mm512_set1_epi16(-1), _mm512_srli_epi16(v, 12));
+            _mm512_mulhrs_epi16(_mm512_sub_epi16(_mm512_setzero_si512(), a), power)
+        })
+    }
+    #[inline(always)]
+    fn mul_u15(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_mulhrs_epi16(a, b))
+    }
+    #[inline(always)]
+    fn add_neighbours(self, acc: __m512i, v: __m512i) -> __m512i {
+        op!(dpwssd(acc, v, _mm512_set1_epi16(1)))
     }
     #[inline(always)]
     fn quad(self, bytes: [i8; 4]) -> __m512i {

@@ -22,6 +22,7 @@ macro_rules! ymm {
         impl Simd for $isa {
             type F = (__m256, __m256);
             type I = (__m256i, __m256i);
+            type U = (__m256i, __m256i);
             type Quad = $quad;
             type Pair = __m256i;
             type Quads = (__m256i, __m256i);
@@ -240,20 +241,96 @@ macro_rules! ymm {
                 self.store_i8(p, halves!(_mm256_add_epi32, v, self.splat_i32(Self::OFFSET)));
             }
             #[inline(always)]
-            fn store_i16(self, p: &mut [i16; 16], v: Self::I) {
-                // SAFETY: sixteen halves stand at `p`; `self` proves AVX2.
-                unsafe {
-                    let packed = _mm256_packs_epi32(v.0, v.1);
-                    let ordered = _mm256_permute4x64_epi64(packed, 0b11_01_10_00);
-                    _mm256_storeu_si256(p.as_mut_ptr().cast(), ordered);
-                }
-            }
-            #[inline(always)]
             fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
                 // SAFETY: `self` proves AVX2.
                 unsafe {
                     let f = |low, high| _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
                     (f(low.0, high.0), f(low.1, high.1))
+                }
+            }
+            #[inline(always)]
+            fn load_u16(self, p: &U16x32) -> Self::U {
+                let p = p.0.as_ptr().cast::<__m256i>();
+                // SAFETY: 64 bytes stand at `p`; `self` proves AVX.
+                unsafe { (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))) }
+            }
+            #[inline(always)]
+            fn store_u16(self, p: &mut U16x32, v: Self::U) {
+                let p = p.0.as_mut_ptr().cast::<__m256i>();
+                // SAFETY: 64 bytes stand at `p`; `self` proves AVX.
+                unsafe {
+                    _mm256_storeu_si256(p, v.0);
+                    _mm256_storeu_si256(p.add(1), v.1);
+                }
+            }
+            #[inline(always)]
+            fn splat_u16(self, v: u16) -> Self::U {
+                // SAFETY: `self` proves AVX.
+                let v = unsafe { _mm256_set1_epi16(v as i16) };
+                (v, v)
+            }
+            #[inline(always)]
+            fn add_u16(self, a: Self::U, b: Self::U) -> Self::U {
+                halves!(_mm256_add_epi16, a, b)
+            }
+            #[inline(always)]
+            fn to_u16(self, a: Self::F, b: Self::F) -> Self::U {
+                // SAFETY: `self` proves AVX2. What no i32 holds becomes the least one; the packed
+                // quarters alternate.
+                unsafe {
+                    let f = |a, b| {
+                        let packed =
+                            _mm256_packus_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+                        _mm256_permute4x64_epi64(packed, 0b11_01_10_00)
+                    };
+                    (f(a.0, a.1), f(b.0, b.1))
+                }
+            }
+            #[inline(always)]
+            fn times_fraction(self, c: Self::U, v: Self::U) -> Self::U {
+                // SAFETY: `self` proves AVX2.
+                unsafe {
+                    let f = |c, v| _mm256_mulhi_epu16(_mm256_slli_epi16(v, 4), c);
+                    (f(c.0, v.0), f(c.1, v.1))
+                }
+            }
+            #[inline(always)]
+            fn scale_octaves(self, a: Self::U, v: Self::U) -> Self::U {
+                // SAFETY: `self` proves AVX2. Both factors are negative, since 2^15 is no i16 but
+                // -2^15 is. The bytes of -2^n are looked up, where the index has its top bit clear.
+                unsafe {
+                    let low = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                        -1, -2, -4, -8, -16, -32, -64, -128, 0, 0, 0, 0, 0, 0, 0, 0,
+                    ));
+                    let high = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                        -1, -1, -1, -1, -1, -1, -1, -1, -1, -2, -4, -8, -16, -32, -64, -128,
+                    ));
+                    let f = |a, v| {
+                        let n = _mm256_srli_epi16(v, 12);
+                        let low_index = _mm256_or_si256(n, _mm256_set1_epi16(-0x8000));
+                        let high_index =
+                            _mm256_or_si256(_mm256_slli_epi16(n, 8), _mm256_set1_epi16(0x80));
+                        let power = _mm256_or_si256(
+                            _mm256_shuffle_epi8(low, low_index),
+                            _mm256_shuffle_epi8(high, high_index),
+                        );
+                        let negative = _mm256_sub_epi16(_mm256_setzero_si256(), a);
+                        _mm256_mulhrs_epi16(negative, power)
+                    };
+                    (f(a.0, v.0), f(a.1, v.1))
+                }
+            }
+            #[inline(always)]
+            fn mul_u15(self, a: Self::U, b: Self::U) -> Self::U {
+                halves!(_mm256_mulhrs_epi16, a, b)
+            }
+            #[inline(always)]
+            fn add_neighbours(self, acc: Self::I, v: Self::U) -> Self::I {
+                // SAFETY: `self` proves AVX2.
+                unsafe {
+                    let f =
+                        |acc, v| _mm256_add_epi32(acc, _mm256_madd_epi16(v, _mm256_set1_epi16(1)));
+                    (f(acc.0, v.0), f(acc.1, v.1))
                 }
             }
             #[inline(always)]
