@@ -170,7 +170,7 @@ fn quantized(kernels: &Kernels, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<
     let x = Random(2).vectors(rows * inputs / 16);
     let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * inputs / 16];
     let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], vec![0.0; rows]);
-    kernels.quantize(&x, false, Rotation::NONE, &mut buffer, &mut values, &mut scale);
+    kernels.quantize(&x, false, Rotation::NONE, &mut buffer, &mut values, &mut scale, &[]);
     (values, scale)
 }
 
@@ -281,7 +281,10 @@ fn rows(c: &mut Criterion) {
         let name = format!("quantize_f32_q8_{ROWS}x{width}_{kind}");
         each(c, &name, Work::Elements(ROWS * width), QUANTIZE_ROWS * width / 16, |kernels| {
             let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], [0.0; ROWS]);
-            move |buffer| kernels.quantize(x, false, rotation, buffer, &mut values, &mut scale)
+            let weights = vec![I8x64([0; 64]); x.len()];
+            move |buffer| {
+                kernels.quantize(x, false, rotation, buffer, &mut values, &mut scale, &weights);
+            }
         });
     }
     for (name, activation) in [

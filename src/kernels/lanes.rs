@@ -237,6 +237,11 @@ pub trait Simd: Copy {
     fn prefetch<T>(self, p: *const T) {
         let _ = p;
     }
+    /// [`Simd::prefetch`] into an outer cache.
+    #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        let _ = p;
+    }
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)

@@ -53,9 +53,10 @@ macro_rules! for_integer_kernels {
     ($then:ident $($with:tt)*) => { $then! { [$($with)*]
         /// Rotates and quantises the rows of `x`, or with `gelu` of its GELU; see [`Rotation`]. `x` and
         /// `values` are `[rows][width]` vectors, `buffer` up to [`QUANTIZE_ROWS`] rows, `scale`
-        /// `[rows]`.
+        /// `[rows]`; `ahead`, which may be empty, are weights that will be wanted next.
         quantize(x: &[F32x16], gelu: bool, rotation: Rotation,
-            buffer: &mut [F32x16], values: &mut [I8x16], scale: &mut [f32]) -> () = rows::quantize;
+            buffer: &mut [F32x16], values: &mut [I8x16], scale: &mut [f32], ahead: &[I8x64])
+            -> () = rows::quantize;
         /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors.
         linear_int8(x: Int8Rows<'_>, w: Int8Matrix<'_>, out: &mut [F32x16], out_width: usize) -> ()
             = matmul::linear_int8;

@@ -1,6 +1,6 @@
 //! What is done to one row at a time: rotation and quantisation, layer norm, activation, table rows.
 
-use super::lanes::{F16x16, F32x16, I8x16, Simd};
+use super::lanes::{F16x16, F32x16, I8x16, I8x64, Simd};
 use super::{math, scalar};
 
 /// Walsh-Hadamard blocks along a row: element `(b * block + j) * stride + i` is member `j` of a
@@ -96,7 +96,8 @@ pub const QUANTIZE_ROWS: usize = 4;
 /// largest magnitude, `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
 ///
 /// `x` is `[rows][width]` vectors, `values` likewise, `buffer` up to
-/// [`QUANTIZE_ROWS`] rows.
+/// [`QUANTIZE_ROWS`] rows. `ahead` are weights that will be wanted next: as many are asked for.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) fn quantize<S: Simd>(
     s: S,
@@ -106,7 +107,9 @@ pub(super) fn quantize<S: Simd>(
     buffer: &mut [F32x16],
     values: &mut [I8x16],
     scale: &mut [f32],
+    ahead: &[I8x64],
 ) {
+    let mut ahead = ahead.as_ptr();
     let width = x.len() / scale.len().max(1);
     assert!(x.len() == width * scale.len() && values.len() >= x.len());
     assert!(buffer.len() >= width * scale.len().min(QUANTIZE_ROWS));
@@ -120,10 +123,11 @@ pub(super) fn quantize<S: Simd>(
         for ((x, row), largest) in rows.zip(&mut largest) {
             // Twice, each with loops of its own, unless small code is wanted.
             *largest = match gelu {
-                gelu if S::ROWS == 1 => rotate(s, x, gelu, row, rotation),
-                true => rotate(s, x, true, row, rotation),
-                false => rotate(s, x, false, row, rotation),
+                gelu if S::ROWS == 1 => rotate(s, x, gelu, row, rotation, ahead),
+                true => rotate(s, x, true, row, rotation, ahead),
+                false => rotate(s, x, false, row, rotation, ahead),
             };
+            ahead = ahead.wrapping_add(width);
         }
         let mut inverse = [0.0; QUANTIZE_ROWS];
         for r in 0..QUANTIZE_ROWS {
@@ -159,9 +163,17 @@ fn round<S: Simd>(s: S, x: &[F32x16], inverse: S::F, values: &mut [I8x16]) {
 
 /// `row = ` the rotated `x`, or with `gelu` its rotated GELU; returns the largest magnitude of each lane.
 ///
-/// The stages run from members next to each other to those farthest apart.
+/// The stages run from members next to each other to those farthest apart. A vector of `x` asks for one
+/// of `ahead`.
 #[inline(always)]
-fn rotate<S: Simd>(s: S, x: &[F32x16], gelu: bool, row: &mut [F32x16], rotation: Rotation) -> S::F {
+fn rotate<S: Simd>(
+    s: S,
+    x: &[F32x16],
+    gelu: bool,
+    row: &mut [F32x16],
+    rotation: Rotation,
+    mut ahead: *const I8x64,
+) -> S::F {
     macro_rules! first {
         ($lanes:expr, $n:literal, $last:literal, $apart:expr) => {{
             let (apart, mut largest) = ($apart, [s.zero(); $n]);
@@ -170,12 +182,14 @@ fn rotate<S: Simd>(s: S, x: &[F32x16], gelu: bool, row: &mut [F32x16], rotation:
                     let mut v = [s.zero(); $n];
                     for j in 0..$n {
                         v[j] = s.load(&x[i + j * apart]);
+                        s.prefetch_far(ahead.wrapping_add(i + j * apart));
                         if gelu {
                             v[j] = math::gelu_int8(s, v[j]);
                         }
                     }
                     stages::<S, $n, $last>(s, v, $lanes, row, i, apart, &mut largest);
                 }
+                ahead = ahead.wrapping_add($n * apart);
             }
             most(s, largest)
         }};
@@ -306,49 +320,82 @@ pub(super) fn add_norm<S: Simd>(
     hidden: usize,
     eps: f32,
 ) {
-    // Rows that take each step together: none waits for its sum alone.
     const ROWS: usize = 4;
+    let (mut x, mut y) = (x, y);
     let width = norm.weight.len();
     assert!(norm.bias.len() == width && hidden <= width * 16 && hidden + 16 > width * 16);
     assert!(width > 0 && x.len().is_multiple_of(width) && (y.is_empty() || y.len() == x.len()));
+    while !x.is_empty() {
+        // Where tiles have one row, small code is wanted.
+        let several = S::ROWS > 1 && x.len() >= ROWS * width;
+        let size = if several { ROWS * width } else { width };
+        let (own, rest) = x.split_at_mut(size);
+        let (other, others) = y.split_at(size.min(y.len()));
+        if several {
+            norm_rows::<S, ROWS>(s, own, other, norm, hidden, eps);
+        } else {
+            norm_rows::<S, 1>(s, own, other, norm, hidden, eps);
+        }
+        (x, y) = (rest, others);
+    }
+}
+
+/// [`add_norm`] of `R` rows that take each step together: none waits for its sum alone.
+#[inline(always)]
+fn norm_rows<S: Simd, const R: usize>(
+    s: S,
+    x: &mut [F32x16],
+    y: &[F32x16],
+    norm: Norm<'_>,
+    hidden: usize,
+    eps: f32,
+) {
+    let width = norm.weight.len();
     let n = hidden as f32;
     let tail = hidden - (width - 1) * 16;
-    for (i, x) in x.chunks_mut(ROWS * width).enumerate() {
-        let mut lanes = [s.zero(); ROWS];
-        if y.is_empty() {
-            for (x, sum) in x.chunks_exact_mut(width).zip(&mut lanes) {
-                for x in x {
-                    *sum = s.add(*sum, s.load(x));
-                }
-            }
-        } else {
-            let y = y[i * ROWS * width..].chunks_exact(width);
-            for ((x, y), sum) in x.chunks_exact_mut(width).zip(y).zip(&mut lanes) {
-                for (x, y) in x.iter_mut().zip(y) {
-                    let v = s.add(s.load(x), s.load(y));
-                    *sum = s.add(*sum, v);
-                    s.store(x, v);
-                }
+    let mut rows = x.chunks_exact_mut(width);
+    let x: [&mut [F32x16]; R] = std::array::from_fn(|_| &mut rows.next().expect("R rows")[..width]);
+    let mut lanes = [s.zero(); R];
+    if y.is_empty() {
+        for i in 0..width {
+            for r in 0..R {
+                lanes[r] = s.add(lanes[r], s.load(&x[r][i]));
             }
         }
-        for (x, lanes) in x.chunks_exact_mut(width).zip(&mut lanes) {
-            let mean = s.splat(s.sum(*lanes) / n);
-            let mut squares = s.zero();
-            let (last, body) = x.split_last_mut().expect("width > 0");
-            for x in body {
-                let d = s.sub(s.load(x), mean);
-                squares = s.fma(d, d, squares);
-                s.store(x, d);
+    } else {
+        let y = &y[..R * width];
+        for i in 0..width {
+            for r in 0..R {
+                let v = s.add(s.load(&x[r][i]), s.load(&y[r * width + i]));
+                lanes[r] = s.add(lanes[r], v);
+                s.store(&mut x[r][i], v);
             }
-            let d = s.keep_first(s.sub(s.load(last), mean), tail, 0.0);
-            *lanes = s.fma(d, d, squares);
-            s.store(last, d);
         }
-        for (x, squares) in x.chunks_exact_mut(width).zip(lanes) {
-            let scale = s.splat(1.0 / scalar::sqrt(s.sum(squares) / n + eps));
-            for ((x, weight), bias) in x.iter_mut().zip(norm.weight).zip(norm.bias) {
-                s.store(x, s.fma(s.mul(s.load(x), scale), s.load(weight), s.load(bias)));
-            }
+    }
+    let (mut mean, mut scale) = ([s.zero(); R], [s.zero(); R]);
+    for r in 0..R {
+        mean[r] = s.splat(s.sum(lanes[r]) / n);
+    }
+    let mut squares = [s.zero(); R];
+    for i in 0..width - 1 {
+        for r in 0..R {
+            let d = s.sub(s.load(&x[r][i]), mean[r]);
+            squares[r] = s.fma(d, d, squares[r]);
+        }
+    }
+    for r in 0..R {
+        let d = s.keep_first(s.sub(s.load(&x[r][width - 1]), mean[r]), tail, 0.0);
+        let squares = s.sum(s.fma(d, d, squares[r]));
+        scale[r] = s.splat(1.0 / scalar::sqrt(squares / n + eps));
+    }
+    for i in 0..width {
+        let (weight, bias) = (s.load(&norm.weight[i]), s.load(&norm.bias[i]));
+        for r in 0..R {
+            let d = s.sub(s.load(&x[r][i]), mean[r]);
+            s.store(&mut x[r][i], s.fma(s.mul(d, scale[r]), weight, bias));
+            // The rows after these.
+            s.prefetch(x[r].as_ptr().wrapping_add(R * width + i));
+            s.prefetch(y.as_ptr().wrapping_add((R + r) * width + i));
         }
     }
 }

@@ -129,7 +129,15 @@ impl Fill {
 fn offset(isa: Isa) -> u8 {
     let (mut values, mut scale) = ([I8x16([1; 16])], [1.0]);
     let x = [F32x16::ZERO];
-    isa.kernels().quantize(&x, false, Rotation::NONE, &mut [F32x16::ZERO], &mut values, &mut scale);
+    isa.kernels().quantize(
+        &x,
+        false,
+        Rotation::NONE,
+        &mut [F32x16::ZERO],
+        &mut values,
+        &mut scale,
+        &[],
+    );
     assert_eq!(values[0].0, [values[0].0[0]; 16]);
     values[0].0[0] as u8
 }
@@ -219,7 +227,15 @@ fn quantize_rotates_and_rounds() {
                 let mut buffer = Guarded::filled(F32x16([f32::NAN; 16]), held);
                 let mut values = Guarded::filled(I8x16([99; 16]), rows * width);
                 let mut scale = Guarded::filled(f32::NAN, rows);
-                isa.kernels().quantize(&x, false, rotation, &mut buffer, &mut values, &mut scale);
+                isa.kernels().quantize(
+                    &x,
+                    false,
+                    rotation,
+                    &mut buffer,
+                    &mut values,
+                    &mut scale,
+                    &[],
+                );
                 let values = decode(isa, &values).into_iter().map(|q| f32::from(q).to_bits());
                 let scale = scale.iter().map(|s| s.to_bits());
                 let last = &buffer[(rows - 1) % QUANTIZE_ROWS * width..][..width];
@@ -261,7 +277,7 @@ fn quantize_takes_gelu_first() {
         let run = |isa: Isa, x: &[F32x16], gelu| {
             let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * width];
             let (mut values, mut scale) = (vec![I8x16([0; 16]); rows * width], vec![0.0; rows]);
-            isa.kernels().quantize(x, gelu, rotation, &mut buffer, &mut values, &mut scale);
+            isa.kernels().quantize(x, gelu, rotation, &mut buffer, &mut values, &mut scale, &[]);
             (decode(isa, &values), scale)
         };
         let expected = run(Isa::portable(), &x, true);
@@ -286,8 +302,8 @@ fn rotation_is_its_own_inverse() {
             let mut twice = once.clone();
             let (mut values, mut scale) = (vec![I8x16([0; 16]); width], [0.0]);
             let kernels = isa.kernels();
-            kernels.quantize(&x, false, rotation, &mut once, &mut values, &mut scale);
-            kernels.quantize(&once, false, rotation, &mut twice, &mut values, &mut scale);
+            kernels.quantize(&x, false, rotation, &mut once, &mut values, &mut scale, &[]);
+            kernels.quantize(&once, false, rotation, &mut twice, &mut values, &mut scale, &[]);
             let (mut before, mut after) = (0.0, 0.0);
             for i in 0..width * 16 {
                 let [x, y, z] = [&x, &once, &twice].map(|v| f64::from(v[i / 16].0[i % 16]));

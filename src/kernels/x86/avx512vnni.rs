@@ -387,6 +387,10 @@ impl Simd for Avx512Vnni {
         op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
     fn keep_first(self, v: __m512, n: usize, fill: f32) -> __m512 {
         let mask = ((1u32 << n.min(16)) - 1) as u16;
         op!(_mm512_mask_blend_ps(mask, _mm512_set1_ps(fill), v))
