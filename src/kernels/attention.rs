@@ -413,14 +413,19 @@ pub(super) fn attend_int8<S: Simd>(
             let mut sums = [s.splat_i32(1); BLOCK];
             for (r, scores) in scores.chunks_exact_mut(room).take(rows).enumerate() {
                 let line = [s.splat(rates.0[r]), s.splat(starts.0[r])];
-                if let Some(maps) = maps.as_deref_mut() {
+                sums[r] = exponentials_15bit(s, scores, line, factors);
+            }
+            let sums = s.to_f32(s.sum_of_each(sums));
+            if let Some(maps) = maps.as_deref_mut() {
+                let mut divisors = F32x16::ZERO;
+                s.store(&mut divisors, sums);
+                for (r, scores) in scores.chunks_exact_mut(room).take(rows).enumerate() {
                     let at = ((first + r) * heads.count + h) * keys.count;
-                    softmax_15bit(s, scores, line, &mut maps[at..][..keys.count]);
+                    normalise_15bit(scores, divisors.0[r], &mut maps[at..][..keys.count]);
                 }
-                sums[r] = probabilities_15bit(s, scores, line, factors);
             }
             let mut norms = F32x16::ZERO;
-            s.store(&mut norms, s.div(s.splat(scale), s.to_f32(s.sum_of_each(sums))));
+            s.store(&mut norms, s.div(s.splat(scale), sums));
 
             let mut t = 0;
             while t < rows {
@@ -532,7 +537,7 @@ fn int8_scores<S: Simd>(
             // asserted that `k` holds `count` blocks of `heads.slots()` panels of `steps` vectors.
             let acc = unsafe {
                 let k = blocks.k.as_ptr().add(slot(0) * steps);
-                tile::<S, super::matmul::Quads, MR, NP>(
+                tile::<S, super::matmul::Quads, MR, NP, 0>(
                     s,
                     [start; MR],
                     q.as_ptr().cast(),
@@ -540,7 +545,7 @@ fn int8_scores<S: Simd>(
                     k,
                     heads.slots() * steps,
                     steps,
-                    None,
+                    [],
                 )
             };
             let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
@@ -563,47 +568,33 @@ fn int8_scores<S: Simd>(
     }
 }
 
-/// The exponentials of one query's scores of thirty-two keys. `line` is what a score is multiplied by,
-/// and what is then added, to give an exponent in 4096ths.
+/// Exponentials of one query's scores: pairs of vectors become `exponentials * factors`, and the
+/// exponentials. Returns sums of the exponentials, which are exact. `line` is what a score is multiplied
+/// by, and what is then added, to give an exponent in 4096ths.
 #[inline(always)]
-fn exponentials_15bit<S: Simd>(s: S, scores: [&F32x16; 2], line: [S::F; 2]) -> S::U {
-    let [a, b] = [s.load(scores[0]), s.load(scores[1])];
-    math::exp2_15bit(s, s.to_u16(s.fma(a, line[0], line[1]), s.fma(b, line[0], line[1])))
-}
-
-/// Puts `exponentials * factors` in the first half of one query's scores, and returns sums of the
-/// exponentials, which are exact.
-#[inline(always)]
-fn probabilities_15bit<S: Simd>(
+fn exponentials_15bit<S: Simd>(
     s: S,
     scores: &mut [F32x16],
     line: [S::F; 2],
     factors: &[U16x32],
 ) -> S::I {
-    assert!(scores.len() == 2 * factors.len());
     let mut sum = s.splat_i32(0);
-    for (i, factor) in factors.iter().enumerate() {
-        let e = exponentials_15bit(s, [&scores[2 * i], &scores[2 * i + 1]], line);
+    for ([a, b], factor) in scores.as_chunks_mut().0.iter_mut().zip(factors) {
+        let [x, y] = [s.fma(s.load(a), line[0], line[1]), s.fma(s.load(b), line[0], line[1])];
+        let e = math::exp2_15bit(s, s.to_u16(x, y));
         sum = s.add_neighbours(sum, e);
-        s.store_u16(U16x32::of_mut(&mut scores[i]), s.mul_u15(e, s.load_u16(factor)));
+        s.store_u16(U16x32::of_mut(a), s.mul_u15(e, s.load_u16(factor)));
+        s.store_u16(U16x32::of_mut(b), e);
     }
     sum
 }
 
-/// The exponentials of one query's scores over their sum.
-#[inline(always)]
-fn softmax_15bit<S: Simd>(s: S, scores: &[F32x16], line: [S::F; 2], map: &mut [f32]) {
-    let mut sum = 0;
-    for ([a, b], map) in scores.as_chunks().0.iter().zip(map.chunks_mut(2 * BLOCK)) {
-        let mut e = U16x32([0; 32]);
-        s.store_u16(&mut e, exponentials_15bit(s, [a, b], line));
-        for (map, e) in map.iter_mut().zip(e.0) {
-            *map = e.into();
-            sum += u32::from(e);
+/// `map[j] = e[j] / sum`, of what [`exponentials_15bit`] leaves.
+fn normalise_15bit(scores: &mut [F32x16], sum: f32, map: &mut [f32]) {
+    for ([_, e], map) in scores.as_chunks_mut().0.iter_mut().zip(map.chunks_mut(2 * BLOCK)) {
+        for (map, e) in map.iter_mut().zip(U16x32::of_mut(e).0) {
+            *map = f32::from(e) / sum;
         }
-    }
-    for map in map {
-        *map /= sum as f32;
     }
 }
 
@@ -633,21 +624,22 @@ fn int8_context<S: Simd>(
             for first in (0..count).step_by(KEYS_EXACT / BLOCK) {
                 let mut acc = [[s.splat_i32(0); NP]; MR];
                 for j in first..count.min(first + KEYS_EXACT / BLOCK) {
-                    // SAFETY: `probabilities` holds `MR` rows whose first half is `count` blocks of eight pairs, or more;
-                    // `attend_int8` asserted that `v` holds `count` blocks of `heads.slots()` heads of
-                    // `width` panels of eight vectors.
+                    let pairs = j / 2 * 2 * BLOCK + j % 2 * (BLOCK / 2);
+                    // SAFETY: `probabilities` holds `MR` rows of `room` vectors, every other of them two
+                    // blocks of eight pairs; `attend_int8` asserted that `v` holds `count` blocks of
+                    // `heads.slots()` heads of `width` panels of eight vectors.
                     acc = unsafe {
                         let v =
                             blocks.v.as_ptr().add(((j * heads.slots() + h) * width + i) * steps);
-                        tile::<S, Pairs, MR, NP>(
+                        tile::<S, Pairs, MR, NP, 0>(
                             s,
                             acc,
-                            probabilities.as_ptr().cast::<[i16; 2]>().add(j * BLOCK / 2),
+                            probabilities.as_ptr().cast::<[i16; 2]>().add(pairs),
                             room * BLOCK,
                             v,
                             steps,
                             steps,
-                            None,
+                            [],
                         )
                     };
                 }
@@ -762,7 +754,7 @@ fn f32_scores<S: Simd>(
             // holds `count` blocks of `heads.slots()` panels of `size` vectors.
             let acc = unsafe {
                 let k = k.as_ptr().add((j * heads.slots() + h) * heads.size);
-                tile::<S, Singles, MR, NP>(
+                tile::<S, Singles, MR, NP, 0>(
                     s,
                     [[s.zero(); NP]; MR],
                     q.as_ptr().cast(),
@@ -770,7 +762,7 @@ fn f32_scores<S: Simd>(
                     k,
                     heads.slots() * heads.size,
                     heads.size,
-                    None,
+                    [],
                 )
             };
             for r in 0..MR {
@@ -838,7 +830,7 @@ fn f32_context<S: Simd>(
                 // sixteen vectors.
                 acc = unsafe {
                     let v = v.as_ptr().add(((j * heads.slots() + h) * width + i) * BLOCK);
-                    tile::<S, Singles, MR, NP>(
+                    tile::<S, Singles, MR, NP, 0>(
                         s,
                         acc,
                         e.as_ptr().add(j).cast(),
@@ -846,7 +838,7 @@ fn f32_context<S: Simd>(
                         v,
                         BLOCK,
                         BLOCK.min(keys - j * BLOCK),
-                        None,
+                        [],
                     )
                 };
             }

@@ -160,23 +160,44 @@ impl<S: Simd> Step<S> for Halves {
     }
 }
 
-/// Which weights a tile asks for while it multiplies, so that they come from the outer caches in the
-/// shadow of the products: those of each of its panels, from `at` and every `stride` bytes a step.
-#[derive(Clone, Copy)]
+/// A stream of weights that a tile asks for while it multiplies, so that they come from the outer caches
+/// in the shadow of the products: from `at` and every `stride` bytes a step.
+#[derive(Debug)]
 pub(super) struct Ahead<W> {
     at: *const W,
     stride: usize,
 }
 
+impl<W> Clone for Ahead<W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<W> Copy for Ahead<W> {}
+
 impl<W> Ahead<W> {
     /// For tile `tile` of `tiles` that share `np` panels of `steps`, which start at `own`: its share of
-    /// the next panels; of a tile alone, its own weights a few steps on.
+    /// the next panels, a line a step at most. With fewer tiles than panels it would step over lines.
     fn share(own: *const W, np: usize, steps: usize, tile: usize, tiles: usize) -> Self {
-        if tiles == 1 {
-            return Self { at: own.wrapping_add(24), stride: size_of::<W>() };
-        }
-        let stride = size_of::<W>().div_ceil(tiles);
+        let stride = (np * size_of::<W>()).div_ceil(tiles);
         Self { at: own.wrapping_add(np * steps).wrapping_byte_add(tile * steps * stride), stride }
+    }
+
+    /// [`Ahead::share`], panel by panel; of a tile alone, its own weights a few steps on.
+    fn shares<const NP: usize>(
+        own: *const W,
+        steps: usize,
+        tile: usize,
+        tiles: usize,
+    ) -> [Self; NP] {
+        let (next, stride) = match tiles {
+            1 => (own.wrapping_add(24), size_of::<W>()),
+            _ => {
+                let stride = size_of::<W>().div_ceil(tiles);
+                (own.wrapping_add(NP * steps).wrapping_byte_add(tile * steps * stride), stride)
+            }
+        };
+        std::array::from_fn(|p| Self { at: next.wrapping_add(p * steps), stride })
     }
 }
 
@@ -189,7 +210,7 @@ impl<W> Ahead<W> {
 /// What lies `ahead` need not be anything.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>(
+pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize, const A: usize>(
     s: S,
     mut acc: [[T::Acc; NP]; MR],
     a: *const T::Factor,
@@ -197,13 +218,11 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize>
     w: *const T::Weights,
     w_stride: usize,
     steps: usize,
-    ahead: Option<Ahead<T::Weights>>,
+    ahead: [Ahead<T::Weights>; A],
 ) -> [[T::Acc; NP]; MR] {
     for k in 0..steps {
-        if let Some(ahead) = &ahead {
-            for p in 0..NP {
-                s.prefetch(ahead.at.wrapping_add(p * w_stride).wrapping_byte_add(k * ahead.stride));
-            }
+        for ahead in &ahead {
+            s.prefetch(ahead.at.wrapping_byte_add(k * ahead.stride));
         }
         // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller vouches.
         unsafe {
@@ -234,7 +253,7 @@ macro_rules! with_tile {
                 6 => with_tile!(6: 1 2 3 4; $rows, $mr, $np, $body),
                 3 => with_tile!(3: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
                 2 => with_tile!(2: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
-                _ => with_tile!(1: 1 2 3 4 5 6 7 8; $rows, $mr, $np, $body),
+                _ => with_tile!(1: 1 2 4 8; $rows, $mr, $np, $body),
             }
         } else if $panels == 3 {
             with_tile!(3: 1 2; $rows, $mr, $np, $body)
@@ -299,10 +318,14 @@ pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     }
 }
 
-/// The number of rows in the next tile, of `left`: as even as can be in the fewest tiles.
+/// The number of rows in the next tile of `np` panels, of `left`: as even as can be in the fewest tiles.
 #[inline(always)]
-fn rows_at_once<S: Simd>(left: usize) -> usize {
-    if S::WIDE { left.div_ceil(left.div_ceil(S::ROWS)) } else { few_rows_at_once(left, S::ROWS) }
+fn rows_at_once<S: Simd>(left: usize, np: usize) -> usize {
+    if S::WIDE && np > 1 {
+        left.div_ceil(left.div_ceil(S::ROWS))
+    } else {
+        few_rows_at_once(left, S::ROWS)
+    }
 }
 
 /// [`panels_at_once`] for eight rows, or one panel.
@@ -367,10 +390,16 @@ pub(super) fn linear_int8<S: Simd>(
         let own = &raw const w.panels[p * w.steps];
         let mut t = 0;
         while t < rows {
-            let mr = rows_at_once::<S>(rows - t);
-            let ahead = Ahead::share(own, np, w.steps, t / S::ROWS, rows.div_ceil(S::ROWS));
+            let mr = rows_at_once::<S>(rows - t, np);
+            let (tile, tiles) = (t / S::ROWS, rows.div_ceil(S::ROWS));
             with_tile!(S, mr, np, |MR, NP| {
-                int8_tile::<S, MR, NP>(s, x, w, t, p, ahead, out, out_width)
+                if NP == 3 && MR == S::ROWS && tiles >= NP {
+                    let ahead = [Ahead::share(own, NP, w.steps, tile, tiles)];
+                    int8_tile::<S, MR, NP, 1>(s, x, w, t, p, ahead, out, out_width);
+                } else {
+                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
+                    int8_tile::<S, MR, NP, NP>(s, x, w, t, p, ahead, out, out_width);
+                }
             });
             t += mr;
         }
@@ -380,13 +409,13 @@ pub(super) fn linear_int8<S: Simd>(
 
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
-fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
+fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
     s: S,
     x: Int8Rows<'_>,
     w: Int8Matrix<'_>,
     t: usize,
     p: usize,
-    ahead: Ahead<I8x64>,
+    ahead: [Ahead<I8x64>; A],
     out: &mut [F32x16],
     out_width: usize,
 ) {
@@ -397,7 +426,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
     // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
     // `p..p + NP` have `steps` vectors.
     let acc = unsafe {
-        tile::<S, Quads, MR, NP>(
+        tile::<S, Quads, MR, NP, A>(
             s,
             [start; MR],
             x.values.as_ptr().add(t * x.width).cast(),
@@ -405,7 +434,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
-            Some(ahead),
+            ahead,
         )
     };
     let out = rows_of::<MR, NP>(&mut out[t * out_width + p..], out_width);
@@ -447,14 +476,16 @@ pub(super) fn linear_float<S: Simd, T>(
         while t < rows {
             let left = rows - t;
             let mr = if T::TALL && left >= most { most } else { few_rows_at_once(left, S::ROWS) };
-            let ahead = Ahead::share(own, np, w.steps, t / most, rows.div_ceil(most));
+            let (tile, tiles) = (t / most, rows.div_ceil(most));
             if T::TALL {
                 with_tile!(tall mr, np, |MR, NP| {
-                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
+                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
+                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width);
                 });
             } else {
                 with_tile!(few S, mr, np, |MR, NP| {
-                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width)
+                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
+                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width);
                 });
             }
             t += mr;
@@ -472,7 +503,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     w: FloatMatrix<'_, T::Weights>,
     t: usize,
     p: usize,
-    ahead: Ahead<T::Weights>,
+    ahead: [Ahead<T::Weights>; NP],
     out: &mut [F32x16],
     out_width: usize,
 ) where
@@ -485,7 +516,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     // SAFETY: `linear_float` asserted that rows `t..t + MR` have `steps` floats and that panels
     // `p..p + NP` have `steps` vectors.
     let acc = unsafe {
-        tile::<S, T, MR, NP>(
+        tile::<S, T, MR, NP, NP>(
             s,
             [start; MR],
             x.as_ptr().add(t * x_width).cast(),
@@ -493,7 +524,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
             w.panels.as_ptr().add(p * w.steps),
             w.steps,
             w.steps,
-            Some(ahead),
+            ahead,
         )
     };
     for r in 0..MR {

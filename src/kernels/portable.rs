@@ -185,6 +185,10 @@ impl Simd for Portable {
         }
         out
     }
+    #[inline(never)]
+    fn sum_of_each(self, v: [[i32; 16]; 16]) -> [i32; 16] {
+        each(&v, |v| v.into_iter().fold(0, i32::wrapping_add))
+    }
     #[inline(always)]
     fn load_u16(self, p: &U16x32) -> [u16; 32] {
         p.0
