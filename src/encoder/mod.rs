@@ -4,7 +4,7 @@
 //!
 //! Tokens go through a layer in chunks that fit the cache. Between two chunks there is no
 //! dependence but that attention needs the keys and values of all of them, so a layer is two
-//! sweeps: `Pass::project` and `Pass::attend`.
+//! sweeps: `Pass::project` and `Pass::attend`, which does the feed-forward in a third.
 
 mod collect;
 mod linear;
@@ -370,8 +370,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The second sweep: attention of the rows of `hidden`, whose first stands in block `first`, and
-    /// what follows it up to the next layer. `maps` gets the attention's probabilities.
+    /// The second sweep: attention of the rows of `hidden`, whose first stands in block `first`; then the
+    /// third, from there to the next layer. `maps` gets the attention's probabilities.
     #[allow(clippy::too_many_arguments)]
     fn attend(
         &self,
@@ -425,7 +425,12 @@ impl Pass<'_> {
             let maps = maps.as_deref_mut().map(|maps| &mut maps[done * map_len..]);
             self.attend_chunk(first + done, rows, blocks, &mut worker, maps);
             let x = &mut hidden[range.start * width..range.end * width];
-            self.rest_of_layer(layer, x, rows, &mut worker);
+            self.add_attention(layer, x, rows, &mut worker);
+        }
+        // Once more over the chunks, so that these weights alone have to stay in the cache.
+        for range in chunks(hidden.len() / width) {
+            let x = &mut hidden[range.start * width..range.end * width];
+            self.feed_forward(layer, x, range.len(), &mut worker);
         }
     }
 
@@ -451,9 +456,8 @@ impl Pass<'_> {
         }
     }
 
-    /// From the attention's context to the next hidden state:
-    /// `x = norm(x + W_o context)`, `x = norm(x + W_2 activation(W_1 x))`.
-    fn rest_of_layer(
+    /// From the attention's context to its sublayer's state: `x = norm(x + W_o context)`.
+    fn add_attention(
         &self,
         layer: &Layer<'_>,
         x: &mut [F32x16],
@@ -461,14 +465,25 @@ impl Pass<'_> {
         worker: &mut Worker<'_>,
     ) {
         let (kernels, hidden, eps) = (self.kernels, self.config.hidden, self.config.eps);
-        let Worker { wide, context, output, quantised, .. } = worker;
+        let Worker { context, output, quantised, .. } = worker;
         let context = &context[..rows * self.sizes.heads];
-        let inner = &mut wide[..rows * self.sizes.intermediate];
         let output = &mut output[..x.len()];
-
         layer.attention_output.forward(kernels, context, rows, quantised, output);
         kernels.add_norm(x, output, layer.attention_norm, hidden, eps);
+    }
 
+    /// From there to the next hidden state: `x = norm(x + W_2 activation(W_1 x))`.
+    fn feed_forward(
+        &self,
+        layer: &Layer<'_>,
+        x: &mut [F32x16],
+        rows: usize,
+        worker: &mut Worker<'_>,
+    ) {
+        let (kernels, hidden, eps) = (self.kernels, self.config.hidden, self.config.eps);
+        let Worker { wide, output, quantised, .. } = worker;
+        let inner = &mut wide[..rows * self.sizes.intermediate];
+        let output = &mut output[..x.len()];
         layer.intermediate.forward(kernels, x, rows, quantised, inner);
         let activation = self.config.activation;
         layer.output.forward_activated(kernels, activation, inner, rows, quantised, output);
