@@ -21,7 +21,19 @@
 //! | AVX-VNNI, of 220 GMAC/s | 50 % | 63 % | 68 % | 68 % | 70 % | 66 % | 62 % |
 //! | AVX2, of 74 GMAC/s | 77 % | 80 % | 80 % | 79 % | 79 % | 76 % | 78 % |
 //!
-//! Two threads are 1.88 times as fast as one at 128 tokens (shortest times, MiniLM).
+//! Other runtimes, in turns with bertlet on one idle core of that machine (`benches/peers/run --rounds 12`):
+//! how many times as long they take, and how far their mean-pooled vectors are from those of f32
+//! (relative L2; bertlet's 0.022). OpenVINO and LiteRT are compiled for each length.
+//!
+//! | tokens | 8 | 16 | 32 | 64 | 128 | 256 | 512 | L2 |
+//! |---|---|---|---|---|---|---|---|---|
+//! | LiteRT (XNNPACK), int8 | 1.57 | 1.73 | 1.52 | 1.39 | 1.40 | 1.61 | 1.84 | 0.058 |
+//! | OpenVINO, int8 | 1.92 | 1.82 | 1.63 | 1.46 | 1.47 | 1.60 | 1.74 | 0.097 |
+//! | ONNX Runtime, int8 | 2.11 | 2.20 | 2.03 | 1.84 | 1.85 | 1.89 | 1.95 | 0.13 |
+//! | OpenVINO, f32 | 4.74 | 4.42 | 4.14 | 3.80 | 3.85 | 3.69 | 3.43 | 0 |
+//! | candle, f32 | 16.9 | 15.7 | 11.9 | 9.32 | 8.78 | 10.7 | 13.4 | 0 |
+//!
+//! Two threads are 1.87 times as fast as one at 128 tokens (shortest times, MiniLM).
 //!
 //! BERT-base's shape reaches 82 % at 128 tokens. Of the peak of fused multiply-adds, f32 files reach 79,
 //! 88 and 82 % at 16, 128 and 512 tokens, f16 files 70, 75 and 72 %: half-precision weights are widened
