@@ -898,6 +898,27 @@ fn attention_of_a_query_does_not_depend_on_the_others() {
 }
 
 #[test]
+fn blocks_of_queries_together_are_those_alone() {
+    for (heads, count) in [(HEADS[0], 47), (HEADS[3], 64)] {
+        let tokens = Tokens::random(heads, vec![true; count]);
+        for isa in instruction_sets() {
+            for int8 in [false, true] {
+                for b in 0..2 {
+                    let together = tokens.attend(isa, int8, b, count - b * BLOCK, true);
+                    let mut alone = [vec![], vec![]];
+                    for b in b..tokens.blocks() {
+                        let rows = BLOCK.min(count - b * BLOCK);
+                        let one = tokens.attend(isa, int8, b, rows, true);
+                        alone.iter_mut().zip(one).for_each(|(all, one)| all.extend(one));
+                    }
+                    assert_eq!(together, alone, "{} {int8} {count} {b}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn masked_tokens_at_the_end_change_nothing() {
     for count in [5, 16, 20] {
         let alone = Tokens::random(HEADS[1], vec![true; count]);
