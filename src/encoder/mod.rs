@@ -4,7 +4,7 @@
 //!
 //! Tokens go through a layer in chunks that fit the cache. Between two chunks there is no
 //! dependence but that attention needs the keys and values of all of them, so a layer is two
-//! sweeps: `Pass::project` and `Pass::attend`, which does the feed-forward in a third.
+//! sweeps: `Pass::project` and `Pass::attend`. The latter runs the feed-forward as a sweep of its own.
 
 mod collect;
 mod linear;
@@ -108,7 +108,8 @@ impl Config {
     /// with the next odd number of heads (S of them, of Q floats together), T tokens in B blocks of 16,
     /// and a chunk C = min(48, 16 B): hidden and combined states 8 T H; queries, keys and values in int8
     /// 16 B P + 48 B Q + 256 B S (f32: about 192 B Q); the worker 4 C (widest + P + H) + C widest +
-    /// 16 widest + 1,600 B, where widest is the largest of 3 P, I and H; each part rounded up to 64 bytes.
+    /// 16 widest + 2,112 per pair of blocks, where widest is the largest of 3 P, I and H; each part rounded
+    /// up to 64 bytes.
     pub const fn scratch_len(&self, tokens: usize) -> usize {
         Sizes::new(self, tokens).scratch_len(1)
     }

@@ -421,7 +421,9 @@ pub(super) fn attend_int8<S: Simd>(
                 s.store(&mut divisors, sums);
                 for (r, scores) in scores.chunks_exact_mut(room).take(rows).enumerate() {
                     let at = ((first + r) * heads.count + h) * keys.count;
-                    normalise_15bit(scores, divisors.0[r], &mut maps[at..][..keys.count]);
+                    let pairs = scores.as_chunks_mut().0.iter_mut();
+                    let e = pairs.flat_map(|[_, e]| U16x32::of_mut(e).0).map(f32::from);
+                    normalise(e, divisors.0[r], &mut maps[at..][..keys.count]);
                 }
             }
             let mut norms = F32x16::ZERO;
@@ -589,15 +591,6 @@ fn exponentials_15bit<S: Simd>(
     sum
 }
 
-/// `map[j] = e[j] / sum`, of what [`exponentials_15bit`] leaves.
-fn normalise_15bit(scores: &mut [F32x16], sum: f32, map: &mut [f32]) {
-    for ([_, e], map) in scores.as_chunks_mut().0.iter_mut().zip(map.chunks_mut(2 * BLOCK)) {
-        for (map, e) in map.iter_mut().zip(U16x32::of_mut(e).0) {
-            *map = f32::from(e) / sum;
-        }
-    }
-}
-
 /// `context[r] = (sum over j of probabilities[r][j] * v[j]) * norms[r]`, one head.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
@@ -723,7 +716,7 @@ pub(super) fn attend_f32<S: Simd>(
                 let sum = exponentials(s, row, heads.temperature(), keys);
                 if let Some(maps) = maps.as_deref_mut() {
                     let map = &mut maps[((t + r) * heads.count + h) * keys.count..][..keys.count];
-                    normalise(row, sum, map);
+                    normalise(row.iter().flat_map(|v| v.0), sum, map);
                 }
                 inverse.0[r] = 1.0 / sum;
             }
@@ -797,8 +790,8 @@ fn exponentials<S: Simd>(s: S, scores: &mut [F32x16], c: f32, keys: Keys<'_>) ->
 }
 
 /// `map[j] = e[j] / sum`.
-fn normalise(e: &[F32x16], sum: f32, map: &mut [f32]) {
-    for (map, e) in map.iter_mut().zip(e.iter().flat_map(|v| &v.0)) {
+fn normalise(e: impl Iterator<Item = f32>, sum: f32, map: &mut [f32]) {
+    for (map, e) in map.iter_mut().zip(e) {
         *map = e / sum;
     }
 }

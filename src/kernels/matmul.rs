@@ -162,42 +162,29 @@ impl<S: Simd> Step<S> for Halves {
 
 /// A stream of weights that a tile asks for while it multiplies, so that they come from the outer caches
 /// in the shadow of the products: from `at` and every `stride` bytes a step.
-#[derive(Debug)]
 pub(super) struct Ahead<W> {
     at: *const W,
     stride: usize,
 }
 
-impl<W> Clone for Ahead<W> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<W> Copy for Ahead<W> {}
-
 impl<W> Ahead<W> {
-    /// For tile `tile` of `tiles` that share `np` panels of `steps`, which start at `own`: its share of
-    /// the next panels, a line a step at most. With fewer tiles than panels it would step over lines.
-    fn share(own: *const W, np: usize, steps: usize, tile: usize, tiles: usize) -> Self {
-        let stride = (np * size_of::<W>()).div_ceil(tiles);
-        Self { at: own.wrapping_add(np * steps).wrapping_byte_add(tile * steps * stride), stride }
+    /// For tile `tile` of `tiles` of `steps`: its share of the weights from `next` on, which are `lines`
+    /// vectors a step in all. With fewer tiles than that it would step over lines.
+    fn share(next: *const W, lines: usize, steps: usize, tile: usize, tiles: usize) -> Self {
+        let stride = (lines * size_of::<W>()).div_ceil(tiles);
+        Self { at: next.wrapping_byte_add(tile * steps * stride), stride }
     }
 
-    /// [`Ahead::share`], panel by panel; of a tile alone, its own weights a few steps on.
+    /// The tile's share of each of the panels that follow its own `NP`; of a tile alone, its own weights
+    /// a few steps on.
     fn shares<const NP: usize>(
         own: *const W,
         steps: usize,
         tile: usize,
         tiles: usize,
     ) -> [Self; NP] {
-        let (next, stride) = match tiles {
-            1 => (own.wrapping_add(24), size_of::<W>()),
-            _ => {
-                let stride = size_of::<W>().div_ceil(tiles);
-                (own.wrapping_add(NP * steps).wrapping_byte_add(tile * steps * stride), stride)
-            }
-        };
-        std::array::from_fn(|p| Self { at: next.wrapping_add(p * steps), stride })
+        let next = own.wrapping_add(if tiles == 1 { 24 } else { NP * steps });
+        std::array::from_fn(|p| Self::share(next.wrapping_add(p * steps), 1, steps, tile, tiles))
     }
 }
 
@@ -394,7 +381,8 @@ pub(super) fn linear_int8<S: Simd>(
             let (tile, tiles) = (t / S::ROWS, rows.div_ceil(S::ROWS));
             with_tile!(S, mr, np, |MR, NP| {
                 if NP == 3 && MR == S::ROWS && tiles >= NP {
-                    let ahead = [Ahead::share(own, NP, w.steps, tile, tiles)];
+                    let next = own.wrapping_add(NP * w.steps);
+                    let ahead = [Ahead::share(next, NP, w.steps, tile, tiles)];
                     int8_tile::<S, MR, NP, 1>(s, x, w, t, p, ahead, out, out_width);
                 } else {
                     let ahead = Ahead::shares(own, w.steps, tile, tiles);
