@@ -340,7 +340,7 @@ struct Packed {
     k: Vec<I8x64>,
     v: Vec<I16x32>,
     scales: [Vec<F32x16>; 3],
-    k_sums: Vec<I32x16>,
+    k_start: Vec<I32x16>,
 }
 
 impl Packed {
@@ -351,12 +351,12 @@ impl Packed {
             k: vec![I8x64([0; 64]); n * width * 4],
             v: vec![I16x32([0; 32]); n * width * 8],
             scales: [(); 3].map(|()| vec![F32x16::ZERO; n]),
-            k_sums: vec![I32x16([0; 16]); n],
+            k_start: vec![I32x16([0; 16]); n],
         }
     }
     fn blocks(&mut self) -> Int8BlocksMut<'_> {
-        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_sums } = self;
-        Int8Blocks { q, q_scale, k, k_scale, k_sums, v, v_scale }
+        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_start } = self;
+        Int8Blocks { q, q_scale, k, k_scale, k_start, v, v_scale }
     }
 }
 

@@ -171,7 +171,7 @@ impl<'s> Scratch<'s> {
                     q_scale: take(rest, slots)?,
                     k_scale: take(rest, slots)?,
                     v_scale: take(rest, slots)?,
-                    k_sums: take(rest, slots)?,
+                    k_start: take(rest, slots)?,
                 }),
                 Attention::Float => Blocks::F32(F32Blocks {
                     q: take(rest, slots * BLOCK * width)?,

@@ -14,7 +14,7 @@
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::math;
 use super::matmul::{
-    Pairs, Singles, few_panels_at_once, few_rows_at_once, rows_of, tile, with_tile,
+    Pairs, Singles, few_panels_at_once, few_rows_at_once, panels_in_runs, rows_of, tile, with_tile,
 };
 use super::rows::int8_scale;
 
@@ -76,8 +76,8 @@ pub struct Int8Blocks<Q, K, V, F, I> {
     pub k: K,
     /// `[heads]`, a lane a token.
     pub k_scale: F,
-    /// `[heads]`, the sum of each key's values.
-    pub k_sums: I,
+    /// `[heads]`, what a key's scores start from, see [`Simd::start`].
+    pub k_start: I,
     /// `[heads][width][8]`: 16-bit panels whose steps are pairs of tokens.
     pub v: V,
     /// `[heads]`, a lane a token.
@@ -116,15 +116,15 @@ impl<'a> Int8BlocksMut<'a> {
         let (q_scale, q_scale2) = self.q_scale.split_at_mut(n);
         let (k_scale, k_scale2) = self.k_scale.split_at_mut(n);
         let (v_scale, v_scale2) = self.v_scale.split_at_mut(n);
-        let (k_sums, k_sums2) = self.k_sums.split_at_mut(n);
+        let (k_start, k_start2) = self.k_start.split_at_mut(n);
         (
-            Self { q, q_scale, k, k_scale, k_sums, v, v_scale },
+            Self { q, q_scale, k, k_scale, k_start, v, v_scale },
             Self {
                 q: q2,
                 q_scale: q_scale2,
                 k: k2,
                 k_scale: k_scale2,
-                k_sums: k_sums2,
+                k_start: k_start2,
                 v: v2,
                 v_scale: v_scale2,
             },
@@ -137,7 +137,7 @@ impl<'a> Int8BlocksMut<'a> {
             q_scale: self.q_scale,
             k: self.k,
             k_scale: self.k_scale,
-            k_sums: self.k_sums,
+            k_start: self.k_start,
             v: self.v,
             v_scale: self.v_scale,
         }
@@ -149,7 +149,7 @@ impl<'a> Int8BlocksMut<'a> {
             q_scale: self.q_scale,
             k: self.k,
             k_scale: self.k_scale,
-            k_sums: self.k_sums,
+            k_start: self.k_start,
             v: self.v,
             v_scale: self.v_scale,
         }
@@ -202,15 +202,9 @@ pub(super) fn pack_int8<S: Simd>(
             2 if S::WIDE => quantise_block(s, rows, heads, 2, b, blocks.reborrow(), buffer),
             _ => quantise_block(s, rows, heads, width, b, blocks.reborrow(), buffer),
         }
-        let (count, first) = (rows.len() / (3 * part), b * heads.slots());
-        let slots = first..first + heads.count;
+        let first = b * heads.slots();
         let k = &mut blocks.k[first * width * 4..][..part * 4];
-        pack_keys(s, buffer, part, k, &mut blocks.k_sums[slots.clone()]);
-        // What stands past the last token must not be a NaN or stale: it is multiplied by zero.
-        let scales = blocks.k_scale[slots.clone()].iter_mut().chain(&mut blocks.v_scale[slots]);
-        for lanes in scales {
-            lanes.0[count..].fill(0.0);
-        }
+        pack_keys(s, buffer, part, k, &mut blocks.k_start[first..][..heads.count]);
     }
 }
 
@@ -228,29 +222,43 @@ fn quantise_block<S: Simd>(
     let part = heads.count * width;
     let Int8Blocks { q, q_scale, k_scale, v, v_scale, .. } = blocks;
     let slots = b * heads.slots()..b * heads.slots() + heads.count;
-    let scale = [q_scale, k_scale, v_scale].map(|s| &mut s[slots.clone()]);
+    let mut scale = [q_scale, k_scale, v_scale].map(|s| &mut s[slots.clone()]);
     // Sixteen heads at a time, so that their scales are one vector.
     for first in (0..heads.count).step_by(16) {
         let group = first..heads.count.min(first + 16);
         let range = group.start * width..group.end * width;
-        let mut inverse = [[F32x16::ZERO; 3]; BLOCK];
-        for (t, row) in rows.chunks_exact(3 * part).enumerate() {
-            for (i, x) in row.chunks_exact(part).enumerate() {
-                let scale = &mut scale[i][group.clone()];
-                inverse[t][i] = scales(s, &x[range.clone()], width, scale, t);
+        // What stands past the last token must be neither a NaN nor stale: it is multiplied by zero.
+        let (mut step, mut inverse) = ([[F32x16::ZERO; BLOCK]; 3], [[F32x16::ZERO; BLOCK]; 3]);
+        for (few, rows) in rows.chunks(4 * 3 * part).enumerate() {
+            // All scales first, so that none is waited for alone.
+            let tokens = || (4 * few..).zip(rows.chunks_exact(3 * part));
+            for (t, row) in tokens() {
+                for (i, x) in row.chunks_exact(part).enumerate() {
+                    let largest = largest_of_heads(s, &x[range.clone()], width);
+                    let (a, b) = int8_scale(s, largest);
+                    s.store(&mut step[i][t], a);
+                    s.store(&mut inverse[i][t], b);
+                }
             }
-            let (queries, keys) = row.split_at(part);
-            let q = &mut q[(b * BLOCK + t) * part..][range.clone()];
-            round_heads::<S, true>(s, &queries[range.clone()], width, &inverse[t][0], q);
-            let k = &mut buffer[t * part..][range.clone()];
-            round_heads::<S, false>(s, &keys[range.clone()], width, &inverse[t][1], k);
+            for (t, row) in tokens() {
+                let (queries, keys) = row.split_at(part);
+                let q = &mut q[(b * BLOCK + t) * part..][range.clone()];
+                round_heads::<S, true>(s, &queries[range.clone()], width, &inverse[0][t], q);
+                let k = &mut buffer[t * part..][range.clone()];
+                round_heads::<S, false>(s, &keys[range.clone()], width, &inverse[1][t], k);
+            }
+        }
+        for (step, scale) in step.iter().zip(&mut scale) {
+            let mut lanes = [F32x16::ZERO; 16];
+            s.transpose(step, &mut lanes);
+            scale[group.clone()].copy_from_slice(&lanes[..group.len()]);
         }
         let panels = &mut v[(slots.start + first) * width * (BLOCK / 2)..];
         for (pair, rows) in rows.chunks(2 * 3 * part).enumerate() {
             let low = &rows[2 * part..][range.clone()];
             // The last token may have no neighbour.
             let high = rows.get(5 * part..).map_or(&[][..], |values| &values[range.clone()]);
-            let inverse = [inverse[2 * pair][2], inverse[2 * pair + 1][2]];
+            let inverse = [inverse[2][2 * pair], inverse[2][2 * pair + 1]];
             pack_values(s, [low, high], inverse, width, pair, panels);
         }
     }
@@ -280,23 +288,18 @@ fn pack_values<S: Simd>(
     }
 }
 
-/// Writes the int8 scales of up to sixteen heads into their lanes, and returns the inverses.
+/// The largest magnitudes of up to sixteen heads, a lane each.
 #[inline(always)]
-fn scales<S: Simd>(s: S, x: &[F32x16], width: usize, scale: &mut [F32x16], lane: usize) -> F32x16 {
+fn largest_of_heads<S: Simd>(s: S, x: &[F32x16], width: usize) -> S::F {
     let mut largest = [s.zero(); 16];
-    for (x, largest) in x.chunks_exact(width).zip(&mut largest) {
-        for x in x {
-            *largest = s.max_magnitude(*largest, s.load(x));
+    for (i, largest) in largest.iter_mut().enumerate() {
+        if let Some(x) = x.get(i * width..(i + 1) * width) {
+            for x in x {
+                *largest = s.max_magnitude(*largest, s.load(x));
+            }
         }
     }
-    let (mut step, mut inverse) = (F32x16::ZERO, F32x16::ZERO);
-    let (a, b) = int8_scale(s, s.largest_of_each(largest));
-    s.store(&mut step, a);
-    s.store(&mut inverse, b);
-    for (scale, step) in scale.iter_mut().zip(step.0) {
-        scale.0[lane] = step;
-    }
-    inverse
+    s.largest_of_each(largest)
 }
 
 /// `out[i] = round(x[i] * inverse of its head)`, as activations or as weights.
@@ -331,14 +334,14 @@ fn round_heads<S: Simd, const ACTIVATIONS: bool>(
     }
 }
 
-/// Lays `[16][part]` vectors of keys out in panels, and sums each key's values, head by head.
+/// Lays `[16][part]` vectors of keys out in panels, and notes what their scores start from, head by head.
 #[inline(always)]
 fn pack_keys<S: Simd>(
     s: S,
     rows: &[I8x16],
     part: usize,
     panels: &mut [I8x64],
-    sums: &mut [I32x16],
+    start: &mut [I32x16],
 ) {
     let (panels16, rest) = panels.as_chunks_mut::<16>();
     for (i, panels) in panels16.iter_mut().enumerate() {
@@ -350,15 +353,15 @@ fn pack_keys<S: Simd>(
             panel.0.as_chunks_mut::<4>().0[t] = row[done + i / 4].0.as_chunks().0[i % 4];
         }
     }
-    if S::OFFSET != 0 {
-        let steps = panels.len() / sums.len();
-        for (panel, sums) in panels.chunks_exact(steps).zip(sums) {
-            let mut sum = s.splat_i32(0);
+    let steps = panels.len() / start.len();
+    for (panel, start) in panels.chunks_exact(steps).zip(start) {
+        let mut sum = s.splat_i32(0);
+        if S::OFFSET != 0 {
             for step in panel {
                 sum = s.dot_quad(sum, s.quad([1; 4]), s.load_quads(step));
             }
-            s.store_i32(sums, sum);
         }
+        s.store_i32(start, s.start(sum));
     }
 }
 
@@ -422,7 +425,7 @@ pub(super) fn attend_int8<S: Simd>(
                 for (r, scores) in scores.chunks_exact_mut(room).take(rows).enumerate() {
                     let at = ((first + r) * heads.count + h) * keys.count;
                     let pairs = scores.as_chunks_mut().0.iter_mut();
-                    let e = pairs.flat_map(|[_, e]| U16x32::of_mut(e).0).map(f32::from);
+                    let e = pairs.flat_map(|[_, e]| U16x32::of_mut(e).in_turn()).map(f32::from);
                     normalise(e, divisors.0[r], &mut maps[at..][..keys.count]);
                 }
             }
@@ -525,48 +528,52 @@ fn int8_scores<S: Simd>(
             s.store(&mut row[count], s.splat(f32::MIN));
         }
     }
+    let (steps, slots) = (width * 4, heads.slots());
     let mut j = 0;
-    while j < count {
-        let np = few_panels_at_once::<S>(count - j);
+    for (np, tiles) in panels_in_runs::<S>(count) {
+        if tiles == 0 {
+            continue;
+        }
         with_tile!(few S, mr, np, |MR, NP| {
-            let slot = |p: usize| (j + p) * heads.slots() + h;
-            let steps = width * 4;
-            let mut start = [s.splat_i32(0); NP];
-            for p in 0..NP {
-                start[p] = s.start(&blocks.k_sums[slot(p)]);
-            }
-            // SAFETY: `q` holds `MR` rows of `steps` quads, `stride` vectors apart; `attend_int8`
-            // asserted that `k` holds `count` blocks of `heads.slots()` panels of `steps` vectors.
-            let acc = unsafe {
-                let k = blocks.k.as_ptr().add(slot(0) * steps);
-                tile::<S, super::matmul::Quads, MR, NP, 0>(
-                    s,
-                    [start; MR],
-                    q.as_ptr().cast(),
-                    stride * 4,
-                    k,
-                    heads.slots() * steps,
-                    steps,
-                    [],
-                )
-            };
-            let (mut scale, mut bias) = ([s.zero(); NP], [s.zero(); NP]);
-            let limit = &keys.limit[j..][..NP];
-            for p in 0..NP {
-                scale[p] = s.load(&blocks.k_scale[slot(p)]);
-                // The least f32 absorbs whatever is added to it.
-                bias[p] = s.min(s.load(&limit[p]), s.zero());
-            }
-            let largest = &mut largest[..MR];
-            for (r, scores) in rows_of::<MR, NP>(&mut scores[j..], room).into_iter().enumerate() {
+            let mut most = [s.zero(); MR];
+            most.copy_from_slice(&largest[..MR]);
+            for _ in 0..tiles {
+                let (mut start, mut scale) = ([s.splat_i32(0); NP], [s.zero(); NP]);
+                let (mut bias, limit) = ([s.zero(); NP], &keys.limit[j..][..NP]);
                 for p in 0..NP {
-                    let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
-                    largest[r] = s.max(largest[r], y);
-                    s.store(&mut scores[p], y);
+                    let slot = (j + p) * slots + h;
+                    start[p] = s.load_i32(&blocks.k_start[slot]);
+                    scale[p] = s.load(&blocks.k_scale[slot]);
+                    // The least f32 absorbs whatever is added to it.
+                    bias[p] = s.min(s.load(&limit[p]), s.zero());
                 }
+                // SAFETY: `q` holds `MR` rows of `steps` quads, `stride` vectors apart; `attend_int8`
+                // asserted that `k` holds `count` blocks of `slots` panels of `steps` vectors.
+                let acc = unsafe {
+                    let k = blocks.k.as_ptr().add((j * slots + h) * steps);
+                    tile::<S, super::matmul::Quads, MR, NP, 0>(
+                        s,
+                        [start; MR],
+                        q.as_ptr().cast(),
+                        stride * 4,
+                        k,
+                        slots * steps,
+                        steps,
+                        [],
+                    )
+                };
+                let scores = rows_of::<MR, NP>(&mut scores[j..], room);
+                for (r, scores) in scores.into_iter().enumerate() {
+                    for p in 0..NP {
+                        let y = s.fma(s.to_f32(acc[r][p]), scale[p], bias[p]);
+                        most[r] = s.max(most[r], y);
+                        s.store(&mut scores[p], y);
+                    }
+                }
+                j += NP;
             }
+            largest[..MR].copy_from_slice(&most);
         });
-        j += np;
     }
 }
 
@@ -617,9 +624,9 @@ fn int8_context<S: Simd>(
             for first in (0..count).step_by(KEYS_EXACT / BLOCK) {
                 let mut acc = [[s.splat_i32(0); NP]; MR];
                 for j in first..count.min(first + KEYS_EXACT / BLOCK) {
-                    let pairs = j / 2 * 2 * BLOCK + j % 2 * (BLOCK / 2);
-                    // SAFETY: `probabilities` holds `MR` rows of `room` vectors, every other of them two
-                    // blocks of eight pairs; `attend_int8` asserted that `v` holds `count` blocks of
+                    let pairs = j / 2 * 2 * BLOCK + j % 2 * 2;
+                    // SAFETY: `probabilities` holds `MR` rows of `room` vectors, every other of them the
+                    // eight pairs of each of two blocks; `attend_int8` asserted that `v` holds `count` blocks of
                     // `heads.slots()` heads of `width` panels of eight vectors.
                     acc = unsafe {
                         let v =

@@ -52,6 +52,10 @@ impl U16x32 {
         // SAFETY: both are 64 plain bytes aligned to 64.
         unsafe { &mut *std::ptr::from_mut(floats).cast() }
     }
+    /// The numbers of the first vector of [`Simd::to_u16`], then those of the second.
+    pub fn in_turn(&self) -> [u16; 32] {
+        std::array::from_fn(|i| self.0[i % 16 / 4 * 8 + i / 16 * 4 + i % 4])
+    }
 }
 
 impl I32x16 {
@@ -170,6 +174,15 @@ pub trait Simd: Copy {
             self.store_activation(p, v);
         }
     }
+    /// `columns[j]` gets lane `j` of each of sixteen rows.
+    #[inline(always)]
+    fn transpose(self, rows: &[F32x16; 16], columns: &mut [F32x16; 16]) {
+        for (t, row) in rows.iter().enumerate() {
+            for (lane, column) in row.0.into_iter().zip(columns.iter_mut()) {
+                column.0[t] = lane;
+            }
+        }
+    }
     /// `columns[j]` gets quad `j` of each of sixteen rows, `stride` vectors apart: rows of int8 become
     /// steps of a panel.
     #[inline(always)]
@@ -200,8 +213,8 @@ pub trait Simd: Copy {
     fn store_u16(self, p: &mut U16x32, v: Self::U);
     fn splat_u16(self, v: u16) -> Self::U;
     fn add_u16(self, a: Self::U, b: Self::U) -> Self::U;
-    /// The nearest whole numbers of the lanes of `a`, then of those of `b`, ties to even, cut to what
-    /// u16 holds; for lanes below 2^31, minus infinity included.
+    /// The nearest whole numbers of the lanes of `a` and `b`, ties to even, cut to what u16 holds; for
+    /// lanes below 2^31, minus infinity included. Four of `a` and four of `b` take turns.
     fn to_u16(self, a: Self::F, b: Self::F) -> Self::U;
     /// `c * (v % 4096) / 4096`, rounded down, for `c` below 2^15.
     fn times_fraction(self, c: Self::U, v: Self::U) -> Self::U;
@@ -230,7 +243,7 @@ pub trait Simd: Copy {
 
     /// What a sum over quads starts from, so that the activations' offset cancels: minus
     /// [`Simd::OFFSET`] times the sum of each channel's weights.
-    fn start(self, sums: &I32x16) -> Self::I;
+    fn start(self, sums: Self::I) -> Self::I;
 
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]

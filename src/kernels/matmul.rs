@@ -60,6 +60,11 @@ pub(super) trait Step<S: Simd>: Copy {
     type Acc: Copy;
     /// Decoded weights, shared by the rows of a tile.
     type Loaded: Copy;
+    /// Where the factor of step `k` stands among those of its row.
+    #[inline(always)]
+    fn place(k: usize) -> usize {
+        k
+    }
     /// Whether decoding costs so much that a tile should rather have more rows than panels.
     const TALL: bool = false;
     fn broadcast(s: S, a: Self::Factor) -> Self::Broadcast;
@@ -90,7 +95,7 @@ impl<S: Simd> Step<S> for Quads {
     }
 }
 
-/// Two int16 inputs.
+/// Two int16 inputs, in the order of [`Simd::to_u16`]: two factors, then room for two of another panel.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs;
 impl<S: Simd> Step<S> for Pairs {
@@ -99,6 +104,10 @@ impl<S: Simd> Step<S> for Pairs {
     type Broadcast = S::Pair;
     type Acc = S::I;
     type Loaded = S::Pairs;
+    #[inline(always)]
+    fn place(k: usize) -> usize {
+        k / 2 * 4 + k % 2
+    }
     #[inline(always)]
     fn broadcast(s: S, a: [i16; 2]) -> S::Pair {
         s.pair(a)
@@ -191,7 +200,8 @@ impl<W> Ahead<W> {
 /// Adds `steps` products to `acc`, `MR` rows by `NP` panels.
 ///
 /// # Safety
-/// - `a` points to `MR` rows of `steps` factors, `a_stride` factors apart, of any alignment;
+/// - `a` points to `MR` rows, `a_stride` factors apart, of any alignment, with factors at the `place`s of
+///   all `steps`;
 /// - `w` points to `NP` panels of `steps` weight vectors, `w_stride` vectors apart.
 ///
 /// What lies `ahead` need not be anything.
@@ -218,7 +228,7 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize,
                 loaded[p] = T::load(s, &*w.add(p * w_stride + k));
             }
             for r in 0..MR {
-                let factor = T::broadcast(s, a.add(r * a_stride + k).read_unaligned());
+                let factor = T::broadcast(s, a.add(r * a_stride + T::place(k)).read_unaligned());
                 for p in 0..NP {
                     acc[r][p] = T::step(s, acc[r][p], factor, loaded[p]);
                 }
@@ -321,6 +331,19 @@ pub(super) fn few_panels_at_once<S: Simd>(left: usize) -> usize {
     if S::WIDE { panels_at_once::<S>(S::ROWS, left) } else { 1 }
 }
 
+/// How many panels tiles of eight rows multiply at once, and how many such tiles follow each other, to
+/// take `count` panels in all.
+#[inline(always)]
+pub(super) fn panels_in_runs<S: Simd>(count: usize) -> [(usize, usize); 3] {
+    if !S::WIDE {
+        return [(1, count), (1, 0), (1, 0)];
+    }
+    // Four panels are two and two.
+    let threes = count / 3 - usize::from(count % 3 == 1 && count > 1);
+    let left = count - 3 * threes;
+    [(3, threes), (2, left / 2), (1, left % 2)]
+}
+
 /// The number of rows in the next tile, of `left`: a power of two, or six where tiles have at most that.
 #[inline(always)]
 pub(super) fn few_rows_at_once(left: usize, most: usize) -> usize {
@@ -409,7 +432,7 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
 ) {
     let mut start = [s.splat_i32(0); NP];
     for (start, sums) in start.iter_mut().zip(&w.sums[p..][..NP]) {
-        *start = s.start(sums);
+        *start = s.start(s.load_i32(sums));
     }
     // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
     // `p..p + NP` have `steps` vectors.

@@ -208,7 +208,8 @@ impl Simd for Portable {
     #[inline(never)]
     fn to_u16(self, a: [f32; 16], b: [f32; 16]) -> [u16; 32] {
         let mut out = [0; 32];
-        for (out, x) in out.iter_mut().zip(a.into_iter().chain(b)) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let x = [a, b][i / 4 % 2][i / 8 * 4 + i % 4];
             // A comparison that NaN fails.
             let x = if x > 0.0 { x } else { 0.0 };
             *out = scalar::round_to_i32(if x < 65535.0 { x } else { 65535.0 }) as u16;
@@ -256,7 +257,7 @@ impl Simd for Portable {
         acc
     }
     #[inline(always)]
-    fn start(self, _: &I32x16) -> [i32; 16] {
+    fn start(self, _: [i32; 16]) -> [i32; 16] {
         [0; 16]
     }
     #[inline(always)]

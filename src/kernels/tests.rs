@@ -731,13 +731,13 @@ impl Tokens {
             let mut v = Guarded::filled(I16x32([-99; 32]), n * width * 8);
             let [mut q_scale, mut k_scale, mut v_scale] =
                 [(); 3].map(|()| Guarded::filled(stale, n));
-            let mut k_sums = Guarded::filled(I32x16([99; 16]), n);
+            let mut k_start = Guarded::filled(I32x16([99; 16]), n);
             let mut packed = Int8Blocks {
                 q: &mut *q,
                 q_scale: &mut *q_scale,
                 k: &mut *k,
                 k_scale: &mut *k_scale,
-                k_sums: &mut *k_sums,
+                k_start: &mut *k_start,
                 v: &mut *v,
                 v_scale: &mut *v_scale,
             };

@@ -256,10 +256,10 @@ impl Simd for Neon {
     fn to_u16(self, a: Self::F, b: Self::F) -> Self::U {
         let (a, b) = (quarters!(|a| vcvtnq_u32_f32(a)), quarters!(|b| vcvtnq_u32_f32(b)));
         op!([
-            vqmovn_high_u32(vqmovn_u32(a[0]), a[1]),
-            vqmovn_high_u32(vqmovn_u32(a[2]), a[3]),
-            vqmovn_high_u32(vqmovn_u32(b[0]), b[1]),
-            vqmovn_high_u32(vqmovn_u32(b[2]), b[3]),
+            vqmovn_high_u32(vqmovn_u32(a[0]), b[0]),
+            vqmovn_high_u32(vqmovn_u32(a[1]), b[1]),
+            vqmovn_high_u32(vqmovn_u32(a[2]), b[2]),
+            vqmovn_high_u32(vqmovn_u32(a[3]), b[3]),
         ])
     }
     #[inline(always)]
@@ -334,7 +334,7 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn start(self, _: &I32x16) -> Self::I {
+    fn start(self, _: Self::I) -> Self::I {
         self.splat_i32(0)
     }
 }

@@ -35,14 +35,14 @@ fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
 }
 
 /// Halves, quarters and so on of sixteen vectors are put beside each other, so that every operation
-/// folds two vectors.
+/// folds two vectors. Blends, where they serve, leave the one port of the shuffles free.
 macro_rules! fold_each {
     ($v:expr, $f:ident) => {{
         let v = $v;
         let mut h = [_mm512_setzero_ps(); 8];
         for i in 0..8 {
             let (a, b) = (v[i], v[i + 8]);
-            h[i] = $f(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            h[i] = $f(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4::<0x4e>(a, b));
         }
         let mut q = [_mm512_setzero_ps(); 4];
         for i in 0..4 {
@@ -52,7 +52,7 @@ macro_rules! fold_each {
         let mut p = [_mm512_setzero_ps(); 2];
         for i in 0..2 {
             let (a, b) = (q[i], q[i + 2]);
-            p[i] = $f(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+            p[i] = $f(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps::<0x4e>(a, b));
         }
         let [a, b] = p;
         let mixed = $f(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
@@ -250,35 +250,26 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
-        // SAFETY: 64 bytes stand at each. Words, then pairs of words, then quarters change places.
-        unsafe {
-            let mut v = [_mm512_setzero_si512(); 16];
-            for t in 0..16 {
-                v[t] = _mm512_loadu_si512(rows[t * stride..][..4].as_ptr().cast());
-            }
-            for i in (0..16).step_by(4) {
-                let [a, b, c, d] = [v[i], v[i + 1], v[i + 2], v[i + 3]];
-                let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
-                v[i] = _mm512_unpacklo_epi64(ab, cd);
-                v[i + 1] = _mm512_unpackhi_epi64(ab, cd);
-                let (ab, cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-                v[i + 2] = _mm512_unpacklo_epi64(ab, cd);
-                v[i + 3] = _mm512_unpackhi_epi64(ab, cd);
-            }
-            for i in 0..4 {
-                let [a, b, c, d] = [v[i], v[i + 4], v[i + 8], v[i + 12]];
-                let even = _mm512_shuffle_i32x4::<0x88>(a, b);
-                let even2 = _mm512_shuffle_i32x4::<0x88>(c, d);
-                let odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
-                let odd2 = _mm512_shuffle_i32x4::<0xdd>(c, d);
-                v[i] = _mm512_shuffle_i32x4::<0x88>(even, even2);
-                v[i + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
-                v[i + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
-                v[i + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
-            }
-            for t in 0..16 {
-                _mm512_storeu_si512(columns[t].0.as_mut_ptr().cast(), v[t]);
-            }
+        let mut v = [self.splat_i32(0); 16];
+        for t in 0..16 {
+            // SAFETY: 64 bytes stand there.
+            v[t] = unsafe { _mm512_loadu_si512(rows[t * stride..][..4].as_ptr().cast()) };
+        }
+        let v = self.transpose_words(v);
+        for t in 0..16 {
+            // SAFETY: 64 bytes stand there.
+            unsafe { _mm512_storeu_si512(columns[t].0.as_mut_ptr().cast(), v[t]) }
+        }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &[F32x16; 16], columns: &mut [F32x16; 16]) {
+        let mut v = [self.splat_i32(0); 16];
+        for t in 0..16 {
+            v[t] = op!(_mm512_castps_si512(self.load(&rows[t])));
+        }
+        let v = self.transpose_words(v);
+        for t in 0..16 {
+            self.store(&mut columns[t], op!(_mm512_castsi512_ps(v[t])));
         }
     }
     #[inline(always)]
@@ -324,11 +315,8 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn to_u16(self, a: __m512, b: __m512) -> __m512i {
-        // What no i32 holds becomes the least one. The packed quarters of `a` and `b` alternate.
-        op!({
-            let packed = _mm512_packus_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
-            _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), packed)
-        })
+        // What no i32 holds becomes the least one.
+        op!(_mm512_packus_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b)))
     }
     #[inline(always)]
     fn times_fraction(self, c: __m512i, v: __m512i) -> __m512i {
@@ -364,8 +352,7 @@ impl Simd for Avx512Vnni {
         op!(_mm512_dpbusd_epi32(acc, a, w))
     }
     #[inline(always)]
-    fn start(self, sums: &I32x16) -> __m512i {
-        let sums = self.load_i32(sums);
+    fn start(self, sums: __m512i) -> __m512i {
         // The offset is 2^7.
         op!(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 7)))
     }
@@ -398,6 +385,34 @@ impl Simd for Avx512Vnni {
 }
 
 impl Avx512Vnni {
+    /// Word `j` of each of sixteen registers, in register `j`: words, then pairs of words, then quarters
+    /// change places.
+    #[inline(always)]
+    fn transpose_words(self, mut v: [__m512i; 16]) -> [__m512i; 16] {
+        op!({
+            for i in (0..16).step_by(4) {
+                let [a, b, c, d] = [v[i], v[i + 1], v[i + 2], v[i + 3]];
+                let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+                v[i] = _mm512_unpacklo_epi64(ab, cd);
+                v[i + 1] = _mm512_unpackhi_epi64(ab, cd);
+                let (ab, cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+                v[i + 2] = _mm512_unpacklo_epi64(ab, cd);
+                v[i + 3] = _mm512_unpackhi_epi64(ab, cd);
+            }
+            for i in 0..4 {
+                let [a, b, c, d] = [v[i], v[i + 4], v[i + 8], v[i + 12]];
+                let even = _mm512_shuffle_i32x4::<0x88>(a, b);
+                let even2 = _mm512_shuffle_i32x4::<0x88>(c, d);
+                let odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
+                let odd2 = _mm512_shuffle_i32x4::<0xdd>(c, d);
+                v[i] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+                v[i + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
+                v[i + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+                v[i + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
+            }
+            v
+        })
+    }
     /// The low bytes of four vectors of lanes in [-127, 127], one vector after the other.
     #[inline(always)]
     fn narrow(self, [a, b, c, d]: [__m512i; 4]) -> __m512i {

@@ -275,15 +275,11 @@ macro_rules! ymm {
             }
             #[inline(always)]
             fn to_u16(self, a: Self::F, b: Self::F) -> Self::U {
-                // SAFETY: `self` proves AVX2. What no i32 holds becomes the least one; the packed
-                // quarters alternate.
+                // SAFETY: `self` proves AVX2. What no i32 holds becomes the least one.
                 unsafe {
-                    let f = |a, b| {
-                        let packed =
-                            _mm256_packus_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
-                        _mm256_permute4x64_epi64(packed, 0b11_01_10_00)
-                    };
-                    (f(a.0, a.1), f(b.0, b.1))
+                    let f =
+                        |a, b| _mm256_packus_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+                    (f(a.0, b.0), f(a.1, b.1))
                 }
             }
             #[inline(always)]
@@ -352,11 +348,11 @@ macro_rules! ymm {
                 (self.dot_half(acc.0, a, w.0), self.dot_half(acc.1, a, w.1))
             }
             #[inline(always)]
-            fn start(self, sums: &I32x16) -> Self::I {
+            fn start(self, sums: Self::I) -> Self::I {
+                let zero = self.splat_i32(0);
                 if Self::OFFSET == 0 {
-                    return self.splat_i32(0);
+                    return zero;
                 }
-                let (zero, sums) = (self.splat_i32(0), self.load_i32(sums));
                 // SAFETY: `self` proves AVX2. The offset is 2^7.
                 unsafe {
                     let f = |zero, sums| _mm256_sub_epi32(zero, _mm256_slli_epi32(sums, 7));
