@@ -173,25 +173,27 @@ impl<'c, 's> Collector<'c, 's> {
             Combine::Concat => (slot * hidden, true),
             _ => (0, first),
         };
+        let kernels = self.pass.kernels;
+        let add = |out: &mut [f32], x: &[f32]| kernels.accumulate(out, x, pick.weight, set);
         if is_combined_maximum(selection, pooling) {
             let padded = self.pass.sizes.hidden;
             let rows = self.combined.chunks_exact_mut(padded).zip(states.chunks_exact(padded));
-            rows.for_each(|(out, x)| accumulate(flat_mut(out), flat(x), pick.weight, set));
+            rows.for_each(|(out, x)| add(flat_mut(out), flat(x)));
             return;
         }
         let one = &mut out[at..][..hidden];
         match pooling {
             Pooling::None => {
                 for (out, x) in out.chunks_exact_mut(width).zip(self.rows(states)) {
-                    accumulate(&mut out[at..][..hidden], x, pick.weight, set);
+                    add(&mut out[at..][..hidden], x);
                 }
             }
             Pooling::Cls | Pooling::Pooler => {
-                self.rows(states).take(1).for_each(|x| accumulate(one, x, pick.weight, set));
+                self.rows(states).take(1).for_each(|x| add(one, x));
             }
             Pooling::Sep => {
                 let last = self.live(states).last();
-                last.into_iter().for_each(|x| accumulate(one, x, pick.weight, set));
+                last.into_iter().for_each(|x| add(one, x));
             }
             Pooling::Mean | Pooling::MeanSqrt => self.sum(states, one, pick.weight, set),
             Pooling::Max => maximum(self.live(states), one),
@@ -205,7 +207,7 @@ impl<'c, 's> Collector<'c, 's> {
     /// `out = ` (`set`) or `+=` the sum over the unmasked tokens, in order.
     fn sum(&self, states: &[F32x16], out: &mut [f32], weight: f32, set: bool) {
         for (i, x) in self.live(states).enumerate() {
-            accumulate(out, x, weight, set && i == 0);
+            self.pass.kernels.accumulate(out, x, weight, set && i == 0);
         }
     }
 
@@ -348,14 +350,6 @@ impl<'c, 's> Collector<'c, 's> {
                 *out = kernels.dot_row(y, head.decoder.row(id, width)) + bias;
             }
         }
-    }
-}
-
-/// `out = x * weight` (`set`) or `out += x * weight`.
-fn accumulate(out: &mut [f32], x: &[f32], weight: f32, set: bool) {
-    for (out, x) in out.iter_mut().zip(x) {
-        let y = x * weight;
-        *out = if set { y } else { *out + y };
     }
 }
 

@@ -94,6 +94,8 @@ macro_rules! and_float_kernels {
         activate(x: &mut [F32x16], activation: Activation) -> () = rows::activate;
         /// `x = row` (`first`) or `x += row`.
         add_row(x: &mut [F32x16], row: TableRow<'_>, first: bool) -> () = rows::add_row;
+        /// `out = x * weight` (`set`) or `out += x * weight`.
+        accumulate(out: &mut [f32], x: &[f32], weight: f32, set: bool) -> () = rows::accumulate;
         /// Dot product of `x` with a row of a table.
         dot_row(x: &[F32x16], row: TableRow<'_>) -> f32 = rows::dot_row;
         /// Lays queries, keys and values out in blocks, in f32.

@@ -491,3 +491,14 @@ pub(super) fn dot_row<S: Simd>(s: S, x: &[F32x16], row: TableRow<'_>) -> f32 {
     }
     s.sum(sum)
 }
+
+/// `out = x * weight` (`set`) or `out += x * weight`, each step rounded; left to the compiler, as `out` may
+/// start anywhere.
+#[inline(always)]
+pub(super) fn accumulate<S: Simd>(_: S, out: &mut [f32], x: &[f32], weight: f32, set: bool) {
+    if set {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x * weight);
+    } else {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out += x * weight);
+    }
+}
