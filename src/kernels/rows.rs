@@ -382,6 +382,8 @@ fn norm_rows<S: Simd, const R: usize>(
         for r in 0..R {
             let d = s.sub(s.load(&x[r][i]), mean[r]);
             squares[r] = s.fma(d, d, squares[r]);
+            // The rows after these, some here and some below.
+            s.prefetch(y.as_ptr().wrapping_add((R + r) * width + i));
         }
     }
     for r in 0..R {
@@ -394,9 +396,7 @@ fn norm_rows<S: Simd, const R: usize>(
         for r in 0..R {
             let d = s.sub(s.load(&x[r][i]), mean[r]);
             s.store(&mut x[r][i], s.fma(s.mul(d, scale[r]), weight, bias));
-            // The rows after these.
             s.prefetch(x[r].as_ptr().wrapping_add(R * width + i));
-            s.prefetch(y.as_ptr().wrapping_add((R + r) * width + i));
         }
     }
 }
