@@ -93,8 +93,8 @@
 //! ```text
 //! exp2(x):    x = max(x, -125); n = round(x); poly(x - n; 1, 0.6931466, 0.24022166,
 //!             0.055510473, 0.009674952, 0.0013202982) * 2^n
-//! exp2_15(w): integers: r = w mod 4096; y = 1279; y = floor(y * r / 4096) + c for c = 3702, 11403,
-//!             16383; floor((y * 2^floor(w / 4096) + 2^14) / 2^15). About 2^(w / 4096 - 1)
+//! exp2_15(w): integers: r = w mod 4096; y = 5514; y = floor(y * r / 4096) + c for c = 10755, 16380;
+//!             floor((y * 2^floor(w / 4096) + 2^14) / 2^15). About 16353 * 2^(w / 4096 - 15)
 //! exp(x):     exp2(min(x, 87) * 1.442695)
 //! tanh(x):    x = min(max(x, -10), 10); 1 - 2 / (exp2(x * 2.88539) + 1)
 //! gelu(x):    u = min(max(x, -5), 5); v = fma(u * u, 0.08, -1);

@@ -78,7 +78,7 @@ fn exp2(x: f32) -> f32 {
 
 fn exp2_15(w: u32) -> u32 {
     let times = |c: u32| c * (w % 4096) / 4096;
-    let y = 16383 + times(11403 + times(3702 + times(1279)));
+    let y = 16380 + times(10755 + times(5514));
     ((y << (w / 4096)) + 16384) >> 15
 }
 
