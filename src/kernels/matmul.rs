@@ -334,14 +334,15 @@ pub(super) fn few_panels_at_once<S: Simd>(left: usize) -> usize {
 /// How many panels tiles of eight rows multiply at once, and how many such tiles follow each other, to
 /// take `count` panels in all.
 #[inline(always)]
-pub(super) fn panels_in_runs<S: Simd>(count: usize) -> [(usize, usize); 3] {
-    if !S::WIDE {
-        return [(1, count), (1, 0), (1, 0)];
-    }
+pub(super) fn panels_in_runs<S: Simd>(count: usize) -> impl Iterator<Item = (usize, usize)> {
     // Four panels are two and two.
     let threes = count / 3 - usize::from(count % 3 == 1 && count > 1);
     let left = count - 3 * threes;
-    [(3, threes), (2, left / 2), (1, left % 2)]
+    let runs = match S::WIDE {
+        true => [(3, threes), (2, left / 2), (1, left % 2)],
+        false => [(1, count), (0, 0), (0, 0)],
+    };
+    runs.into_iter().take(if S::WIDE { 3 } else { 1 })
 }
 
 /// The number of rows in the next tile, of `left`: a power of two, or six where tiles have at most that.

@@ -212,8 +212,8 @@ fn rotate<S: Simd>(
     match (rotation.block, rotation.stride) {
         // What the converter chooses for large models, in as many registers as there are.
         (128, 1) if S::WIDE && !gelu => first!(16, 8, true, 1),
-        (4, 32) if S::WIDE => first!(1, 4, true, 2),
-        (4, 64) if S::WIDE => first!(1, 4, true, 4),
+        (4, 32) if S::WIDE && !gelu => first!(1, 4, true, 2),
+        (4, 64) if S::WIDE && !gelu => first!(1, 4, true, 4),
         (32, 16) if S::WIDE => {
             first!(1, 8, false, 1);
             then!(4, true, 8)

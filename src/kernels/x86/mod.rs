@@ -301,7 +301,9 @@ macro_rules! ymm {
                     let high = _mm256_broadcastsi128_si256(_mm_setr_epi8(
                         -1, -1, -1, -1, -1, -1, -1, -1, -1, -2, -4, -8, -16, -32, -64, -128,
                     ));
-                    let f = |a, v| {
+                    // No closure: the compiler would leave one this long outside the kernel.
+                    let mut halves = [a.0, a.1];
+                    for (a, v) in halves.iter_mut().zip([v.0, v.1]) {
                         let n = _mm256_srli_epi16(v, 12);
                         let low_index = _mm256_or_si256(n, _mm256_set1_epi16(-0x8000));
                         let high_index =
@@ -310,10 +312,10 @@ macro_rules! ymm {
                             _mm256_shuffle_epi8(low, low_index),
                             _mm256_shuffle_epi8(high, high_index),
                         );
-                        let negative = _mm256_sub_epi16(_mm256_setzero_si256(), a);
-                        _mm256_mulhrs_epi16(negative, power)
-                    };
-                    (f(a.0, v.0), f(a.1, v.1))
+                        let negative = _mm256_sub_epi16(_mm256_setzero_si256(), *a);
+                        *a = _mm256_mulhrs_epi16(negative, power);
+                    }
+                    (halves[0], halves[1])
                 }
             }
             #[inline(always)]
