@@ -76,7 +76,7 @@ pub struct Int8Blocks<Q, K, V, F, I> {
     pub k: K,
     /// `[heads]`, a lane a token.
     pub k_scale: F,
-    /// `[heads]`, what a key's scores start from, see [`Simd::start`].
+    /// `[heads]`, what each key's scores start from, so that the activations' offset cancels.
     pub k_start: I,
     /// `[heads][width][8]`: 16-bit panels whose steps are pairs of tokens.
     pub v: V,
@@ -234,10 +234,9 @@ fn quantise_block<S: Simd>(
             let tokens = || (4 * few..).zip(rows.chunks_exact(3 * part));
             for (t, row) in tokens() {
                 for (i, x) in row.chunks_exact(part).enumerate() {
-                    let largest = largest_of_heads(s, &x[range.clone()], width);
-                    let (a, b) = int8_scale(s, largest);
-                    s.store(&mut step[i][t], a);
-                    s.store(&mut inverse[i][t], b);
+                    let scales = int8_scale(s, largest_of_heads(s, &x[range.clone()], width));
+                    s.store(&mut step[i][t], scales.0);
+                    s.store(&mut inverse[i][t], scales.1);
                 }
             }
             for (t, row) in tokens() {
@@ -626,8 +625,8 @@ fn int8_context<S: Simd>(
                 for j in first..count.min(first + KEYS_EXACT / BLOCK) {
                     let pairs = j / 2 * 2 * BLOCK + j % 2 * 2;
                     // SAFETY: `probabilities` holds `MR` rows of `room` vectors, every other of them the
-                    // eight pairs of each of two blocks; `attend_int8` asserted that `v` holds `count` blocks of
-                    // `heads.slots()` heads of `width` panels of eight vectors.
+                    // eight pairs of each of two blocks; `attend_int8` asserted that `v` holds `count`
+                    // blocks of `heads.slots()` heads of `width` panels of eight vectors.
                     acc = unsafe {
                         let v =
                             blocks.v.as_ptr().add(((j * heads.slots() + h) * width + i) * steps);

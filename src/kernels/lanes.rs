@@ -53,7 +53,7 @@ impl U16x32 {
         unsafe { &mut *std::ptr::from_mut(floats).cast() }
     }
     /// The numbers of the first vector of [`Simd::to_u16`], then those of the second.
-    pub fn in_turn(&self) -> [u16; 32] {
+    pub(crate) fn in_turn(&self) -> [u16; 32] {
         std::array::from_fn(|i| self.0[i % 16 / 4 * 8 + i / 16 * 4 + i % 4])
     }
 }
