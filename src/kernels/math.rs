@@ -33,7 +33,8 @@ pub(super) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `16353 * 2^(v / 4096 - 15)` in integers of 15 bits, for v an unsigned number of sixteen: from 0 at
 /// v = 0 to 32,643 at 65,535. Before it is rounded to a whole number its relative error is below 1.9e-3,
-/// less than that of an int8 value; with 1.2e-4, one step more, models' outputs were no better.
+/// less than that of an int8 value. With 1.2e-4, one step more, the golden error of a model's last hidden
+/// state is the same to three digits.
 #[inline(always)]
 pub(super) fn exp2_15bit<S: Simd>(s: S, v: S::U) -> S::U {
     let mut y = s.splat_u16(5514);
