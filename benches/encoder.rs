@@ -15,8 +15,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 /// One row of the report: inputs of these lengths, one after the other.
 fn time(c: &mut Criterion, name: &str, lengths: &[usize], session: &mut Session<'_>, how: &str) {
     let config = *session.model().config();
-    let inputs: Vec<_> = lengths.iter().map(|tokens| ids(*tokens, config.vocab)).collect();
-    let mut out = vec![0.0; config.hidden];
+    let inputs: Vec<_> = lengths.iter().map(|tokens| ids(*tokens, config.vocab_size)).collect();
+    let mut out = vec![0.0; config.hidden_size];
     let mut group = c.benchmark_group(name);
     let work = lengths.iter().map(|tokens| config.multiply_adds(*tokens)).sum();
     group.throughput(Throughput::Elements(work));
@@ -43,7 +43,7 @@ fn bench(c: &mut Criterion) {
     for path in files {
         let file = ModelFile::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let name = path.file_stem().expect("a file").to_string_lossy();
-        let most = file.model().config().positions;
+        let most = file.model().config().max_position_embeddings;
         let lengths = [8, 16, 32, 64, 128, 256, 512].into_iter().filter(|tokens| *tokens <= most);
         let one = lengths.map(|tokens| (tokens.to_string(), vec![tokens]));
         // Batches of equally many tokens.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bertlet::Isa;
 use bertlet::kernels::{
-    Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, Heads, I8x16, I8x64, I16x32, I32x16,
-    Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS, Rotation,
-    TABLE_GROUP, TableRow, U16x32, Workspace, flat, flat_mut,
+    Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, HeadShape, I8x16, I8x64, I16x32,
+    I32x16, Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS,
+    Rotation, TABLE_GROUP, TableRow, U16x32, Workspace, flat, flat_mut,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -344,7 +344,7 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(heads: Heads, blocks: usize) -> Self {
+    fn new(heads: HeadShape, blocks: usize) -> Self {
         let (n, width) = (blocks * heads.slots(), heads.width());
         Self {
             q: vec![I8x16([0; 16]); blocks * BLOCK * heads.count * width],
@@ -362,7 +362,7 @@ impl Packed {
 
 /// Packing and attention of all queries of a MiniLM layer.
 fn attention(c: &mut Criterion) {
-    let heads = Heads { count: 12, size: 32 };
+    let heads = HeadShape { count: 12, size: 32 };
     let width = heads.width();
     for tokens in [16, 128, 512] {
         let blocks = tokens / BLOCK;

@@ -45,8 +45,8 @@ fn compare(c: &mut Criterion, name: &str, vocab: &Path, settings: &Settings, tex
     let (mut ids, mut types) = (vec![0; 4096], vec![0; 4096]);
     let (mut offsets, mut words) = (vec![(0, 0); 4096], vec![0; 4096]);
     let mut out = TokenBuffer {
-        ids: &mut ids,
-        type_ids: &mut types,
+        input_ids: &mut ids,
+        token_type_ids: &mut types,
         offsets: &mut offsets,
         words: &mut words,
     };
@@ -54,7 +54,7 @@ fn compare(c: &mut Criterion, name: &str, vocab: &Path, settings: &Settings, tex
     for text in texts {
         let expected = theirs.encode(text.as_str(), true).unwrap();
         let encoded = ours.encode(text.as_str(), None, &limits, &mut out).unwrap();
-        assert_eq!(&out.ids[..encoded.len], expected.get_ids(), "{text}");
+        assert_eq!(&out.input_ids[..encoded.len], expected.get_ids(), "{text}");
     }
     let bytes: usize = texts.iter().map(String::len).sum();
     let mut group = c.benchmark_group(name);

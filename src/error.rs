@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::format::Kind;
+use crate::format::SectionKind;
 
 /// Why an input was not encoded. Nothing was written to any output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum RunError {
         /// Types that the model has.
         types: usize,
     },
-    /// `type_ids` or `mask` are not as many as `ids`.
+    /// `token_type_ids` or `attention_mask` differ in length from `input_ids`.
     Lengths {
         /// Which.
         what: &'static str,
@@ -68,9 +68,9 @@ pub enum RunError {
         layers: usize,
     },
     /// The checkpoint did not have this head.
-    MissingHead(Kind),
+    MissingHead(SectionKind),
     /// Logits were asked of a section that is no head with logits.
-    NotAHead(Kind),
+    NotAHead(SectionKind),
     /// More than one output takes a maximum over a combination of layers; ask for them one by one.
     TwoCombinedMaxima,
     /// A position beyond the input.

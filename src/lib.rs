@@ -13,7 +13,7 @@
 //! let mut scratch = vec![0; model.config().scratch_len(128)];
 //! let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 128)?;
 //!
-//! let mut vector = vec![0.0; model.config().hidden];
+//! let mut vector = vec![0.0; model.config().hidden_size];
 //! encoder.encode(
 //!     &Input::new(&[101, 7592, 2088, 102]),
 //!     &mut [Output::Features {
@@ -55,15 +55,15 @@
 //! use bertlet::Config;
 //!
 //! const CONFIG: Config = Config {
-//!     hidden: 128,
-//!     layers: 2,
-//!     heads: 2,
-//!     intermediate: 512,
-//!     vocab: 30522,
-//!     positions: 512,
-//!     token_types: 2,
-//!     eps: 1e-12,
-//!     activation: Activation::Gelu,
+//!     hidden_size: 128,
+//!     num_hidden_layers: 2,
+//!     num_attention_heads: 2,
+//!     intermediate_size: 512,
+//!     vocab_size: 30522,
+//!     max_position_embeddings: 512,
+//!     type_vocab_size: 2,
+//!     layer_norm_eps: 1e-12,
+//!     hidden_act: Activation::Gelu,
 //!     attention: Attention::Integer,
 //! };
 //! static mut SCRATCH: [u8; CONFIG.scratch_len(32)] = [0; CONFIG.scratch_len(32)];
@@ -129,7 +129,7 @@ pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input, Output, features_len};
 pub use error::RunError;
 pub use features::{Combine, Layers, Pooling, SelectionError};
-pub use format::{Config, FormatError, Kind, Model};
+pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
 pub use kernels::{Isa, IsaError};

@@ -124,7 +124,7 @@
 //! * L2: each vector is divided by `max(sqrt(sum of x[i] * x[i]), 1e-12)`, the sum from 0 in
 //!   ascending order.
 //!
-//! **Pooler**: `tanh(Pooler(x))` of the first token. **Heads**: their matrix on each token's last
+//! **Pooler**: `tanh(Pooler(x))` of the first token. **HeadShape**: their matrix on each token's last
 //! state, or on the pooler. **Masked LM**: `y = norm(activation(Transform(x)))`, then the logit of a word is
 //! `Sfma(y, row) + bias`, rows read as in the embeddings.
 //!

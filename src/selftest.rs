@@ -16,7 +16,7 @@
 //! Then the cases, one after the other: u32 number of tokens T, u32 number of outputs, u32 ids `[T]`,
 //! u8 token types `[T]`, zeros up to a multiple of four bytes, and the outputs, each: u32 what, u32 number of
 //! values N, f32 `[N]`. What is 0 for the mean of the last hidden state over all tokens, or the number
-//! of a [`Kind`]: [`Kind::Pooler`] for its output, a head's for its logits as [`Output::Logits`]
+//! of a [`SectionKind`]: [`SectionKind::Pooler`] for its output, a head's for its logits as [`Output::Logits`]
 //! gives them. Masked-word logits are left out: there are as many as words.
 
 use std::fmt;
@@ -24,7 +24,7 @@ use std::fmt;
 use crate::encoder::{Encoder, Input, Output};
 use crate::error::RunError;
 use crate::features::{Layers, Pooling};
-use crate::format::{Kind, Model};
+use crate::format::{Model, SectionKind};
 use crate::kernels::{Plain, view};
 
 /// The version that this library writes and reads.
@@ -32,8 +32,12 @@ pub const VERSION: u32 = 1;
 /// Number of the output that is the mean of the last hidden state.
 pub const MEAN: u32 = 0;
 /// The heads whose logits may stand in the section.
-pub const HEADS: [Kind; 4] =
-    [Kind::TokenClassifier, Kind::SequenceClassifier, Kind::NextSentence, Kind::QuestionAnswering];
+pub const HEADS: [SectionKind; 4] = [
+    SectionKind::TokenClassifier,
+    SectionKind::SequenceClassifier,
+    SectionKind::NextSentence,
+    SectionKind::QuestionAnswering,
+];
 /// Bytes before the first case.
 const HEADER_LENGTH: usize = 16;
 
@@ -71,7 +75,7 @@ pub enum SelfTestError {
     Differs {
         /// Which case, from 0.
         case: usize,
-        /// Which output: [`MEAN`] or the number of a [`Kind`].
+        /// Which output: [`MEAN`] or the number of a [`SectionKind`].
         what: u32,
         /// Which value of it.
         index: usize,
@@ -102,7 +106,7 @@ impl fmt::Display for SelfTestError {
             Self::Run(case, error) => write!(f, "self-test {case} cannot run: {error}"),
             Self::Differs { case, what, index, expected, actual } => {
                 write!(f, "self-test {case}: value {index} of ")?;
-                match Kind::from_number(what) {
+                match SectionKind::from_number(what) {
                     Some(kind) => write!(f, "{kind:?}")?,
                     None => f.write_str("the mean of the last hidden state")?,
                 }
@@ -146,7 +150,7 @@ impl<'a> SelfTest<'a> {
     /// # Errors
     /// [`SelfTestError::Missing`], [`SelfTestError::Version`], [`SelfTestError::Contents`].
     pub fn of(model: &Model<'a>) -> Result<Self, SelfTestError> {
-        let section = model.section(Kind::SelfTest).ok_or(SelfTestError::Missing)?;
+        let section = model.section(SectionKind::SelfTest).ok_or(SelfTestError::Missing)?;
         let bytes = model.section_bytes(section);
         let mut reader = Reader { bytes, at: 0 };
         match reader.number()? {
@@ -156,7 +160,10 @@ impl<'a> SelfTest<'a> {
         let mut size = || reader.number().map(|n| n as usize);
         let (cases, tokens, values) = (size()?, size()?, size()?);
         // Buffers are made from these, so they may not be larger than the section could justify.
-        if tokens > bytes.len() || values > bytes.len() || tokens > model.config().positions {
+        if tokens > bytes.len()
+            || values > bytes.len()
+            || tokens > model.config().max_position_embeddings
+        {
             return Err(SelfTestError::Contents(8));
         }
         Ok(Self { bytes, cases, tokens, values })
@@ -192,7 +199,8 @@ impl<'a> SelfTest<'a> {
             let ids = reader.values::<u32>(tokens)?;
             let type_ids = reader.bytes(tokens)?;
             reader.bytes(tokens.next_multiple_of(4) - tokens)?;
-            let input = Input { ids, type_ids: Some(type_ids), mask: None };
+            let input =
+                Input { input_ids: ids, token_type_ids: Some(type_ids), attention_mask: None };
             for _ in 0..outputs {
                 let at = reader.at;
                 let what = reader.number()?;
@@ -221,9 +229,9 @@ impl<'a> SelfTest<'a> {
 fn output(what: u32, out: &mut [f32]) -> Option<Output<'_>> {
     let features =
         |pooling, out| Output::Features { layers: Layers::LAST, pooling, normalize: false, out };
-    Some(match Kind::from_number(what) {
+    Some(match SectionKind::from_number(what) {
         None if what == MEAN => features(Pooling::Mean, out),
-        Some(Kind::Pooler) => features(Pooling::Pooler, out),
+        Some(SectionKind::Pooler) => features(Pooling::Pooler, out),
         Some(head) if HEADS.contains(&head) => Output::Logits { head, out },
         _ => return None,
     })
@@ -263,7 +271,8 @@ pub use writing::{MAX_VALUES, write};
 #[cfg(feature = "writer")]
 mod writing {
     use super::{
-        Encoder, HEADER_LENGTH, HEADS, Input, Kind, MEAN, RunError, SelfTestError, VERSION, output,
+        Encoder, HEADER_LENGTH, HEADS, Input, MEAN, RunError, SectionKind, SelfTestError, VERSION,
+        output,
     };
 
     /// An output with more values is not stored.
@@ -278,16 +287,17 @@ mod writing {
         inputs: &[(&[u32], &[u8])],
     ) -> Result<Vec<u8>, SelfTestError> {
         let model = encoder.model();
-        let hidden = model.config().hidden;
+        let hidden = model.config().hidden_size;
         let (mut cases, mut most_tokens, mut most_values) = (Vec::new(), 0, 0);
         for (case, &(ids, type_ids)) in inputs.iter().enumerate() {
             let tokens = ids.len();
             let mut wanted = vec![(MEAN, hidden)];
-            if model.section(Kind::Pooler).is_some() {
-                wanted.push((Kind::Pooler as u32, hidden));
+            if model.section(SectionKind::Pooler).is_some() {
+                wanted.push((SectionKind::Pooler as u32, hidden));
             }
             for head in HEADS {
-                let a_token = matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering);
+                let a_token =
+                    matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
                 let rows = if a_token { tokens } else { 1 };
                 let section = model.section(head).filter(|s| s.rows * rows <= MAX_VALUES);
                 wanted.extend(section.map(|s| (head as u32, s.rows * rows)));
@@ -300,7 +310,8 @@ mod writing {
             for (what, count) in wanted {
                 let mut out = vec![0.0; count];
                 let asked = output(what, &mut out).expect("every number is one of ours");
-                let input = Input { ids, type_ids: Some(type_ids), mask: None };
+                let input =
+                    Input { input_ids: ids, token_type_ids: Some(type_ids), attention_mask: None };
                 let failed = |error: RunError| SelfTestError::Run(case, error);
                 encoder.encode(&input, &mut [asked]).map_err(failed)?;
                 put(&mut cases, &[what, count as u32]);

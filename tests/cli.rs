@@ -290,7 +290,7 @@ fn inspect_shows_everything() {
     let json = &answers(&["inspect", name(&model), "--json"], "")[0];
     assert_eq!(json["file"], name(&model));
     assert_eq!(json["parameters"]["total"], 27_621);
-    assert_eq!(json["config"]["positions"], 64);
+    assert_eq!(json["config"]["max_position_embeddings"], 64);
     assert_eq!(json["tokens"], 64);
     assert_eq!(json["labels"][1], "B-PER");
     assert_eq!(json["provenance"]["conversion"]["weights"], "f32");
@@ -330,7 +330,7 @@ fn embed_answers_in_order() {
     }
     // A vector a token.
     let rows = &answers(&["embed", model, "--pooling", "none"], "hello")[0]["embedding"];
-    let tokens = answers(&["tokenize", model], "hello")[0]["ids"].as_array().unwrap().len();
+    let tokens = answers(&["tokenize", model], "hello")[0]["input_ids"].as_array().unwrap().len();
     assert_eq!(rows.as_array().unwrap().len(), tokens);
     assert_eq!(floats(&rows[0]).len(), 32);
     // Its mean is the default pooling of this file.
@@ -353,11 +353,11 @@ fn embed_answers_in_order() {
 fn ids_are_used_as_they_are() {
     let model = name(&MODELS.float);
     let from_text = &answers(&["tokenize", model], "hello world")[0];
-    let line = format!("{{\"input_ids\":{}}}", from_text["ids"]);
+    let line = format!("{{\"input_ids\":{}}}", from_text["input_ids"]);
     let expected = answers(&["embed", model], "hello world");
     assert_eq!(answers(&["embed", model, "--ids"], &line), expected);
     // Masked tokens behind the text change nothing.
-    let ids = from_text["ids"].as_array().unwrap();
+    let ids = from_text["input_ids"].as_array().unwrap();
     let mut padded = ids.clone();
     padded.resize(ids.len() + 5, 0.into());
     let mut mask = vec![1; ids.len()];
@@ -408,7 +408,7 @@ fn texts_of_any_kind_get_an_answer_or_an_error() {
     let pair = format!("{}\thello", "hello ".repeat(200));
     assert_eq!(answers(&["embed", model], pair)[0]["truncated"], true);
     // But tokenize shows all of it.
-    let ids = &answers(&["tokenize", model], "hello ".repeat(500))[0]["ids"];
+    let ids = &answers(&["tokenize", model], "hello ".repeat(500))[0]["input_ids"];
     assert!(ids.as_array().unwrap().len() >= 502);
     // No vocabulary, no text.
     let folder = Folder::new("cli-no-vocabulary");
@@ -450,7 +450,7 @@ fn words_get_a_vector_each() {
     let tokens = of(&[&layers[..], &["--pooling", "none"]].concat(), &line.replace('\t', " "));
     let words: Vec<&str> = line.split_whitespace().collect();
     let count = |word: &&str| {
-        let ids = &answers(&["tokenize", model, "--text", word], "")[0]["ids"];
+        let ids = &answers(&["tokenize", model, "--text", word], "")[0]["input_ids"];
         ids.as_array().unwrap().len() - 2
     };
     let counts: Vec<usize> = words.iter().map(count).collect();
@@ -525,7 +525,7 @@ fn words_of_a_long_line_are_read_in_windows() {
     // Tokens of all words, and the words they are of.
     let (mut ids, mut of) = (Vec::new(), Vec::new());
     for (i, word) in words.iter().enumerate() {
-        let answer = &answers(&["tokenize", model, "--text", word], "")[0]["ids"];
+        let answer = &answers(&["tokenize", model, "--text", word], "")[0]["input_ids"];
         let answer: Vec<u64> = serde_json::from_value(answer.clone()).unwrap();
         of.resize(of.len() + answer.len() - 2, i);
         ids.extend_from_slice(&answer[1..answer.len() - 1]);
@@ -604,7 +604,7 @@ fn tokenize_writes_offsets_and_tokens() {
     let model = name(&MODELS.float);
     let line = text(&["tokenize", model, "--text", "h\u{e9}llo\tworld"], "");
     let answer: Value = serde_json::from_str(&line).unwrap();
-    let ids = answer["ids"].as_array().unwrap();
+    let ids = answer["input_ids"].as_array().unwrap();
     assert_eq!(answer["tokens"][0], "[CLS]");
     assert_eq!(answer["offsets"][0], serde_json::json!([0, 0]));
     assert_eq!(answer["type_ids"][ids.len() - 1], 1);

@@ -7,7 +7,8 @@ mod common;
 use bertlet::format::{Encoding, Linear};
 use bertlet::kernels::flat;
 use bertlet::{
-    Config, Encoder, Input, Isa, Kind, Layers, Model, Output, Pooling, RunError, features_len,
+    Config, Encoder, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
+    features_len,
 };
 
 use common::{Aligned, Random, SMALL, Spec, Threads, bits, ids, instruction_sets, run};
@@ -19,7 +20,7 @@ fn files() -> Vec<(Spec, Aligned)> {
     let random = (100..112).map(|seed| {
         let mut spec = Spec::random(seed);
         spec.heads = true;
-        spec.config.positions = 70;
+        spec.config.max_position_embeddings = 70;
         spec
     });
     known.into_iter().chain(random).map(|spec| (spec, spec.file())).collect()
@@ -36,24 +37,24 @@ fn everything(
     labels: usize,
     mut encode: impl FnMut(&mut [Output<'_>]) -> Result<(), RunError>,
 ) -> Vec<Vec<u32>> {
-    let tokens = input.ids.len();
+    let tokens = input.input_ids.len();
     let layers = Layers::LAST;
     let mut out = Vec::new();
     for (_, pooling) in Pooling::NAMES {
         out.push(vec![f32::NAN; features_len(config, tokens, &layers, pooling).unwrap()]);
     }
     let heads = [
-        (Kind::TokenClassifier, tokens * labels),
-        (Kind::SequenceClassifier, labels),
-        (Kind::NextSentence, 2),
-        (Kind::QuestionAnswering, 2 * tokens),
+        (SectionKind::TokenClassifier, tokens * labels),
+        (SectionKind::SequenceClassifier, labels),
+        (SectionKind::NextSentence, 2),
+        (SectionKind::QuestionAnswering, 2 * tokens),
     ];
     out.extend(heads.iter().map(|(_, length)| vec![f32::NAN; *length]));
     let positions = [tokens / 2];
-    out.push(vec![f32::NAN; config.vocab]);
+    out.push(vec![f32::NAN; config.vocab_size]);
     let layers_from = out.len();
-    for _ in 0..config.layers {
-        out.push(vec![f32::NAN; tokens * tokens * config.heads]);
+    for _ in 0..config.num_hidden_layers {
+        out.push(vec![f32::NAN; tokens * tokens * config.num_attention_heads]);
     }
     let mut outputs = Vec::new();
     for (i, out) in out.iter_mut().enumerate() {
@@ -80,7 +81,7 @@ fn every_instruction_set_gives_the_same_bits() {
             let mut mask = vec![1; tokens];
             mask[tokens / 3] = u8::from(tokens < 3);
             for mask in [None, Some(&mask[..])] {
-                let input = Input { ids: &ids, type_ids: None, mask };
+                let input = Input { input_ids: &ids, token_type_ids: None, attention_mask: mask };
                 let on = |isa| {
                     everything(&input, &spec.config, spec.labels, |outputs| {
                         run(model, isa, 1, &input, outputs)
@@ -152,11 +153,11 @@ fn what_came_before_does_not_change_bits() {
 fn padding_does_not_change_bits() {
     for (spec, file) in files() {
         let model = Model::from_bytes(&file).unwrap();
-        let hidden = spec.config.hidden;
+        let hidden = spec.config.hidden_size;
         for tokens in [1, 7, 16, 31] {
             let real = ids(&spec.config, tokens, 3);
             let states = |input: &Input<'_>| {
-                let mut all = vec![f32::NAN; input.ids.len() * hidden];
+                let mut all = vec![f32::NAN; input.input_ids.len() * hidden];
                 let mut pooled = vec![vec![f32::NAN; 2 * hidden]; 8];
                 let mut outputs = vec![features("last", Pooling::None, &mut all)];
                 for ((_, pooling), out) in Pooling::NAMES.iter().zip(&mut pooled).skip(1) {
@@ -175,12 +176,14 @@ fn padding_does_not_change_bits() {
                 padded.resize(tokens + padding, 1);
                 let mut mask = vec![1; tokens];
                 mask.resize(tokens + padding, 0);
-                let input = Input { ids: &padded, type_ids: None, mask: Some(&mask) };
+                let input =
+                    Input { input_ids: &padded, token_type_ids: None, attention_mask: Some(&mask) };
                 assert!(states(&input) == alone, "{tokens} + {padding}, {spec:?}");
             }
             // A mask of ones is no mask.
             let mask = vec![255; tokens];
-            let input = Input { ids: &real, type_ids: None, mask: Some(&mask) };
+            let input =
+                Input { input_ids: &real, token_type_ids: None, attention_mask: Some(&mask) };
             assert!(states(&input) == alone);
         }
     }
@@ -191,8 +194,8 @@ fn stopping_early_gives_the_same_states() {
     for (spec, file) in files() {
         let model = Model::from_bytes(&file).unwrap();
         let ids = ids(&spec.config, 20, 4);
-        let length = 20 * spec.config.hidden;
-        let states = spec.config.layers + 1;
+        let length = 20 * spec.config.hidden_size;
+        let states = spec.config.num_hidden_layers + 1;
         let mut together = vec![vec![f32::NAN; length]; states];
         let mut outputs: Vec<_> = together
             .iter_mut()
@@ -228,7 +231,7 @@ fn outputs_of_one_pass_are_those_of_their_own() {
     });
     assert!(together == apart && together == backwards);
     // The same thing twice.
-    let length = 40 * 40 * spec.config.heads;
+    let length = 40 * 40 * spec.config.num_attention_heads;
     let (mut a, mut b) = (vec![f32::NAN; length], vec![f32::NAN; length]);
     let mut outputs =
         [Output::Attention { layer: 1, out: &mut a }, Output::Attention { layer: 1, out: &mut b }];
@@ -271,7 +274,7 @@ fn selections_and_poolings_are_their_formulas() {
             added(&first, &scaled(&s[4][t], -1.5))
         }),
     ];
-    let mut spec = Spec::new(Config { layers: 5, ..SMALL }, Encoding::F32);
+    let mut spec = Spec::new(Config { num_hidden_layers: 5, ..SMALL }, Encoding::F32);
     spec.seed = 9;
     let file = spec.file();
     let model = Model::from_bytes(&file).unwrap();
@@ -280,7 +283,7 @@ fn selections_and_poolings_are_their_formulas() {
     let mut random = Random::new(6);
     let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t == 0 || random.below(4) > 0)).collect();
     for mask in [None, Some(&mask[..])] {
-        let input = Input { ids: &ids, type_ids: None, mask };
+        let input = Input { input_ids: &ids, token_type_ids: None, attention_mask: mask };
         let ask = |text: &str, pooling, normalize| {
             let layers: Layers = text.parse().unwrap();
             let length = features_len(&spec.config, tokens, &layers, pooling).unwrap();
@@ -351,7 +354,7 @@ fn weights(linear: Linear<'_>) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
 }
 
 fn pooler(model: &Model<'_>, x: &[f64]) -> Vec<f64> {
-    let (weight, bias) = weights(model.head(Kind::Pooler).unwrap());
+    let (weight, bias) = weights(model.head(SectionKind::Pooler).unwrap());
     let sum = |n: usize| x.iter().enumerate().fold(bias[n], |s, (k, x)| s + weight(n, k) * x);
     (0..x.len()).map(|n| sum(n).tanh()).collect()
 }
@@ -380,16 +383,16 @@ fn attention_is_a_softmax() {
     for (spec, file) in files() {
         let model = Model::from_bytes(&file).unwrap();
         let config = &spec.config;
-        let (tokens, heads, size) = (50, config.heads, config.head_size());
+        let (tokens, heads, size) = (50, config.num_attention_heads, config.head_size());
         let padded = size.next_multiple_of(16);
         let ids = ids(config, tokens, 7);
         let mut random = Random::new(7);
         let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t == 0 || random.below(3) > 0)).collect();
         for mask in [None, Some(&mask[..])] {
             let live = |t: usize| mask.is_none_or(|mask| mask[t] != 0);
-            let input = Input { ids: &ids, type_ids: None, mask };
-            for layer in 0..config.layers {
-                let mut states = vec![f32::NAN; tokens * config.hidden];
+            let input = Input { input_ids: &ids, token_type_ids: None, attention_mask: mask };
+            for layer in 0..config.num_hidden_layers {
+                let mut states = vec![f32::NAN; tokens * config.hidden_size];
                 let mut map = vec![f32::NAN; tokens * heads * tokens];
                 let mut outputs = [
                     features(&layer.to_string(), Pooling::None, &mut states),
@@ -409,7 +412,7 @@ fn attention_is_a_softmax() {
                 let (weight, bias) = weights(model.layer(layer).query_key_value);
                 let rows = 3 * heads * padded;
                 let qkv: Vec<Vec<f64>> = states
-                    .chunks(config.hidden)
+                    .chunks(config.hidden_size)
                     .map(|x| {
                         let sum = |n: usize| {
                             let x = x.iter().enumerate();

@@ -56,19 +56,20 @@ fn tokenizer(words: usize) -> &'static [u8] {
 #[test]
 fn masked_words_are_those_of_the_library() {
     let file =
-        Spec { tokenizer: tokenizer(SMALL.vocab), ..Spec::new(SMALL, Encoding::Int8) }.file();
+        Spec { tokenizer: tokenizer(SMALL.vocab_size), ..Spec::new(SMALL, Encoding::Int8) }.file();
     let model = Model::from_bytes(&file).unwrap();
     let mut scratch = vec![0; model.config().scratch_len(8)];
     let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 8).unwrap();
     let head = MaskedLm::new(&model).unwrap();
-    let mut expected = vec![0.0; SMALL.vocab];
+    let mut expected = vec![0.0; SMALL.vocab_size];
     head.logits(&mut encoder, &Input::new(&[2, 5, 4, 6, 4, 3]), &[4], &mut expected).unwrap();
     let mut best = [Default::default(); 3];
     head.top(&mut expected, &mut best);
 
     let mut handle = [0_u8; ffi::BERTLET_MODEL_SIZE];
     let (mut model, mut encoder, mut size) = (ptr::null_mut(), ptr::null_mut(), 0);
-    let (mut values, mut fills, mut count) = (vec![0.0; SMALL.vocab], [Fill::default(); 3], 99);
+    let (mut values, mut fills, mut count) =
+        (vec![0.0; SMALL.vocab_size], [Fill::default(); 3], 99);
     let text = "a [MASK] b [MASK]";
     // SAFETY: all pointers are to values that live on, with their lengths.
     unsafe {
@@ -104,9 +105,9 @@ fn masked_words_are_those_of_the_library() {
                 &mut count,
             )
         };
-        assert_eq!(fill(2, SMALL.vocab), Status::NoSuchIndex);
-        assert_eq!(fill(1, SMALL.vocab - 1), Status::WrongCount);
-        assert_eq!(fill(1, SMALL.vocab), Status::Ok);
+        assert_eq!(fill(2, SMALL.vocab_size), Status::NoSuchIndex);
+        assert_eq!(fill(1, SMALL.vocab_size - 1), Status::WrongCount);
+        assert_eq!(fill(1, SMALL.vocab_size), Status::Ok);
     }
     assert_eq!(count, 3);
     for (fill, best) in fills.iter().zip(best) {

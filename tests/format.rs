@@ -4,9 +4,9 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{ENTRY_LENGTH, Encoding, HEADER_LENGTH, Problem, field};
+use bertlet::format::{ENTRY_LENGTH, Encoding, HEADER_LENGTH, ProblemType, field};
 use bertlet::{
-    Config, Encoder, FormatError, Input, Isa, Kind, Layers, Model, Output, Pooling, RunError,
+    Config, Encoder, FormatError, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
 };
 
 use common::{Aligned, SMALL, Spec, ids, mend_checksum, run};
@@ -38,13 +38,13 @@ fn entry(index: usize) -> usize {
 }
 
 /// Which entry a kind (of the first layer, if it is a layer's) has.
-fn index_of(file: &[u8], kind: Kind) -> usize {
+fn index_of(file: &[u8], kind: SectionKind) -> usize {
     Model::from_bytes(file).unwrap().sections().position(|s| s.kind == kind).unwrap()
 }
 
 /// A small file with a number of its table changed and the checksum mended.
 #[track_caller]
-fn with_entry(kind: Kind, at: usize, value: u32) -> FormatError {
+fn with_entry(kind: SectionKind, at: usize, value: u32) -> FormatError {
     let mut file = file();
     let index = index_of(&file, kind);
     put(&mut file, entry(index) + at, value);
@@ -70,7 +70,7 @@ fn what_is_written_is_read() {
         assert_eq!(*model.config(), spec.config);
         assert_eq!(model.verify(), Ok(()));
         assert_eq!(model.default_pooling(), Pooling::Mean);
-        assert_eq!(model.problem(), Problem::SingleLabel);
+        assert_eq!(model.problem(), ProblemType::SingleLabel);
         assert!(model.default_normalize());
         assert_eq!(model.labels().len(), spec.labels);
         for (i, label) in model.labels().iter().enumerate() {
@@ -78,7 +78,9 @@ fn what_is_written_is_read() {
         }
         assert_eq!(model.provenance(), Some(r#"{"source":"random"}"#));
         assert_eq!(model.tokenizer_bytes(), None);
-        for kind in [Kind::Pooler, Kind::TokenClassifier, Kind::QuestionAnswering] {
+        for kind in
+            [SectionKind::Pooler, SectionKind::TokenClassifier, SectionKind::QuestionAnswering]
+        {
             assert_eq!(model.head(kind).is_some(), spec.heads);
         }
         assert_eq!(model.masked_lm().is_some(), spec.heads);
@@ -218,7 +220,7 @@ fn rotations_fit_their_matrix() {
     // 48 inputs.
     for (block, stride) in [(0, 1), (3, 1), (32, 1), (256, 1), (1, 0), (2, 8), (2, 32), (1, 64)] {
         let mut file = file();
-        let at = entry(index_of(&file, Kind::QueryKeyValue)) + 20;
+        let at = entry(index_of(&file, SectionKind::QueryKeyValue)) + 20;
         put(&mut file, at, block);
         put(&mut file, at + 4, stride);
         mend_checksum(&mut file);
@@ -230,7 +232,8 @@ fn rotations_fit_their_matrix() {
     }
     for value in [0, 2, u32::MAX] {
         for (at, name) in [(20, "rotation block"), (24, "rotation stride")] {
-            for kind in [Kind::WordEmbeddings, Kind::OutputNorm, Kind::Labels] {
+            for kind in [SectionKind::WordEmbeddings, SectionKind::OutputNorm, SectionKind::Labels]
+            {
                 let error = with_entry(kind, at, value);
                 assert!(
                     matches!(error, FormatError::Entry { field, .. } if field == name),
@@ -244,17 +247,17 @@ fn rotations_fit_their_matrix() {
 #[test]
 fn encodings_suit_the_kind() {
     let cases = [
-        (Kind::WordEmbeddings, 0),
-        (Kind::WordEmbeddings, 4),
-        (Kind::EmbeddingsNorm, 0),
-        (Kind::EmbeddingsNorm, 2),
-        (Kind::EmbeddingsNorm, 3),
-        (Kind::QueryKeyValue, 0),
-        (Kind::QueryKeyValue, u32::MAX),
-        (Kind::MaskedLmBias, 2),
-        (Kind::Labels, 1),
-        (Kind::Labels, 3),
-        (Kind::Provenance, 2),
+        (SectionKind::WordEmbeddings, 0),
+        (SectionKind::WordEmbeddings, 4),
+        (SectionKind::EmbeddingsNorm, 0),
+        (SectionKind::EmbeddingsNorm, 2),
+        (SectionKind::EmbeddingsNorm, 3),
+        (SectionKind::QueryKeyValue, 0),
+        (SectionKind::QueryKeyValue, u32::MAX),
+        (SectionKind::MaskedLmBias, 2),
+        (SectionKind::Labels, 1),
+        (SectionKind::Labels, 3),
+        (SectionKind::Provenance, 2),
     ];
     for (kind, encoding) in cases {
         let mut file = file();
@@ -269,13 +272,18 @@ fn encodings_suit_the_kind() {
         assert!(found, "{kind:?} {encoding}: {error:?}");
     }
     // Another encoding that the kind may have does not have this length.
-    let error = with_entry(Kind::WordEmbeddings, 8, 1);
+    let error = with_entry(SectionKind::WordEmbeddings, 8, 1);
     assert!(matches!(error, FormatError::Entry { field: "length", .. }), "{error:?}");
 }
 
 #[test]
 fn shapes_are_those_of_the_configuration() {
-    for kind in [Kind::WordEmbeddings, Kind::OutputNorm, Kind::Output, Kind::Pooler] {
+    for kind in [
+        SectionKind::WordEmbeddings,
+        SectionKind::OutputNorm,
+        SectionKind::Output,
+        SectionKind::Pooler,
+    ] {
         for value in [0, 1, 49, u32::MAX] {
             for (at, name) in [(12, "rows"), (16, "columns")] {
                 let error = with_entry(kind, at, value);
@@ -287,7 +295,7 @@ fn shapes_are_those_of_the_configuration() {
         }
     }
     for (at, value) in [(28, 1), (56, 1), (60, 1), (28, u32::MAX)] {
-        let error = with_entry(Kind::Pooler, at, value);
+        let error = with_entry(SectionKind::Pooler, at, value);
         assert!(matches!(error, FormatError::Entry { field: "reserved", .. }), "{error:?}");
     }
 }
@@ -295,15 +303,15 @@ fn shapes_are_those_of_the_configuration() {
 #[test]
 fn kinds_stand_in_order() {
     for (kind, value) in [
-        (Kind::WordEmbeddings, 2),
-        (Kind::QueryKeyValue, 17),
-        (Kind::QueryKeyValue, 0),
-        (Kind::TokenClassifier, Kind::Pooler as u32),
-        (Kind::TokenClassifier, 31),
-        (Kind::TokenClassifier, 16),
-        (Kind::Provenance, 63),
-        (Kind::Provenance, 1 << 31),
-        (Kind::Provenance, u32::MAX),
+        (SectionKind::WordEmbeddings, 2),
+        (SectionKind::QueryKeyValue, 17),
+        (SectionKind::QueryKeyValue, 0),
+        (SectionKind::TokenClassifier, SectionKind::Pooler as u32),
+        (SectionKind::TokenClassifier, 31),
+        (SectionKind::TokenClassifier, 16),
+        (SectionKind::Provenance, 63),
+        (SectionKind::Provenance, 1 << 31),
+        (SectionKind::Provenance, u32::MAX),
     ] {
         let error = with_entry(kind, 0, value);
         let found = matches!(error, FormatError::Entry { field: "kind", value: v, .. }
@@ -311,7 +319,7 @@ fn kinds_stand_in_order() {
         assert!(found, "{kind:?} {value}: {error:?}");
     }
     for value in [1, 2, u32::MAX] {
-        let error = with_entry(Kind::QueryKeyValue, 4, value);
+        let error = with_entry(SectionKind::QueryKeyValue, 4, value);
         assert!(matches!(error, FormatError::Entry { field: "layer", .. }), "{error:?}");
     }
 }
@@ -388,7 +396,7 @@ fn huge_sizes_are_no_trouble() {
 }
 
 /// Removes the last sections down to `kinds`, for files that lack something.
-fn without(spec: &Spec, drop: &[Kind]) -> Aligned {
+fn without(spec: &Spec, drop: &[SectionKind]) -> Aligned {
     let whole = spec.file();
     let model = Model::from_bytes(&whole).unwrap();
     let kept: Vec<_> = model.sections().filter(|s| !drop.contains(&s.kind)).collect();
@@ -419,7 +427,7 @@ fn without(spec: &Spec, drop: &[Kind]) -> Aligned {
 fn heads_need_their_parts() {
     let mut spec = Spec::new(SMALL, Encoding::Int8);
     spec.decoder = true;
-    use Kind::{
+    use SectionKind::{
         MaskedLmBias, MaskedLmDecoder, MaskedLmNorm, MaskedLmTransform, NextSentence, Pooler,
         SequenceClassifier,
     };
@@ -440,7 +448,7 @@ fn heads_need_their_parts() {
         &[Pooler, SequenceClassifier, NextSentence],
         &masked_lm,
         &[MaskedLmDecoder],
-        &[Kind::Labels],
+        &[SectionKind::Labels],
     ] {
         let file = without(&spec, drop);
         let model = Model::from_bytes(&file).unwrap();
@@ -448,14 +456,14 @@ fn heads_need_their_parts() {
         assert_eq!(model.masked_lm().is_some(), drop != masked_lm);
     }
     // Of the layers, nothing may be missing.
-    for kind in Kind::OF_EMBEDDINGS.into_iter().chain(Kind::OF_LAYER) {
+    for kind in SectionKind::OF_EMBEDDINGS.into_iter().chain(SectionKind::OF_LAYER) {
         refused(&without(&spec, &[kind]));
     }
-    let tail: Vec<Kind> = Model::from_bytes(&spec.file())
+    let tail: Vec<SectionKind> = Model::from_bytes(&spec.file())
         .unwrap()
         .sections()
         .map(|s| s.kind)
-        .filter(|k| *k >= Kind::Pooler || *k == Kind::OutputNorm)
+        .filter(|k| *k >= SectionKind::Pooler || *k == SectionKind::OutputNorm)
         .collect();
     assert!(matches!(refused(&without(&spec, &tail)), FormatError::Entry { .. }));
 }
@@ -463,12 +471,12 @@ fn heads_need_their_parts() {
 #[test]
 fn labels_agree_with_the_header() {
     let file = file();
-    let section = Model::from_bytes(&file).unwrap().section(Kind::Labels).unwrap();
+    let section = Model::from_bytes(&file).unwrap().section(SectionKind::Labels).unwrap();
     let at = section.offset;
     for count in [0, 4, 6, u32::MAX] {
         let mut file = file.copy();
         put(&mut file, at, count);
-        assert_eq!(refused(&file), FormatError::Contents(Kind::Labels, 0));
+        assert_eq!(refused(&file), FormatError::Contents(SectionKind::Labels, 0));
     }
     // Offsets that lead astray, text that is none: no label, and no panic.
     for (i, offset) in [(0, 1000), (1, u32::MAX), (2, 0), (5, 1 << 31), (3, 7)] {
@@ -492,7 +500,7 @@ fn labels_agree_with_the_header() {
 #[test]
 fn every_flipped_byte_is_noticed() {
     let mut spec = Spec::random(3);
-    spec.config.vocab = 8;
+    spec.config.vocab_size = 8;
     let mut file = spec.file();
     let table_end = entry(Model::from_bytes(&file).unwrap().sections().count());
     for at in 0..file.len() {
@@ -551,7 +559,7 @@ fn damaged_weights_do_no_harm() {
                         out: &mut a,
                     },
                     Output::Attention { layer: 1, out: &mut b },
-                    Output::Logits { head: Kind::SequenceClassifier, out: &mut c },
+                    Output::Logits { head: SectionKind::SequenceClassifier, out: &mut c },
                     Output::MaskedLm { positions: &[3], out: &mut d },
                 ];
                 run(model, isa, 1, &Input::new(&ids), &mut outputs).unwrap();
@@ -596,7 +604,7 @@ fn scratch_one_byte_short_is_refused() {
         let spec = Spec::random(seed);
         let file = spec.file();
         let model = Model::from_bytes(&file).unwrap();
-        let tokens = spec.config.positions;
+        let tokens = spec.config.max_position_embeddings;
         for threads in [1, 3] {
             let executor = common::Threads(threads);
             let need = spec.config.scratch_len_threads(tokens, threads);
@@ -617,7 +625,7 @@ fn scratch_one_byte_short_is_refused() {
             let scratch = &mut buffer[start..start + need];
             let mut encoder = Encoder::new(model, Isa::detect(), scratch, tokens).unwrap();
             encoder.encode(&Input::new(&ids), &mut []).unwrap();
-            let mut out = vec![0.0; spec.config.hidden];
+            let mut out = vec![0.0; spec.config.hidden_size];
             let output = Output::Features {
                 layers: Layers::LAST,
                 pooling: Pooling::Mean,
@@ -635,13 +643,13 @@ fn scratch_one_byte_short_is_refused() {
 /// The shape of a known model, in int8.
 const fn known(hidden: usize, layers: usize, heads: usize) -> Config {
     Config {
-        hidden,
-        layers,
-        heads,
-        intermediate: 4 * hidden,
-        vocab: 30522,
-        positions: 512,
-        token_types: 2,
+        hidden_size: hidden,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        intermediate_size: 4 * hidden,
+        vocab_size: 30522,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
         ..SMALL
     }
 }
@@ -677,7 +685,12 @@ fn inputs_that_cannot_be() {
             normalize: false,
             out: &mut out,
         };
-        let error = encoder.encode(&Input { ids, type_ids, mask }, &mut [output]).unwrap_err();
+        let error = encoder
+            .encode(
+                &Input { input_ids: ids, token_type_ids: type_ids, attention_mask: mask },
+                &mut [output],
+            )
+            .unwrap_err();
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));
         assert_eq!(out, [7.0; 48], "nothing is written");
@@ -692,9 +705,9 @@ fn inputs_that_cannot_be() {
     case(&[1, 2], Some(&[1, 2]), None, token_type(1, 2));
     case(&[1, 2], Some(&[255, 0]), None, token_type(0, 255));
     let lengths = |what, have| RunError::Lengths { what, have, need: 2 };
-    case(&[1, 2], Some(&[1]), None, lengths("type_ids", 1));
-    case(&[1, 2], Some(&[]), None, lengths("type_ids", 0));
-    case(&[1, 2], None, Some(&[1, 1, 1]), lengths("mask values", 3));
+    case(&[1, 2], Some(&[1]), None, lengths("token_type_ids", 1));
+    case(&[1, 2], Some(&[]), None, lengths("token_type_ids", 0));
+    case(&[1, 2], None, Some(&[1, 1, 1]), lengths("attention_mask", 3));
     case(&[1, 2], None, Some(&[0, 0]), RunError::AllMasked);
 }
 
@@ -716,12 +729,12 @@ fn outputs_that_cannot_be() {
     let out = &mut vec![0.0; 1000][..];
 
     let error = ask(&without, features("last", Pooling::Pooler, &mut out[..48]));
-    assert_eq!(error, Err(RunError::MissingHead(Kind::Pooler)));
+    assert_eq!(error, Err(RunError::MissingHead(SectionKind::Pooler)));
     let heads = [
-        Kind::TokenClassifier,
-        Kind::SequenceClassifier,
-        Kind::NextSentence,
-        Kind::QuestionAnswering,
+        SectionKind::TokenClassifier,
+        SectionKind::SequenceClassifier,
+        SectionKind::NextSentence,
+        SectionKind::QuestionAnswering,
     ];
     for head in heads {
         for length in [0, 2, 5, 15] {
@@ -730,7 +743,7 @@ fn outputs_that_cannot_be() {
         }
     }
     let error = ask(&without, Output::MaskedLm { positions: &[0], out: &mut out[..90] });
-    assert_eq!(error, Err(RunError::MissingHead(Kind::MaskedLmTransform)));
+    assert_eq!(error, Err(RunError::MissingHead(SectionKind::MaskedLmTransform)));
 
     // Sections that are no head.
     let model = Model::from_bytes(&with).unwrap();

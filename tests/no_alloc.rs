@@ -28,15 +28,18 @@ fn thousand(tokenizer: &Tokenizer<'_>, session: &mut Session<'_>, vector: &mut [
     let mut sum = 0.0;
     let allocations = counted(|| {
         for i in 0..1000 {
-            let mut buffer =
-                TokenBuffer { ids: &mut ids, type_ids: &mut type_ids, ..TokenBuffer::default() };
+            let mut buffer = TokenBuffer {
+                input_ids: &mut ids,
+                token_type_ids: &mut type_ids,
+                ..TokenBuffer::default()
+            };
             let pair = (i % 5 == 0).then_some(TEXTS[1]);
             let text = TEXTS[i % TEXTS.len()];
             let encoded = tokenizer.encode(text, pair, &Limits::new(32), &mut buffer).unwrap();
             let input = Input {
-                ids: &ids[..encoded.len],
-                type_ids: Some(&type_ids[..encoded.len]),
-                mask: None,
+                input_ids: &ids[..encoded.len],
+                token_type_ids: Some(&type_ids[..encoded.len]),
+                attention_mask: None,
             };
             let output = Output::Features {
                 layers: Layers::LAST,
@@ -61,7 +64,7 @@ fn a_thousand_encodes_allocate_nothing() {
         let file = ModelFile::open(folder.model("micro", weights)).unwrap();
         let model = file.model();
         let tokenizer = Tokenizer::from_bytes(model.tokenizer_bytes().unwrap()).unwrap();
-        let mut vector = vec![0.0; model.config().hidden];
+        let mut vector = vec![0.0; model.config().hidden_size];
         for threads in [1, 3] {
             let mut session = Session::new(model).with_threads(threads).unwrap();
             session.reserve(32).unwrap();

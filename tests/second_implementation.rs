@@ -7,7 +7,7 @@
 mod common;
 
 use bertlet::format::{Activation, Attention, Encoding};
-use bertlet::{Config, Input, Isa, Kind, Layers, Model, Output, Pooling, features_len};
+use bertlet::{Config, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len};
 
 use common::{ACTIVATIONS, Aligned, Random, SMALL, Spec, bits, ids, run};
 
@@ -207,7 +207,7 @@ impl<'a> Net<'a> {
         Self { model, config: *model.config() }
     }
 
-    fn bytes(&self, kind: Kind, layer: usize) -> (bertlet::format::Section, &'a [u8]) {
+    fn bytes(&self, kind: SectionKind, layer: usize) -> (bertlet::format::Section, &'a [u8]) {
         let section = self
             .model
             .sections()
@@ -216,11 +216,11 @@ impl<'a> Net<'a> {
         (section, self.model.section_bytes(section))
     }
 
-    fn has(&self, kind: Kind) -> bool {
+    fn has(&self, kind: SectionKind) -> bool {
         self.model.sections().any(|s| s.kind == kind)
     }
 
-    fn matrix(&self, kind: Kind, layer: usize) -> Matrix {
+    fn matrix(&self, kind: SectionKind, layer: usize) -> Matrix {
         let (s, bytes) = self.bytes(kind, layer);
         let (rows16, cols16) = (s.rows.next_multiple_of(16), s.cols.next_multiple_of(16));
         let first = |values: Vec<f32>| values[..s.rows].to_vec();
@@ -248,7 +248,7 @@ impl<'a> Net<'a> {
         Matrix { weights: Weights::Float(rows), bias: first(bias) }
     }
 
-    fn row(&self, kind: Kind, i: usize) -> Vec<f32> {
+    fn row(&self, kind: SectionKind, i: usize) -> Vec<f32> {
         let (s, bytes) = self.bytes(kind, 0);
         let (width, h) = (s.cols.next_multiple_of(16), s.cols);
         match s.encoding {
@@ -263,49 +263,49 @@ impl<'a> Net<'a> {
         }
     }
 
-    fn norm(&self, kind: Kind, layer: usize, x: &[f32]) -> Vec<f32> {
+    fn norm(&self, kind: SectionKind, layer: usize, x: &[f32]) -> Vec<f32> {
         let values = f32s(self.bytes(kind, layer).1);
         let (gamma, beta) = values.split_at(values.len() / 2);
         let n = x.len() as f32;
         let mean = sum_by_lanes(x) / n;
         let d: Vec<f32> = x.iter().map(|x| x - mean).collect();
-        let r = 1.0 / (dot_by_lanes(&d, &d) / n + self.config.eps).sqrt();
+        let r = 1.0 / (dot_by_lanes(&d, &d) / n + self.config.layer_norm_eps).sqrt();
         (0..d.len()).map(|i| fma(d[i] * r, gamma[i], beta[i])).collect()
     }
 
     fn forward(&self, input: &Input<'_>) -> Pass {
-        let tokens = input.ids.len();
-        let live = |t: usize| input.mask.is_none_or(|mask| mask[t] != 0);
+        let tokens = input.input_ids.len();
+        let live = |t: usize| input.attention_mask.is_none_or(|mask| mask[t] != 0);
         let mut x: Vec<Vec<f32>> = (0..tokens)
             .map(|t| {
-                let token_type = input.type_ids.map_or(0, |types| types[t].into());
-                let word = self.row(Kind::WordEmbeddings, input.ids[t] as usize);
-                let kind = self.row(Kind::TokenTypeEmbeddings, token_type);
-                let position = self.row(Kind::PositionEmbeddings, t);
+                let token_type = input.token_type_ids.map_or(0, |types| types[t].into());
+                let word = self.row(SectionKind::WordEmbeddings, input.input_ids[t] as usize);
+                let kind = self.row(SectionKind::TokenTypeEmbeddings, token_type);
+                let position = self.row(SectionKind::PositionEmbeddings, t);
                 let sum: Vec<f32> =
                     (0..word.len()).map(|i| word[i] + kind[i] + position[i]).collect();
-                self.norm(Kind::EmbeddingsNorm, 0, &sum)
+                self.norm(SectionKind::EmbeddingsNorm, 0, &sum)
             })
             .collect();
         let mut pass = Pass { states: vec![x.clone()], maps: Vec::new() };
-        for layer in 0..self.config.layers {
-            let project = self.matrix(Kind::QueryKeyValue, layer);
-            let output = self.matrix(Kind::AttentionOutput, layer);
-            let first = self.matrix(Kind::Intermediate, layer);
-            let second = self.matrix(Kind::Output, layer);
+        for layer in 0..self.config.num_hidden_layers {
+            let project = self.matrix(SectionKind::QueryKeyValue, layer);
+            let output = self.matrix(SectionKind::AttentionOutput, layer);
+            let first = self.matrix(SectionKind::Intermediate, layer);
+            let second = self.matrix(SectionKind::Output, layer);
             let qkv: Vec<Vec<f32>> = x.iter().map(|x| project.apply(x)).collect();
             let (context, maps) = self.attention(&qkv, live);
             pass.maps.push(maps);
             for (x, context) in x.iter_mut().zip(context) {
                 let y: Vec<f32> = add(x, &output.apply(&context));
-                *x = self.norm(Kind::AttentionNorm, layer, &y);
+                *x = self.norm(SectionKind::AttentionNorm, layer, &y);
                 let inner = first.apply(x);
-                let activate = |x: &f32| match (&second.weights, self.config.activation) {
+                let activate = |x: &f32| match (&second.weights, self.config.hidden_act) {
                     (Weights::Int8 { .. }, Activation::Gelu) => gelu_int8(*x),
                     (_, activation) => activate(*x, activation),
                 };
                 let inner: Vec<f32> = inner.iter().map(activate).collect();
-                *x = self.norm(Kind::OutputNorm, layer, &add(x, &second.apply(&inner)));
+                *x = self.norm(SectionKind::OutputNorm, layer, &add(x, &second.apply(&inner)));
             }
             pass.states.push(x.clone());
         }
@@ -317,7 +317,10 @@ impl<'a> Net<'a> {
         qkv: &[Vec<f32>],
         live: impl Fn(usize) -> bool,
     ) -> (Vec<Vec<f32>>, Vec<f32>) {
-        let (heads, size) = (self.config.heads, self.config.hidden / self.config.heads);
+        let (heads, size) = (
+            self.config.num_attention_heads,
+            self.config.hidden_size / self.config.num_attention_heads,
+        );
         let padded = size.next_multiple_of(16);
         let tokens = qkv.len();
         let temperature = LOG2_E / (size as f32).sqrt();
@@ -389,20 +392,20 @@ impl<'a> Net<'a> {
     }
 
     fn pooler(&self, x: &[f32]) -> Vec<f32> {
-        self.matrix(Kind::Pooler, 0).apply(x).into_iter().map(tanh).collect()
+        self.matrix(SectionKind::Pooler, 0).apply(x).into_iter().map(tanh).collect()
     }
 
     fn masked_lm(&self, x: &[f32]) -> Vec<f32> {
-        let y = self.matrix(Kind::MaskedLmTransform, 0).apply(x);
-        let y: Vec<f32> = y.iter().map(|x| activate(*x, self.config.activation)).collect();
-        let y = self.norm(Kind::MaskedLmNorm, 0, &y);
-        let bias = f32s(self.bytes(Kind::MaskedLmBias, 0).1);
-        let table = match self.has(Kind::MaskedLmDecoder) {
-            true => Kind::MaskedLmDecoder,
-            false => Kind::WordEmbeddings,
+        let y = self.matrix(SectionKind::MaskedLmTransform, 0).apply(x);
+        let y: Vec<f32> = y.iter().map(|x| activate(*x, self.config.hidden_act)).collect();
+        let y = self.norm(SectionKind::MaskedLmNorm, 0, &y);
+        let bias = f32s(self.bytes(SectionKind::MaskedLmBias, 0).1);
+        let table = match self.has(SectionKind::MaskedLmDecoder) {
+            true => SectionKind::MaskedLmDecoder,
+            false => SectionKind::WordEmbeddings,
         };
         let logit = |id| dot_by_lanes(&y, &self.row(table, id)) + bias[id];
-        (0..self.config.vocab).map(logit).collect()
+        (0..self.config.vocab_size).map(logit).collect()
     }
 }
 
@@ -483,7 +486,7 @@ fn features(
             Pooling::MeanSqrt => vector.iter_mut().for_each(|x| *x /= count.sqrt()),
             Pooling::MeanMax => vector[..half].iter_mut().for_each(|x| *x /= count),
             Pooling::Pooler => {
-                let hidden = net.config.hidden;
+                let hidden = net.config.hidden_size;
                 *vector = vector.chunks(hidden).flat_map(|x| net.pooler(x)).collect();
             }
             _ => {}
@@ -513,17 +516,18 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
     let config = &spec.config;
     let ids = ids(config, tokens, spec.seed);
     let mut random = Random::new(spec.seed + 7);
-    let types: Vec<u8> = (0..tokens).map(|_| random.below(config.token_types) as u8).collect();
-    let input = Input { ids: &ids, type_ids: Some(&types), mask };
+    let types: Vec<u8> = (0..tokens).map(|_| random.below(config.type_vocab_size) as u8).collect();
+    let input = Input { input_ids: &ids, token_type_ids: Some(&types), attention_mask: mask };
     let live = |t: usize| mask.is_none_or(|mask| mask[t] != 0);
 
     let net = Net::new(model);
     let pass = net.forward(&input);
 
     // All hidden states at once, the attention of each layer, all heads.
-    let states = config.layers + 1;
-    let mut out: Vec<Vec<f32>> = vec![vec![0.0; tokens * config.hidden]; states];
-    let mut maps = vec![vec![0.0; tokens * tokens * config.heads]; config.layers];
+    let states = config.num_hidden_layers + 1;
+    let mut out: Vec<Vec<f32>> = vec![vec![0.0; tokens * config.hidden_size]; states];
+    let mut maps =
+        vec![vec![0.0; tokens * tokens * config.num_attention_heads]; config.num_hidden_layers];
     let mut outputs: Vec<Output<'_>> = Vec::new();
     for (state, out) in out.iter_mut().enumerate() {
         outputs.push(Output::Features {
@@ -546,12 +550,12 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
 
     let last = pass.states.last().unwrap();
     if spec.heads {
-        for kind in [Kind::TokenClassifier, Kind::QuestionAnswering] {
+        for kind in [SectionKind::TokenClassifier, SectionKind::QuestionAnswering] {
             let head = net.matrix(kind, 0);
             let ours: Vec<f32> = last.iter().flat_map(|x| head.apply(x)).collect();
             compare_head(&model, &input, kind, &ours);
         }
-        for kind in [Kind::SequenceClassifier, Kind::NextSentence] {
+        for kind in [SectionKind::SequenceClassifier, SectionKind::NextSentence] {
             let ours = net.matrix(kind, 0).apply(&net.pooler(&last[0]));
             compare_head(&model, &input, kind, &ours);
         }
@@ -563,7 +567,7 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
         assert_bits("masked LM", &ours, &theirs);
     }
 
-    let top = config.layers;
+    let top = config.num_hidden_layers;
     let selections: [(&str, Combine, Part); 5] = [
         ("last", Combine::Concat, vec![(top, 1.0)]),
         ("concat:-1,0", Combine::Concat, vec![(top, 1.0), (0, 1.0)]),
@@ -589,7 +593,7 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
     }
 }
 
-fn compare_head(model: &Model<'_>, input: &Input<'_>, head: Kind, ours: &[f32]) {
+fn compare_head(model: &Model<'_>, input: &Input<'_>, head: SectionKind, ours: &[f32]) {
     let mut theirs = vec![0.0; ours.len()];
     let mut output = [Output::Logits { head, out: &mut theirs }];
     run(*model, Isa::detect(), 1, input, &mut output).unwrap();
@@ -598,7 +602,7 @@ fn compare_head(model: &Model<'_>, input: &Input<'_>, head: Kind, ours: &[f32]) 
 
 fn small(encoding: Encoding, activation: Activation) -> Spec {
     let mut spec = Spec::new(SMALL, encoding);
-    spec.config.activation = activation;
+    spec.config.hidden_act = activation;
     spec
 }
 
@@ -630,10 +634,10 @@ fn odd_shapes() {
     for encoding in ENCODINGS {
         let mut spec = small(encoding, Activation::Gelu);
         spec.decoder = true;
-        spec.config.hidden = 20;
-        spec.config.heads = 2;
-        spec.config.intermediate = 33;
-        spec.config.token_types = 3;
+        spec.config.hidden_size = 20;
+        spec.config.num_attention_heads = 2;
+        spec.config.intermediate_size = 33;
+        spec.config.type_vocab_size = 3;
         for tokens in [1, 2, 16, 17, 33] {
             compare(&spec, tokens, None);
         }
@@ -645,9 +649,9 @@ fn long_inputs() {
     for encoding in ENCODINGS {
         let mut spec = small(encoding, Activation::Gelu);
         spec.heads = false;
-        spec.config.hidden = 20;
-        spec.config.heads = 2;
-        spec.config.positions = 1100;
+        spec.config.hidden_size = 20;
+        spec.config.num_attention_heads = 2;
+        spec.config.max_position_embeddings = 1100;
         let mut mask = vec![1; 1100];
         mask[500..540].fill(0);
         compare(&spec, 1100, None);
@@ -659,7 +663,7 @@ fn long_inputs() {
 fn random_shapes() {
     for seed in 0..25 {
         let spec = Spec::random(seed);
-        let tokens = 1 + seed as usize * 7 % spec.config.positions;
+        let tokens = 1 + seed as usize * 7 % spec.config.max_position_embeddings;
         compare(&spec, tokens, None);
     }
 }
@@ -673,7 +677,7 @@ fn rows_of_zeros() {
         let zero: Vec<_> = Model::from_bytes(&file)
             .unwrap()
             .sections()
-            .filter(|s| matches!(s.kind, Kind::EmbeddingsNorm | Kind::QueryKeyValue))
+            .filter(|s| matches!(s.kind, SectionKind::EmbeddingsNorm | SectionKind::QueryKeyValue))
             .map(|s| s.offset..s.offset + s.length)
             .collect();
         zero.into_iter().for_each(|range| file[range].fill(0));

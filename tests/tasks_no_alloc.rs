@@ -50,7 +50,7 @@ fn tasks_allocate_nothing() {
     let allocations = counted(|| {
         let head = SequenceClassifier::new(&model).unwrap();
         let tokenizer = model.tokenizer().unwrap();
-        let mut buffer = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+        let mut buffer = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
         let text = text[..].into();
         let (logits, window) = (&mut logits, &mut window);
         head.classify(&tokenizer, &mut encoder, text, Some(16), &mut buffer, logits, window)
@@ -63,7 +63,7 @@ fn tasks_allocate_nothing() {
     let model = file.model();
     let mut scratch = vec![0; model.config().scratch_len(64)];
     let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 64).unwrap();
-    let mut logits = vec![0.0; model.config().vocab];
+    let mut logits = vec![0.0; model.config().vocab_size];
     let allocations = counted(|| {
         let head = MaskedLm::new(&model).unwrap();
         let tokenizer = model.tokenizer().unwrap();

@@ -9,9 +9,9 @@ use common::{Folder, Weights, ids};
 /// Last hidden states and attention of the first layer, as bits.
 fn bits(model: Model<'_>, threads: usize, input: &Input<'_>) -> Vec<u32> {
     let config = model.config();
-    let tokens = input.ids.len();
-    let mut states = vec![0.0; tokens * config.hidden];
-    let mut map = vec![0.0; tokens * tokens * config.heads];
+    let tokens = input.input_ids.len();
+    let mut states = vec![0.0; tokens * config.hidden_size];
+    let mut map = vec![0.0; tokens * tokens * config.num_attention_heads];
     let features = Output::Features {
         layers: Layers::LAST,
         pooling: Pooling::None,
@@ -35,15 +35,15 @@ fn the_number_of_threads_changes_no_bit() {
     ] {
         let file = ModelFile::open(folder.model(name, weights)).unwrap();
         let model = file.model();
-        let limit = model.config().positions;
+        let limit = model.config().max_position_embeddings;
         for tokens in [1, 2, 16, 17, 33, 48, 63, 64, 100, 128] {
             if tokens > limit {
                 continue;
             }
-            let ids = ids(tokens, model.config().vocab);
+            let ids = ids(tokens, model.config().vocab_size);
             let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t % 5 != 3)).collect();
             for mask in [None, Some(&mask[..])] {
-                let input = Input { ids: &ids, type_ids: None, mask };
+                let input = Input { input_ids: &ids, token_type_ids: None, attention_mask: mask };
                 let one = bits(model, 1, &input);
                 for threads in [2, 3, 4, 7] {
                     let equal = bits(model, threads, &input) == one;

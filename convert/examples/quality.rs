@@ -128,15 +128,15 @@ fn time_base(tokenizer: &Tokenizer<'_>) {
         Matrix { rows, cols, data: (0..rows * cols).map(|_| next()).collect() }
     };
     let config = Config {
-        hidden: 768,
-        layers: 12,
-        heads: 12,
-        intermediate: 3072,
-        vocab: 30522,
-        positions: 512,
-        token_types: 2,
-        eps: 1e-12,
-        activation: Activation::Gelu,
+        hidden_size: 768,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        intermediate_size: 3072,
+        vocab_size: 30522,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_act: Activation::Gelu,
         attention: Attention::Float,
     };
     let norm = || LayerNorm { weight: vec![1.0; 768], bias: vec![0.0; 768] };

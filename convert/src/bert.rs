@@ -76,7 +76,7 @@ pub struct Layer {
 
 /// What a sequence classifier's logits mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Problem {
+pub enum ProblemType {
     /// One of the labels: softmax.
     #[default]
     SingleLabel,
@@ -105,7 +105,7 @@ pub struct Heads {
     /// `[labels, hidden]`, on every token of the last layer.
     pub token_classifier: Option<Linear>,
     /// `[labels, hidden]`, on the pooler's output.
-    pub sequence_classifier: Option<(Linear, Problem)>,
+    pub sequence_classifier: Option<(Linear, ProblemType)>,
     /// Masked words.
     pub masked_lm: Option<MaskedLm>,
     /// `[2, hidden]`, on the pooler's output; logit 0 means "is next".

@@ -7,7 +7,7 @@ use bertlet::format::Encoding;
 use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Kind, Model, ModelFile, Pooling, Session};
+use bertlet::{Model, ModelFile, Pooling, SectionKind, Session};
 use sha2::{Digest, Sha256};
 
 use crate::bert::Bert;
@@ -182,8 +182,8 @@ fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Re
     };
     let provenance = serde_json::to_vec(&summary)
         .map_err(|e| Error::new(out, "provenance", format!("cannot be written: {e}")))?;
-    writer.bytes(Kind::Provenance, provenance);
-    writer.bytes(Kind::SelfTest, self_test);
+    writer.bytes(SectionKind::Provenance, provenance);
+    writer.bytes(SectionKind::SelfTest, self_test);
     let (self_test_values, bytes_by_encoding) = save(&writer, &folder, out)?;
     let source_bytes = summary
         .source_files
@@ -226,12 +226,13 @@ fn beside(out: &Path) -> Result<PathBuf> {
 /// What the file format and the runtime take at most.
 fn check_limits(source: &Source, bert: &Bert) -> Result<()> {
     let c = &bert.config;
-    let padded_heads = c.heads * bertlet::format::round16(c.hidden / c.heads);
+    let padded_heads =
+        c.num_attention_heads * bertlet::format::round16(c.hidden_size / c.num_attention_heads);
     for (field, value, most) in [
-        ("hidden_size", c.hidden, 1 << 16),
-        ("intermediate_size", c.intermediate, 1 << 16),
+        ("hidden_size", c.hidden_size, 1 << 16),
+        ("intermediate_size", c.intermediate_size, 1 << 16),
         ("num_attention_heads", padded_heads, 1 << 16),
-        ("type_vocab_size", c.token_types, 1 << 8),
+        ("type_vocab_size", c.type_vocab_size, 1 << 8),
     ] {
         if value > most {
             let problem = format!("{value} is more than the {most} that a model file holds");
@@ -239,8 +240,8 @@ fn check_limits(source: &Source, bert: &Bert) -> Result<()> {
         }
     }
     // [CLS] and [SEP] must fit.
-    if c.positions < 2 {
-        let problem = format!("{} is too short for any text", c.positions);
+    if c.max_position_embeddings < 2 {
+        let problem = format!("{} is too short for any text", c.max_position_embeddings);
         return Err(Error::new(&source.config.file, "max_position_embeddings", problem));
     }
     Ok(())
@@ -307,7 +308,8 @@ impl<'a> Texts<'a> {
             })?),
         };
         let c = &bert.config;
-        let (vocab, positions, token_types) = (c.vocab, c.positions, c.token_types);
+        let (vocab, positions, token_types) =
+            (c.vocab_size, c.max_position_embeddings, c.type_vocab_size);
         Ok(Self { source, tokenizer, vocab, positions, token_types })
     }
 
@@ -492,15 +494,15 @@ fn source_files(path: &Path, source: &Source) -> Vec<SourceFile> {
 fn shape(source: &Source) -> Shape {
     let c = &source.config.bert;
     Shape {
-        hidden: c.hidden,
-        layers: c.layers,
-        heads: c.heads,
-        intermediate: c.intermediate,
-        vocab: c.vocab,
-        positions: c.positions,
-        token_types: c.token_types,
-        eps: c.eps,
-        activation: activation_name(c.activation),
+        hidden: c.hidden_size,
+        layers: c.num_hidden_layers,
+        heads: c.num_attention_heads,
+        intermediate: c.intermediate_size,
+        vocab: c.vocab_size,
+        positions: c.max_position_embeddings,
+        token_types: c.type_vocab_size,
+        eps: c.layer_norm_eps,
+        activation: activation_name(c.hidden_act),
         vocabulary: source.vocabulary.len(),
         model_max_length: source.tokenizer.as_ref().and_then(|t| t.model_max_length),
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bertlet::tasks::{self, EntityOptions, EntityRecognizer, Label, TaskError, Text};
 use bertlet::tokenizer::{Limits, TokenBuffer};
 use bertlet::{
-    Input, Kind, Layers, Model, ModelFile, Output, Pooling, SequenceClassifier, Session,
+    Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, SequenceClassifier, Session,
 };
 use bertlet_convert::convert::{Options, convert};
 use bertlet_convert::error::{Error, Result};
@@ -99,9 +99,9 @@ fn converted(ink: &Ink, name: &str, report: &Report, seconds: f64) -> String {
 }
 
 fn entities(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
-    let limit = model.config().positions;
+    let limit = model.config().max_position_embeddings;
     let mut labels =
-        vec![Label::default(); model.section(Kind::TokenClassifier).map_or(0, |s| s.rows)];
+        vec![Label::default(); model.section(SectionKind::TokenClassifier).map_or(0, |s| s.rows)];
     let recognizer = EntityRecognizer::new(&model, &mut labels)?;
     let mut session = Session::new(model);
     let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
@@ -157,7 +157,7 @@ fn sentiment(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskErr
 fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
     let mut session = Session::new(model);
     let mut vector = |text: &str| {
-        let mut vector = vec![0.0; model.config().hidden];
+        let mut vector = vec![0.0; model.config().hidden_size];
         let (layers, pooling, out) = (Layers::LAST, Pooling::Mean, vector.as_mut_slice());
         let output = Output::Features { layers, pooling, normalize: true, out };
         session.encode(&Input::new(&tokens(model, text)?), &mut [output])?;
@@ -175,9 +175,9 @@ fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskEr
 
 /// The tokens of a text, as many as the model takes.
 fn tokens(model: Model<'_>, text: &str) -> std::result::Result<Vec<u32>, TaskError> {
-    let mut ids = vec![0; model.config().positions];
+    let mut ids = vec![0; model.config().max_position_embeddings];
     let limits = Limits::new(ids.len());
-    let mut buffer = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+    let mut buffer = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
     let encoded = model.tokenizer()?.encode(text, None, &limits, &mut buffer)?;
     ids.truncate(encoded.len);
     Ok(ids)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bertlet::tokenizer::{Limits, NO_WORD, TokenBuffer, Tokenizer};
-use bertlet::{Kind, ModelFile};
+use bertlet::{ModelFile, SectionKind};
 use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
@@ -84,8 +84,8 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     let file = ModelFile::open(model).map_err(Error::opening)?;
     let loaded = file.model();
     let head = match task {
-        Task::Ner => Kind::TokenClassifier,
-        Task::Classify => Kind::SequenceClassifier,
+        Task::Ner => SectionKind::TokenClassifier,
+        Task::Classify => SectionKind::SequenceClassifier,
     };
     if loaded.section(head).is_none() {
         return Err(Error::new(model, format!("{head:?}"), "is not in the model")
@@ -105,7 +105,7 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     }
     .map_err(|(line, problem)| Error::new(data, format!("line {line}"), problem))?;
     let inputs = examples
-        .tokenize(&tokenizer, loaded.config().positions)
+        .tokenize(&tokenizer, loaded.config().max_position_embeddings)
         .map_err(|e| Error::new(data, "", e))?;
 
     let logits = measure::logits(loaded, head, &inputs.batch)
@@ -113,7 +113,7 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     let reference = reference.map(|path| {
         let source = source::open(path, source::Options { allow_missing_vocabulary: true })?;
         let (bert, _) = names::load(&source, true)?;
-        if bert.config.vocab != loaded.config().vocab {
+        if bert.config.vocab_size != loaded.config().vocab_size {
             return Err(Error::new(path, "vocab_size", "is not that of the model")
                 .mend("name the checkpoint that the model was made from"));
         }
@@ -135,7 +135,7 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
 
 /// Logits in f32, one input after the other; `None` without the head. They are scored and forgotten, so
 /// the fast product will do.
-fn reference_logits(bert: &Bert, head: Kind, batch: &[Sequence]) -> Option<Vec<Matrix>> {
+fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Option<Vec<Matrix>> {
     // Enough for the product to be fast, few enough to stay small.
     const AT_ONCE: usize = 64;
     let mut all = Vec::new();
@@ -143,7 +143,7 @@ fn reference_logits(bert: &Bert, head: Kind, batch: &[Sequence]) -> Option<Vec<M
         let last = reference::hidden_states_by(fast::linear, bert, batch).pop()?;
         let logits = reference::logits_by(fast::linear, bert, &last, batch);
         let (logits, ranges) = match head {
-            Kind::TokenClassifier => (logits.token_classifier?, spans(batch)),
+            SectionKind::TokenClassifier => (logits.token_classifier?, spans(batch)),
             _ => (logits.sequence_classifier?, (0..batch.len()).map(|i| i..i + 1).collect()),
         };
         all.extend(ranges.into_iter().map(|range| Matrix {
@@ -226,7 +226,7 @@ impl<'t> Examples<'t> {
         let limits = Limits::new(positions);
         let mut add = |source: bertlet::tokenizer::Source<'_>| {
             let mut buffer =
-                TokenBuffer { ids: &mut ids, words: &mut words, ..TokenBuffer::default() };
+                TokenBuffer { input_ids: &mut ids, words: &mut words, ..TokenBuffer::default() };
             let encoded = tokenizer.encode(source, None, &limits, &mut buffer)?;
             inputs.batch.push(Sequence::single(ids[..encoded.len].to_vec()));
             inputs.words.push(words[..encoded.len].to_vec());

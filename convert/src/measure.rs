@@ -1,7 +1,7 @@
 //! What a written model costs in accuracy: bertlet's own runtime on the file's bytes, against the f32 pass.
 
 use bertlet::format::writer::Writer;
-use bertlet::{Input, Kind, Layers, Model, Output, Pooling, RunError, Session};
+use bertlet::{Input, Layers, Model, Output, Pooling, RunError, SectionKind, Session};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -45,7 +45,8 @@ fn encode(
 ) -> Result<(), RunError> {
     let types: Vec<u8> =
         sequence.types.iter().map(|&kind| kind.try_into().unwrap_or(u8::MAX)).collect();
-    let input = Input { ids: &sequence.ids, type_ids: Some(&types), mask: None };
+    let input =
+        Input { input_ids: &sequence.ids, token_type_ids: Some(&types), attention_mask: None };
     session.encode(&input, outputs)
 }
 
@@ -66,7 +67,7 @@ fn each<T: Send>(
 /// # Errors
 /// If the runtime refuses an input.
 pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
-    let (hidden, count) = (model.config().hidden, model.config().layers + 1);
+    let (hidden, count) = (model.config().hidden_size, model.config().num_hidden_layers + 1);
     let states = each(model, batch, |session, sequence| {
         let mut states = vec![vec![0f32; sequence.ids.len() * hidden]; count];
         let feature = |(i, out): (usize, _)| Output::Features {
@@ -91,17 +92,21 @@ pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>
 ///
 /// # Errors
 /// If the model has no such head, or the runtime refuses an input.
-pub fn logits(model: Model<'_>, head: Kind, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
+pub fn logits(
+    model: Model<'_>,
+    head: SectionKind,
+    batch: &[Sequence],
+) -> Result<Vec<Matrix>, RunError> {
     let cols = match head {
-        Kind::Pooler => model.config().hidden,
+        SectionKind::Pooler => model.config().hidden_size,
         _ => model.section(head).ok_or(RunError::MissingHead(head))?.rows,
     };
-    let a_token = matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering);
+    let a_token = matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
     each(model, batch, |session, sequence| {
         let rows = if a_token { sequence.ids.len() } else { 1 };
         let mut data = vec![0f32; rows * cols];
         let output = match head {
-            Kind::Pooler => Output::Features {
+            SectionKind::Pooler => Output::Features {
                 layers: Layers::LAST,
                 pooling: Pooling::Pooler,
                 normalize: false,
@@ -118,7 +123,7 @@ pub fn logits(model: Model<'_>, head: Kind, batch: &[Sequence]) -> Result<Vec<Ma
 pub struct Yardstick {
     batch: Vec<Sequence>,
     states: Vec<Matrix>,
-    outputs: Vec<(Kind, Matrix)>,
+    outputs: Vec<(SectionKind, Matrix)>,
 }
 
 /// Error of what a head (or the pooler) gives.
@@ -152,11 +157,11 @@ impl Yardstick {
             Some(linear(x, &head.weight, &head.bias))
         };
         let outputs = [
-            (Kind::TokenClassifier, apply(Some(last), heads.token_classifier.as_ref())),
-            (Kind::SequenceClassifier, apply(pooled.as_ref(), classifier)),
-            (Kind::NextSentence, apply(pooled.as_ref(), heads.next_sentence.as_ref())),
-            (Kind::QuestionAnswering, apply(Some(last), heads.question_answering.as_ref())),
-            (Kind::Pooler, pooled),
+            (SectionKind::TokenClassifier, apply(Some(last), heads.token_classifier.as_ref())),
+            (SectionKind::SequenceClassifier, apply(pooled.as_ref(), classifier)),
+            (SectionKind::NextSentence, apply(pooled.as_ref(), heads.next_sentence.as_ref())),
+            (SectionKind::QuestionAnswering, apply(Some(last), heads.question_answering.as_ref())),
+            (SectionKind::Pooler, pooled),
         ];
         let outputs = outputs.into_iter().filter_map(|(kind, out)| Some((kind, out?))).collect();
         Self { batch, states, outputs }

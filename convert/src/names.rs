@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::bert::{
-    Bert, Config, Embeddings, Heads, Layer, LayerNorm, Linear, MaskedLm, Matrix, Problem,
+    Bert, Config, Embeddings, Heads, Layer, LayerNorm, Linear, MaskedLm, Matrix, ProblemType,
 };
 use crate::error::{Error, Result};
 use crate::source::{DType, ModelConfig, Source, TensorInfo};
@@ -317,7 +317,9 @@ impl<'a> Loader<'a> {
         for info in source.tensors() {
             let fate = match meaning(&info.name) {
                 Meaning::Ignored(reason) => Fate::Dropped(reason.into()),
-                Meaning::Parameter { layer: Some(n), .. } if n >= loader.config.bert.layers => {
+                Meaning::Parameter { layer: Some(n), .. }
+                    if n >= loader.config.bert.num_hidden_layers =>
+                {
                     unknown.push(info.name.clone());
                     Fate::Dropped("beyond the last layer of the configuration".into())
                 }
@@ -371,7 +373,7 @@ impl<'a> Loader<'a> {
 
     /// The embeddings may have more rows than the vocabulary, as padding, but not fewer.
     fn check_vocabulary(&self) -> Result<()> {
-        let (tokens, rows) = (self.source.vocabulary.len(), self.config.bert.vocab);
+        let (tokens, rows) = (self.source.vocabulary.len(), self.config.bert.vocab_size);
         if tokens <= rows {
             return Ok(());
         }
@@ -411,7 +413,7 @@ impl<'a> Loader<'a> {
         let mut missing = Vec::new();
         for parameter in PARAMETERS.iter().filter(|p| wanted.contains(&p.part)) {
             let layers = match parameter.canonical.contains("{n}") {
-                true => self.config.bert.layers,
+                true => self.config.bert.num_hidden_layers,
                 false => 1,
             };
             for n in 0..layers {
@@ -455,7 +457,14 @@ impl<'a> Loader<'a> {
     }
 
     fn size(&self, dim: Dim) -> usize {
-        let Config { hidden, intermediate, vocab, positions, token_types, .. } = self.config.bert;
+        let Config {
+            hidden_size: hidden,
+            intermediate_size: intermediate,
+            vocab_size: vocab,
+            max_position_embeddings: positions,
+            type_vocab_size: token_types,
+            ..
+        } = self.config.bert;
         match dim {
             Hidden => hidden,
             Intermediate => intermediate,
@@ -535,7 +544,7 @@ impl<'a> Loader<'a> {
             token_type: self.matrix("embeddings.token_type_embeddings.weight")?,
             norm: self.norm("embeddings.LayerNorm")?,
         };
-        let layers = (0..config.layers).map(|n| self.layer(n)).collect::<Result<_>>()?;
+        let layers = (0..config.num_hidden_layers).map(|n| self.layer(n)).collect::<Result<_>>()?;
         let pooler = self.linear_of(Pooler, "pooler.dense")?;
         let heads = self.heads(&embeddings.word)?;
         Ok(Bert { config, embeddings, layers, pooler, heads })
@@ -565,8 +574,8 @@ impl<'a> Loader<'a> {
             if self.classifies_sequences() {
                 // As the reference does: one output is a number.
                 let default = match classifier.bias.len() {
-                    1 => Problem::Regression,
-                    _ => Problem::SingleLabel,
+                    1 => ProblemType::Regression,
+                    _ => ProblemType::SingleLabel,
                 };
                 let problem = self.config.problem.unwrap_or(default);
                 heads.sequence_classifier = Some((classifier, problem));

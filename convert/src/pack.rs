@@ -1,11 +1,11 @@
 //! From matrices to a model file.
 
 use bertlet::Pooling;
-use bertlet::format::writer::{Defaults, Int8Rows, Writer};
-use bertlet::format::{self, Encoding, Kind, round16};
+use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
+use bertlet::format::{self, Encoding, SectionKind, round16};
 use half::f16;
 
-use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, Problem};
+use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, ProblemType};
 use crate::quantize::{
     Projection, QuantizedBert, QuantizedLayer, QuantizedLinear, Rotation, Words,
 };
@@ -40,7 +40,7 @@ pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
             .iter()
             .map(|layer| {
                 let parts = [&layer.query, &layer.key, &layer.value];
-                let hidden = bert.config.hidden;
+                let hidden = bert.config.hidden_size;
                 QuantizedLayer {
                     qkv: Projection::Full(Linear {
                         weight: Matrix {
@@ -72,12 +72,12 @@ pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
 fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     let config = bert.config;
     let problem = match bert.heads.sequence_classifier {
-        Some((_, Problem::MultiLabel)) => format::Problem::MultiLabel,
-        Some((_, Problem::Regression)) => format::Problem::Regression,
-        _ => format::Problem::SingleLabel,
+        Some((_, ProblemType::MultiLabel)) => format::ProblemType::MultiLabel,
+        Some((_, ProblemType::Regression)) => format::ProblemType::Regression,
+        _ => format::ProblemType::SingleLabel,
     };
     let mut packer = Packer {
-        heads: config.heads,
+        heads: config.num_attention_heads,
         head_size: config.head_size(),
         float,
         writer: Writer::new(
@@ -92,36 +92,36 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     };
     match &bert.words {
         Words::Half(words) => {
-            packer.writer.float_table(Kind::WordEmbeddings, float, &words.data);
+            packer.writer.float_table(SectionKind::WordEmbeddings, float, &words.data);
         }
         Words::Int8 { cols, group, values, scales } => {
             let scales = regroup(scales, *cols, *group);
-            packer.writer.int8_table(Kind::WordEmbeddings, values, &scales);
+            packer.writer.int8_table(SectionKind::WordEmbeddings, values, &scales);
         }
     }
-    packer.writer.float_table(Kind::PositionEmbeddings, float, &bert.positions.data);
-    packer.writer.float_table(Kind::TokenTypeEmbeddings, float, &bert.token_types.data);
-    packer.norm(Kind::EmbeddingsNorm, 0, &bert.embedding_norm);
+    packer.writer.float_table(SectionKind::PositionEmbeddings, float, &bert.positions.data);
+    packer.writer.float_table(SectionKind::TokenTypeEmbeddings, float, &bert.token_types.data);
+    packer.norm(SectionKind::EmbeddingsNorm, 0, &bert.embedding_norm);
     for (i, layer) in bert.layers.iter().enumerate() {
-        packer.projection(Kind::QueryKeyValue, i, &layer.qkv);
-        packer.projection(Kind::AttentionOutput, i, &layer.attention_output);
-        packer.norm(Kind::AttentionNorm, i, &layer.attention_norm);
-        packer.projection(Kind::Intermediate, i, &layer.intermediate);
-        packer.projection(Kind::Output, i, &layer.output);
-        packer.norm(Kind::OutputNorm, i, &layer.output_norm);
+        packer.projection(SectionKind::QueryKeyValue, i, &layer.qkv);
+        packer.projection(SectionKind::AttentionOutput, i, &layer.attention_output);
+        packer.norm(SectionKind::AttentionNorm, i, &layer.attention_norm);
+        packer.projection(SectionKind::Intermediate, i, &layer.intermediate);
+        packer.projection(SectionKind::Output, i, &layer.output);
+        packer.norm(SectionKind::OutputNorm, i, &layer.output_norm);
     }
     if let Some(pooler) = &bert.pooler {
-        packer.linear(Kind::Pooler, 0, pooler);
+        packer.linear(SectionKind::Pooler, 0, pooler);
     }
     packer.task_heads(&bert.heads);
     let mut writer = packer.writer;
     for (kind, bytes) in [
-        (Kind::Tokenizer, extras.tokenizer.clone()),
-        (Kind::Labels, Vec::new()),
-        (Kind::Provenance, extras.provenance.clone().into_bytes()),
-        (Kind::SelfTest, extras.self_test.clone()),
+        (SectionKind::Tokenizer, extras.tokenizer.clone()),
+        (SectionKind::Labels, Vec::new()),
+        (SectionKind::Provenance, extras.provenance.clone().into_bytes()),
+        (SectionKind::SelfTest, extras.self_test.clone()),
     ] {
-        if kind == Kind::Labels && !extras.labels.is_empty() {
+        if kind == SectionKind::Labels && !extras.labels.is_empty() {
             writer.labels(&extras.labels);
         } else if !bytes.is_empty() {
             writer.bytes(kind, bytes);
@@ -151,15 +151,15 @@ struct Packer {
 }
 
 impl Packer {
-    fn norm(&mut self, kind: Kind, layer: usize, norm: &LayerNorm) {
+    fn norm(&mut self, kind: SectionKind, layer: usize, norm: &LayerNorm) {
         self.writer.norm(kind, layer, &norm.weight, &norm.bias);
     }
 
-    fn linear(&mut self, kind: Kind, layer: usize, linear: &Linear) {
+    fn linear(&mut self, kind: SectionKind, layer: usize, linear: &Linear) {
         self.writer.float_matrix(kind, layer, self.float, &linear.weight.data, &linear.bias);
     }
 
-    fn projection(&mut self, kind: Kind, layer: usize, projection: &Projection) {
+    fn projection(&mut self, kind: SectionKind, layer: usize, projection: &Projection) {
         match projection {
             Projection::Full(linear) => {
                 let weight = self.pad(kind, linear.weight.cols, &linear.weight.data);
@@ -170,7 +170,7 @@ impl Packer {
         }
     }
 
-    fn int8(&mut self, kind: Kind, layer: usize, linear: &QuantizedLinear) {
+    fn int8(&mut self, kind: SectionKind, layer: usize, linear: &QuantizedLinear) {
         let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
         // The runtime's transform is not normalised.
         let norm = (linear.rotation.block as f32).sqrt();
@@ -178,22 +178,23 @@ impl Packer {
         let scale = self.pad_rows(kind, 1, &scale);
         let bias = self.pad_rows(kind, 1, &linear.bias);
         let rotation = self.rotation(kind, linear.rotation);
-        let rows = Int8Rows { values: &values, scale: &scale, bias: &bias, rotation };
+        let rows = QuantizedMatrix { values: &values, scale: &scale, bias: &bias, rotation };
         self.writer.int8_matrix(kind, layer, rows);
     }
 
     /// The rotation in terms of padded heads.
-    fn rotation(&self, kind: Kind, rotation: Rotation) -> bertlet::kernels::Rotation {
-        let across_heads = kind == Kind::AttentionOutput && rotation.stride == self.head_size;
+    fn rotation(&self, kind: SectionKind, rotation: Rotation) -> bertlet::kernels::Rotation {
+        let across_heads =
+            kind == SectionKind::AttentionOutput && rotation.stride == self.head_size;
         let stride = if across_heads { round16(self.head_size) } else { rotation.stride };
         bertlet::kernels::Rotation { block: rotation.block, stride }
     }
 
     /// Pads the heads that a matrix gives or takes.
-    fn pad<T: Copy + Default>(&self, kind: Kind, cols: usize, values: &[T]) -> Vec<T> {
+    fn pad<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
         match kind {
-            Kind::QueryKeyValue => self.pad_rows(kind, cols, values),
-            Kind::AttentionOutput => {
+            SectionKind::QueryKeyValue => self.pad_rows(kind, cols, values),
+            SectionKind::AttentionOutput => {
                 let mut padded = Vec::new();
                 for head in values.chunks_exact(self.head_size) {
                     padded.extend(head);
@@ -206,8 +207,8 @@ impl Packer {
     }
 
     /// Pads the heads that a matrix gives; `cols` values a row.
-    fn pad_rows<T: Copy + Default>(&self, kind: Kind, cols: usize, values: &[T]) -> Vec<T> {
-        if kind != Kind::QueryKeyValue {
+    fn pad_rows<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
+        if kind != SectionKind::QueryKeyValue {
             return values.to_vec();
         }
         let mut padded = Vec::new();
@@ -225,24 +226,24 @@ impl Packer {
 
     fn task_heads(&mut self, heads: &Heads) {
         if let Some(head) = &heads.token_classifier {
-            self.linear(Kind::TokenClassifier, 0, head);
+            self.linear(SectionKind::TokenClassifier, 0, head);
         }
         if let Some((head, _)) = &heads.sequence_classifier {
-            self.linear(Kind::SequenceClassifier, 0, head);
+            self.linear(SectionKind::SequenceClassifier, 0, head);
         }
         if let Some(head) = &heads.masked_lm {
-            self.linear(Kind::MaskedLmTransform, 0, &head.transform);
-            self.norm(Kind::MaskedLmNorm, 0, &head.norm);
+            self.linear(SectionKind::MaskedLmTransform, 0, &head.transform);
+            self.norm(SectionKind::MaskedLmNorm, 0, &head.norm);
             if let Some(decoder) = &head.decoder {
-                self.writer.float_table(Kind::MaskedLmDecoder, self.float, &decoder.data);
+                self.writer.float_table(SectionKind::MaskedLmDecoder, self.float, &decoder.data);
             }
-            self.writer.vector(Kind::MaskedLmBias, &head.bias);
+            self.writer.vector(SectionKind::MaskedLmBias, &head.bias);
         }
         if let Some(head) = &heads.next_sentence {
-            self.linear(Kind::NextSentence, 0, head);
+            self.linear(SectionKind::NextSentence, 0, head);
         }
         if let Some(head) = &heads.question_answering {
-            self.linear(Kind::QuestionAnswering, 0, head);
+            self.linear(SectionKind::QuestionAnswering, 0, head);
         }
     }
 }

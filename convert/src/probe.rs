@@ -122,7 +122,7 @@ pub fn probe(
         let examples = Examples::ner(text)
             .map_err(|(line, problem)| Error::new(path, format!("line {line}"), problem))?;
         let inputs = examples
-            .tokenize(&tokenizer, loaded.config().positions)
+            .tokenize(&tokenizer, loaded.config().max_position_embeddings)
             .map_err(|e| Error::new(path, "", e))?;
         match examples {
             Examples::Ner(sentences) => Ok((sentences, inputs)),
@@ -148,7 +148,7 @@ pub fn probe(
     let number = |tag| labels.binary_search(&tag).expect("one of them");
     let gold: Vec<usize> = train_words.places.iter().map(gold).map(number).collect();
 
-    let selections = selections(loaded.config().layers);
+    let selections = selections(loaded.config().num_hidden_layers);
     let scaled: Vec<_> =
         selections.iter().map(|(_, _, selection)| Scaled::new(&train_words, *selection)).collect();
     let on_dev: Vec<_> = scaled.iter().map(|s| Scaled { words: &dev_words, ..s.clone() }).collect();
@@ -239,7 +239,7 @@ impl Words {
     ) -> std::result::Result<Self, RunError> {
         // Sentences that are in memory with the states of all tokens, or between progress and progress.
         const AT_ONCE: usize = 256;
-        let (hidden, count) = (model.config().hidden, model.config().layers + 1);
+        let (hidden, count) = (model.config().hidden_size, model.config().num_hidden_layers + 1);
         let firsts: Vec<Vec<usize>> =
             inputs.words.iter().map(|words| first_tokens(words)).collect();
         let total: usize = firsts.iter().map(Vec::len).sum();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bertlet::selftest::{SelfTest, SelfTestError};
-use bertlet::{Input, Kind, Layers, Model, ModelFile, Output, Pooling, Session};
+use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
 use bertlet_convert::convert::{Options, Weights, convert};
 use bertlet_convert::error::Result;
 use bertlet_convert::html;
@@ -126,7 +126,8 @@ fn golden(file: &Path) -> Vec<Case> {
 /// not have in this form.
 fn ours(session: &mut Session<'_>, case: &Case, output: &str, len: usize) -> Option<Vec<f32>> {
     let mut out = vec![0f32; len];
-    let input = Input { ids: &case.ids, type_ids: Some(&case.types), mask: None };
+    let input =
+        Input { input_ids: &case.ids, token_type_ids: Some(&case.types), attention_mask: None };
     let feature =
         |layers, pooling, normalize, out| Output::Features { layers, pooling, normalize, out };
     let logits = |head, out| Output::Logits { head, out };
@@ -138,15 +139,15 @@ fn ours(session: &mut Session<'_>, case: &Case, output: &str, len: usize) -> Opt
         _ => match output {
             "pooler_output" => feature(Layers::LAST, Pooling::Pooler, false, &mut out),
             "sentence_embedding" => feature(Layers::LAST, Pooling::Mean, true, &mut out),
-            "seq_relationship_logits" => logits(Kind::NextSentence, &mut out),
-            "logits" if model.section(Kind::TokenClassifier).is_some() => {
-                logits(Kind::TokenClassifier, &mut out)
+            "seq_relationship_logits" => logits(SectionKind::NextSentence, &mut out),
+            "logits" if model.section(SectionKind::TokenClassifier).is_some() => {
+                logits(SectionKind::TokenClassifier, &mut out)
             }
-            "logits" => logits(Kind::SequenceClassifier, &mut out),
+            "logits" => logits(SectionKind::SequenceClassifier, &mut out),
             "start_logits" | "end_logits" => {
                 out.resize(2 * len, 0.0);
                 session
-                    .encode(&input, &mut [logits(Kind::QuestionAnswering, &mut out)])
+                    .encode(&input, &mut [logits(SectionKind::QuestionAnswering, &mut out)])
                     .unwrap_or_else(|e| panic!("{}: {e}", case.name));
                 let which = usize::from(output == "end_logits");
                 return Some(out.chunks_exact(2).map(|pair| pair[which]).collect());
@@ -161,7 +162,7 @@ fn ours(session: &mut Session<'_>, case: &Case, output: &str, len: usize) -> Opt
 /// Largest absolute error, relative RMS of the last hidden states, and outputs compared.
 fn against_golden(model: Model<'_>, cases: &[Case]) -> (f32, f64, usize) {
     let mut session = Session::new(model);
-    let last = format!("hidden_states.{}", model.config().layers);
+    let last = format!("hidden_states.{}", model.config().num_hidden_layers);
     let (mut largest, mut noise, mut signal, mut count) = (0f32, 0f64, 0f64, 0);
     for case in cases {
         for (output, expected) in &case.outputs {
@@ -284,7 +285,7 @@ fn files_verify_and_damage_is_found() {
     assert!(matches!(differs, Err(SelfTestError::Differs { case: 0, .. })), "{differs:?}");
 
     // Every cut and every changed byte of the section is an error, never a panic.
-    let section = model.section(Kind::SelfTest).unwrap();
+    let section = model.section(SectionKind::SelfTest).unwrap();
     for at in section.offset..section.offset + 60 {
         let mut bytes = fs::read(&out).unwrap();
         bytes[at] ^= 0x55;
@@ -362,15 +363,15 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
     };
     let bert = Bert {
         config: Config {
-            hidden: 768,
-            layers: 12,
-            heads: 12,
-            intermediate: 3072,
-            vocab: 21128,
-            positions: 512,
-            token_types: 2,
-            eps: 1e-12,
-            activation: Activation::Gelu,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            vocab_size: 21128,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_act: Activation::Gelu,
             attention: Attention::Float,
         },
         embeddings: Embeddings {
@@ -399,8 +400,13 @@ fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
     assert!(report.summary.error.pooled_cosine >= wanted);
     let file = ModelFile::open(&out).unwrap();
     let layers = file.model().sections().filter(|section| {
-        [Kind::QueryKeyValue, Kind::AttentionOutput, Kind::Intermediate, Kind::Output]
-            .contains(&section.kind)
+        [
+            SectionKind::QueryKeyValue,
+            SectionKind::AttentionOutput,
+            SectionKind::Intermediate,
+            SectionKind::Output,
+        ]
+        .contains(&section.kind)
     });
     let halves = layers.filter(|s| s.encoding == bertlet::format::Encoding::F16).count();
     assert_eq!(halves, kept);
@@ -474,7 +480,7 @@ fn an_unknown_tensor_can_be_dropped() {
     let (_folder, out, report) = converted(odd.path(), &allow);
     assert_eq!(report.summary.tensors.dropped, 2);
     assert!(report.summary.dropped.iter().all(|d| d.why == "unknown name"));
-    assert!(ModelFile::open(&out).unwrap().model().section(Kind::Pooler).is_none());
+    assert!(ModelFile::open(&out).unwrap().model().section(SectionKind::Pooler).is_none());
     let options = Options { pooling: Some(Pooling::Pooler), ..allow };
     assert!(refused(odd.path(), &options).contains("--pooling: the checkpoint has no pooler"));
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bertlet_convert::bert::{Bert, Problem};
+use bertlet_convert::bert::{Bert, ProblemType};
 use bertlet_convert::error::Result;
 use bertlet_convert::names::{self, Fate, TensorReport};
 use bertlet_convert::source::{self, Format, Options, Pooling, Source};
@@ -171,9 +171,9 @@ fn heads_are_found() {
     assert_eq!(b.heads.token_classifier.unwrap().bias.len(), 5);
     let (classifier, problem) =
         bert("micro-sequence-classification").heads.sequence_classifier.unwrap();
-    assert_eq!((classifier.weight.rows, problem), (3, Problem::SingleLabel));
+    assert_eq!((classifier.weight.rows, problem), (3, ProblemType::SingleLabel));
     assert!(bert("micro-mlm").heads.masked_lm.is_some());
-    assert_eq!(bert("micro-odd").config.intermediate, 100);
+    assert_eq!(bert("micro-odd").config.intermediate_size, 100);
 
     let source = open(fixture("micro-token-classification")).unwrap();
     assert_eq!(source.config.labels, ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]);
@@ -364,12 +364,12 @@ fn classifiers_are_told_apart() {
         (heads.token_classifier.is_some(), heads.sequence_classifier.map(|(_, p)| p))
     };
     let none = Value::Null;
-    let single = Some(Problem::SingleLabel);
+    let single = Some(ProblemType::SingleLabel);
     assert_eq!(kind(none.clone(), none.clone()), (false, single));
     assert_eq!(kind(json!(["BertForTokenClassification"]), none.clone()), (true, None));
     let multi = json!("multi_label_classification");
-    assert_eq!(kind(none.clone(), multi), (false, Some(Problem::MultiLabel)));
-    assert_eq!(kind(none, json!("regression")), (false, Some(Problem::Regression)));
+    assert_eq!(kind(none.clone(), multi), (false, Some(ProblemType::MultiLabel)));
+    assert_eq!(kind(none, json!("regression")), (false, Some(ProblemType::Regression)));
 
     // Nothing says how many labels: the classifier does. One is a number.
     let dir = changed("micro-sequence-classification", |tensors| {
@@ -382,7 +382,7 @@ fn classifiers_are_told_apart() {
         c.as_object_mut().unwrap().retain(|key, _| !key.contains("label"));
     });
     let (classifier, problem) = load(&dir).unwrap().0.heads.sequence_classifier.unwrap();
-    assert_eq!((classifier.bias.len(), problem), (1, Problem::Regression));
+    assert_eq!((classifier.bias.len(), problem), (1, ProblemType::Regression));
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn googles_fine_tuned_classifiers_are_read() {
     let (bert, _) = names::load(&source, false).unwrap();
     let (classifier, problem) = bert.heads.sequence_classifier.unwrap();
     // Unlike TensorFlow's kernels, this matrix is [labels, hidden].
-    assert_eq!((classifier.weight.row(1)[0], problem), (32.0, Problem::SingleLabel));
+    assert_eq!((classifier.weight.row(1)[0], problem), (32.0, ProblemType::SingleLabel));
     assert_eq!(source.config.labels(4)[3], "LABEL_3");
 }
 

@@ -316,8 +316,8 @@ impl Buffers {
 
     fn view(&mut self) -> TokenBuffer<'_> {
         TokenBuffer {
-            ids: &mut self.ids,
-            type_ids: &mut self.type_ids,
+            input_ids: &mut self.ids,
+            token_type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
             words: &mut self.words,
         }
@@ -456,7 +456,7 @@ fn limits() {
     assert_eq!((cut.len, cut.truncated, cut.first.len()), (8, true, 6));
     // Only ids wanted.
     let mut ids = [0; 4];
-    let mut only_ids = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+    let mut only_ids = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
     assert_eq!(tokenizer.encode("a", Some("b"), &Limits::new(4), &mut only_ids).unwrap().len, 4);
     // Bytes that are no text, and where.
     let mut buffers = Buffers::new(8);

@@ -4,7 +4,7 @@ use super::scratch::{CHUNK, Quantised, Worker};
 use super::{Input, Output, Pass, features_len};
 use crate::error::RunError;
 use crate::features::{Combine, Layers, Pick, Pooling, Selection};
-use crate::format::{Kind, Linear, Model};
+use crate::format::{Linear, Model, SectionKind};
 use crate::kernels::{Activation, F32x16, flat, flat_mut, sqrt};
 
 /// Checks that the model can fill `outputs`, and returns how many layers that takes.
@@ -20,10 +20,10 @@ pub(super) fn check(
         let (need, have, layers) = match output {
             Output::Features { layers, pooling, out, .. } => {
                 let need = features_len(config, tokens, layers, *pooling)?;
-                if *pooling == Pooling::Pooler && model.section(Kind::Pooler).is_none() {
-                    return Err(RunError::MissingHead(Kind::Pooler));
+                if *pooling == Pooling::Pooler && model.section(SectionKind::Pooler).is_none() {
+                    return Err(RunError::MissingHead(SectionKind::Pooler));
                 }
-                let selection = selection(layers, config.layers);
+                let selection = selection(layers, config.num_hidden_layers);
                 if is_combined_maximum(&selection, *pooling) {
                     combined_maxima += 1;
                 }
@@ -35,23 +35,31 @@ pub(super) fn check(
                 }
                 let section = model.section(*head).ok_or(RunError::MissingHead(*head))?;
                 let rows = if on_pooler(*head) { 1 } else { tokens };
-                (rows * section.rows, out.len(), config.layers)
+                (rows * section.rows, out.len(), config.num_hidden_layers)
             }
             Output::MaskedLm { positions, out } => {
-                if model.section(Kind::MaskedLmTransform).is_none() {
-                    return Err(RunError::MissingHead(Kind::MaskedLmTransform));
+                if model.section(SectionKind::MaskedLmTransform).is_none() {
+                    return Err(RunError::MissingHead(SectionKind::MaskedLmTransform));
                 }
                 if let Some(position) = positions.iter().find(|p| **p >= tokens) {
                     return Err(RunError::NoSuchPosition(*position));
                 }
-                (positions.len().saturating_mul(config.vocab), out.len(), config.layers)
+                (
+                    positions.len().saturating_mul(config.vocab_size),
+                    out.len(),
+                    config.num_hidden_layers,
+                )
             }
             Output::Attention { layer, out } => {
-                if *layer >= config.layers {
+                if *layer >= config.num_hidden_layers {
                     let layer = i16::try_from(*layer).unwrap_or(i16::MAX);
-                    return Err(RunError::NoSuchLayer { layer, layers: config.layers });
+                    return Err(RunError::NoSuchLayer { layer, layers: config.num_hidden_layers });
                 }
-                (tokens.saturating_mul(tokens).saturating_mul(config.heads), out.len(), layer + 1)
+                (
+                    tokens.saturating_mul(tokens).saturating_mul(config.num_attention_heads),
+                    out.len(),
+                    layer + 1,
+                )
             }
         };
         if need != have {
@@ -74,14 +82,14 @@ fn is_combined_maximum(selection: &Selection, pooling: Pooling) -> bool {
     matches!(pooling, Pooling::Max | Pooling::MeanMax) && selection.combine != Combine::Concat
 }
 
-/// Heads that give one answer a sequence.
-fn on_pooler(head: Kind) -> bool {
-    matches!(head, Kind::SequenceClassifier | Kind::NextSentence)
+/// HeadShape that give one answer a sequence.
+fn on_pooler(head: SectionKind) -> bool {
+    matches!(head, SectionKind::SequenceClassifier | SectionKind::NextSentence)
 }
 
-/// Heads that give one answer a token.
-fn on_tokens(head: Kind) -> bool {
-    matches!(head, Kind::TokenClassifier | Kind::QuestionAnswering)
+/// HeadShape that give one answer a token.
+fn on_tokens(head: SectionKind) -> bool {
+    matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering)
 }
 
 /// Where the probabilities of layer `i` are wanted.
@@ -121,12 +129,12 @@ pub(super) struct Collector<'c, 's> {
 
 impl<'c, 's> Collector<'c, 's> {
     pub fn new(pass: &'c Pass<'c>, input: &Input<'c>, combined: &'s mut [F32x16]) -> Self {
-        Self { pass, mask: input.mask, tokens: input.ids.len(), combined }
+        Self { pass, mask: input.attention_mask, tokens: input.input_ids.len(), combined }
     }
 
     /// The first `hidden` values of each row of `states`.
     fn rows<'r>(&self, states: &'r [F32x16]) -> impl Iterator<Item = &'r [f32]> + use<'r> {
-        let hidden = self.pass.config.hidden;
+        let hidden = self.pass.config.hidden_size;
         states.chunks_exact(self.pass.sizes.hidden).map(move |row| &flat(row)[..hidden])
     }
 
@@ -141,7 +149,7 @@ impl<'c, 's> Collector<'c, 's> {
     pub fn hidden_state(&mut self, state: usize, states: &[F32x16], outputs: &mut [Output<'_>]) {
         for output in outputs {
             let Output::Features { layers, pooling, out, .. } = output else { continue };
-            let selection = selection(layers, self.pass.config.layers);
+            let selection = selection(layers, self.pass.config.num_hidden_layers);
             let picks = selection.picks().iter().enumerate().filter(|(_, p)| p.state == state);
             for (slot, pick) in picks {
                 // Sums start with the lowest state, and of the same state with the first.
@@ -167,7 +175,7 @@ impl<'c, 's> Collector<'c, 's> {
         states: &[F32x16],
         out: &mut [f32],
     ) {
-        let hidden = self.pass.config.hidden;
+        let hidden = self.pass.config.hidden_size;
         let width = selection.width(hidden);
         let (at, set) = match selection.combine {
             Combine::Concat => (slot * hidden, true),
@@ -221,7 +229,7 @@ impl<'c, 's> Collector<'c, 's> {
         for output in outputs {
             match output {
                 Output::Features { layers, pooling, normalize, out } => {
-                    let selection = selection(layers, self.pass.config.layers);
+                    let selection = selection(layers, self.pass.config.num_hidden_layers);
                     self.finish_features(&selection, *pooling, worker, out);
                     if *normalize {
                         let vectors = if *pooling == Pooling::None { self.tokens } else { 1 };
@@ -244,7 +252,7 @@ impl<'c, 's> Collector<'c, 's> {
         worker: &mut Worker<'_>,
         out: &mut [f32],
     ) {
-        let hidden = self.pass.config.hidden;
+        let hidden = self.pass.config.hidden_size;
         if is_combined_maximum(selection, pooling) {
             let (sums, maxima) = out.split_at_mut(out.len() - hidden);
             if !sums.is_empty() {
@@ -280,7 +288,7 @@ impl<'c, 's> Collector<'c, 's> {
     /// The pooler: `x = tanh(W x + b)` of the first row of the worker's context.
     fn pool(&self, worker: &mut Worker<'_>) {
         let width = self.pass.sizes.hidden;
-        let pooler = self.pass.model.head(Kind::Pooler).expect("checked");
+        let pooler = self.pass.model.head(SectionKind::Pooler).expect("checked");
         let Worker { context, output, quantised, .. } = worker;
         let (x, y) = (&mut context[..width], &mut output[..width]);
         pooler.forward(self.pass.kernels, x, 1, quantised, y);
@@ -288,7 +296,13 @@ impl<'c, 's> Collector<'c, 's> {
         x.copy_from_slice(y);
     }
 
-    fn logits(&self, head: Kind, states: &[F32x16], worker: &mut Worker<'_>, out: &mut [f32]) {
+    fn logits(
+        &self,
+        head: SectionKind,
+        states: &[F32x16],
+        worker: &mut Worker<'_>,
+        out: &mut [f32],
+    ) {
         let width = self.pass.sizes.hidden;
         let matrix = self.pass.model.head(head).expect("checked");
         if on_pooler(head) {
@@ -341,11 +355,11 @@ impl<'c, 's> Collector<'c, 's> {
         let Pass { kernels, config, sizes, .. } = *self.pass;
         let width = sizes.hidden;
         let head = self.pass.model.masked_lm().expect("checked");
-        for (position, out) in positions.iter().zip(out.chunks_exact_mut(config.vocab)) {
+        for (position, out) in positions.iter().zip(out.chunks_exact_mut(config.vocab_size)) {
             let (x, y) = (&states[position * width..][..width], &mut worker.output[..width]);
             head.transform.forward(kernels, x, 1, &mut worker.quantised, y);
-            kernels.activate(y, config.activation);
-            kernels.add_norm(y, &[], head.norm, config.hidden, config.eps);
+            kernels.activate(y, config.hidden_act);
+            kernels.add_norm(y, &[], head.norm, config.hidden_size, config.layer_norm_eps);
             for (id, (out, bias)) in out.iter_mut().zip(head.bias).enumerate() {
                 *out = kernels.dot_row(y, head.decoder.row(id, width)) + bias;
             }

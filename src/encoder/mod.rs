@@ -16,7 +16,7 @@ use scratch::{Blocks, CHUNK, Scratch, Sizes, Worker};
 
 use crate::error::RunError;
 use crate::features::{Layers, Pooling};
-use crate::format::{Config, Kind, Layer, Model};
+use crate::format::{Config, Layer, Model, SectionKind};
 use crate::kernels::{BLOCK, F32x16, Isa, Kernels, Keys};
 use crate::threads::{Executor, Serial};
 
@@ -24,18 +24,18 @@ use crate::threads::{Executor, Serial};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input<'i> {
     /// `[tokens]`: ids in the model's vocabulary.
-    pub ids: &'i [u32],
+    pub input_ids: &'i [u32],
     /// `[tokens]`: token types (segments); all 0 where `None`.
-    pub type_ids: Option<&'i [u8]>,
+    pub token_type_ids: Option<&'i [u8]>,
     /// `[tokens]`: 0 for a token that no token shall attend to; all 1 where `None`. Masked tokens
     /// are left out of pooling; their own hidden states are computed as BERT computes them.
-    pub mask: Option<&'i [u8]>,
+    pub attention_mask: Option<&'i [u8]>,
 }
 
 impl<'i> Input<'i> {
     /// Tokens of type 0, none masked.
-    pub const fn new(ids: &'i [u32]) -> Self {
-        Self { ids, type_ids: None, mask: None }
+    pub const fn new(input_ids: &'i [u32]) -> Self {
+        Self { input_ids, token_type_ids: None, attention_mask: None }
     }
 }
 
@@ -55,11 +55,11 @@ pub enum Output<'o> {
         /// [`features_len`] values: a vector a token, or one.
         out: &'o mut [f32],
     },
-    /// The logits of a head. Of [`Kind::TokenClassifier`] and [`Kind::QuestionAnswering`]:
-    /// `[tokens][outputs]`; of [`Kind::SequenceClassifier`] and [`Kind::NextSentence`]: `[outputs]`.
+    /// The logits of a head. Of [`SectionKind::TokenClassifier`] and [`SectionKind::QuestionAnswering`]:
+    /// `[tokens][outputs]`; of [`SectionKind::SequenceClassifier`] and [`SectionKind::NextSentence`]: `[outputs]`.
     Logits {
         /// Which head.
-        head: Kind,
+        head: SectionKind,
         /// The logits.
         out: &'o mut [f32],
     },
@@ -90,9 +90,9 @@ pub fn features_len(
     pooling: Pooling,
 ) -> Result<usize, RunError> {
     let selection = layers
-        .resolve(config.layers)
-        .map_err(|layer| RunError::NoSuchLayer { layer, layers: config.layers })?;
-    let width = selection.width(config.hidden);
+        .resolve(config.num_hidden_layers)
+        .map_err(|layer| RunError::NoSuchLayer { layer, layers: config.num_hidden_layers })?;
+    let width = selection.width(config.hidden_size);
     Ok(match pooling {
         Pooling::None => tokens.saturating_mul(width),
         Pooling::MeanMax => 2 * width,
@@ -177,7 +177,7 @@ impl<'a, 's> Encoder<'a, 's> {
         tokens: usize,
         executor: &'s dyn Executor,
     ) -> Result<Self, RunError> {
-        let limit = model.config().positions;
+        let limit = model.config().max_position_embeddings;
         if tokens > limit {
             return Err(RunError::TooManyTokens { have: tokens, limit });
         }
@@ -210,7 +210,7 @@ impl<'a, 's> Encoder<'a, 's> {
         outputs: &mut [Output<'_>],
     ) -> Result<(), RunError> {
         check_input(self.model.config(), input, self.tokens)?;
-        let tokens = input.ids.len();
+        let tokens = input.input_ids.len();
         let last = collect::check(&self.model, tokens, outputs)?;
 
         let sizes = Sizes::new(self.model.config(), tokens);
@@ -244,31 +244,33 @@ impl<'a, 's> Encoder<'a, 's> {
 }
 
 fn check_input(config: &Config, input: &Input<'_>, limit: usize) -> Result<(), RunError> {
-    let need = input.ids.len();
+    let need = input.input_ids.len();
     if need == 0 {
         return Err(RunError::NoTokens);
     }
     if need > limit {
         return Err(RunError::TooManyTokens { have: need, limit });
     }
-    for (what, given) in [("type_ids", input.type_ids), ("mask values", input.mask)] {
+    for (what, given) in
+        [("token_type_ids", input.token_type_ids), ("attention_mask", input.attention_mask)]
+    {
         if let Some(have) = given.map(<[u8]>::len).filter(|have| *have != need) {
             return Err(RunError::Lengths { what, have, need });
         }
     }
-    let vocab = config.vocab;
-    for (position, id) in input.ids.iter().copied().enumerate() {
+    let vocab = config.vocab_size;
+    for (position, id) in input.input_ids.iter().copied().enumerate() {
         if id as usize >= vocab {
             return Err(RunError::UnknownToken { position, id, vocab });
         }
     }
-    let types = config.token_types;
-    for (position, token_type) in input.type_ids.into_iter().flatten().copied().enumerate() {
+    let types = config.type_vocab_size;
+    for (position, token_type) in input.token_type_ids.into_iter().flatten().copied().enumerate() {
         if usize::from(token_type) >= types {
             return Err(RunError::UnknownTokenType { position, token_type, types });
         }
     }
-    if input.mask.is_some_and(|mask| mask.iter().all(|m| *m == 0)) {
+    if input.attention_mask.is_some_and(|mask| mask.iter().all(|m| *m == 0)) {
         return Err(RunError::AllMasked);
     }
     Ok(())
@@ -284,11 +286,11 @@ fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Notes in `limit` which keys take part.
 fn live_keys<'k>(input: &Input<'_>, limit: &'k mut [F32x16]) -> Keys<'k> {
-    let count = input.ids.len();
+    let count = input.input_ids.len();
     for (b, limit) in limit.iter_mut().enumerate() {
         for (lane, limit) in limit.0.iter_mut().enumerate() {
             let t = b * BLOCK + lane;
-            let live = t < count && input.mask.is_none_or(|mask| mask[t] != 0);
+            let live = t < count && input.attention_mask.is_none_or(|mask| mask[t] != 0);
             *limit = if live { f32::MAX } else { f32::MIN };
         }
     }
@@ -310,16 +312,16 @@ impl Pass<'_> {
     fn embed(&self, input: &Input<'_>, hidden: &mut [F32x16]) {
         let width = self.sizes.hidden;
         let tables = self.model.embeddings();
-        let (hidden_size, eps) = (self.config.hidden, self.config.eps);
+        let (hidden_size, eps) = (self.config.hidden_size, self.config.layer_norm_eps);
         for (b, rows) in hidden.chunks_mut(BLOCK * width).enumerate() {
             let tokens = || b * BLOCK..;
             // The words' rows first: they lie far apart, and are waited for together.
             for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
-                let word = tables.word.row(input.ids[t] as usize, width);
+                let word = tables.word.row(input.input_ids[t] as usize, width);
                 self.kernels.add_row(row, word, true);
             }
             for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
-                let token_type = input.type_ids.map_or(0, |types| types[t].into());
+                let token_type = input.token_type_ids.map_or(0, |types| types[t].into());
                 self.kernels.add_row(row, tables.token_type.row(token_type, width), false);
                 self.kernels.add_row(row, tables.position.row(t, width), false);
             }
@@ -385,7 +387,7 @@ impl Pass<'_> {
         mut maps: Option<&mut [f32]>,
     ) {
         // Probabilities of a block of queries.
-        let map_len = BLOCK * self.config.heads * self.keys.count;
+        let map_len = BLOCK * self.config.num_attention_heads * self.keys.count;
         if let Some(half) = self.halve(hidden, threads) {
             let (hidden_a, hidden_b) = hidden.split_at_mut(half * BLOCK * self.sizes.hidden);
             let (mut maps_a, mut maps_b) = maps.map(|m| m.split_at_mut(half * map_len)).unzip();
@@ -465,7 +467,8 @@ impl Pass<'_> {
         rows: usize,
         worker: &mut Worker<'_>,
     ) {
-        let (kernels, hidden, eps) = (self.kernels, self.config.hidden, self.config.eps);
+        let (kernels, hidden, eps) =
+            (self.kernels, self.config.hidden_size, self.config.layer_norm_eps);
         let Worker { context, output, quantised, .. } = worker;
         let context = &context[..rows * self.sizes.heads];
         let output = &mut output[..x.len()];
@@ -481,12 +484,13 @@ impl Pass<'_> {
         rows: usize,
         worker: &mut Worker<'_>,
     ) {
-        let (kernels, hidden, eps) = (self.kernels, self.config.hidden, self.config.eps);
+        let (kernels, hidden, eps) =
+            (self.kernels, self.config.hidden_size, self.config.layer_norm_eps);
         let Worker { wide, output, quantised, .. } = worker;
         let inner = &mut wide[..rows * self.sizes.intermediate];
         let output = &mut output[..x.len()];
         layer.intermediate.forward(kernels, x, rows, quantised, inner);
-        let activation = self.config.activation;
+        let activation = self.config.hidden_act;
         layer.output.forward_activated(kernels, activation, inner, rows, quantised, output);
         kernels.add_norm(x, output, layer.output_norm, hidden, eps);
     }

@@ -2,7 +2,7 @@
 
 use crate::format::{Attention, Config, round16};
 use crate::kernels::{
-    BLOCK, F32Blocks, F32x16, Heads, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, U16x32,
+    BLOCK, F32Blocks, F32x16, HeadShape, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, U16x32,
     Workspace, take,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Sizes {
     pub widest: usize,
     /// Rows of a chunk.
     pub chunk: usize,
-    shape: Heads,
+    shape: HeadShape,
     attention: Attention,
 }
 
@@ -57,9 +57,9 @@ const fn larger(a: usize, b: usize) -> usize {
 
 impl Sizes {
     pub const fn new(config: &Config, tokens: usize) -> Self {
-        let hidden = round16(config.hidden) / 16;
+        let hidden = round16(config.hidden_size) / 16;
         let heads = config.padded_heads() / 16;
-        let intermediate = round16(config.intermediate) / 16;
+        let intermediate = round16(config.intermediate_size) / 16;
         let blocks = tokens.div_ceil(BLOCK);
         Self {
             tokens,
@@ -127,7 +127,7 @@ pub(super) enum Blocks<'s> {
 
 impl Blocks<'_> {
     /// The first `blocks` blocks, and the others.
-    pub fn split_at(&mut self, heads: Heads, blocks: usize) -> (Blocks<'_>, Blocks<'_>) {
+    pub fn split_at(&mut self, heads: HeadShape, blocks: usize) -> (Blocks<'_>, Blocks<'_>) {
         match self {
             Self::Int8(all) => {
                 let (a, b) = all.reborrow().split_at(heads, blocks);

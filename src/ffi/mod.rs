@@ -175,19 +175,19 @@ pub struct Encoder {
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Hidden size: values of a token's vector.
-    pub hidden: usize,
+    pub hidden_size: usize,
     /// Encoder layers.
-    pub layers: usize,
+    pub num_hidden_layers: usize,
     /// Attention heads a layer.
-    pub heads: usize,
+    pub num_attention_heads: usize,
     /// Inner size of the feed-forward network.
-    pub intermediate: usize,
+    pub intermediate_size: usize,
     /// Words in the vocabulary.
-    pub vocab: usize,
+    pub vocab_size: usize,
     /// Tokens of the longest input, special ones included.
     pub max_tokens: usize,
     /// Token types (segments).
-    pub token_types: usize,
+    pub type_vocab_size: usize,
     /// Labels of the classifier; 0 where there is none.
     pub labels: usize,
     /// The pooling that the checkpoint was made for: a `bertlet_pooling`.
@@ -201,11 +201,11 @@ pub struct Config {
 #[derive(Clone, Copy, Debug)]
 pub struct Input {
     /// `[tokens]`: ids in the model's vocabulary, `[CLS]` and `[SEP]` included.
-    pub ids: *const u32,
+    pub input_ids: *const u32,
     /// `[tokens]`: token types; all 0 where this is NULL.
-    pub type_ids: *const u8,
+    pub token_type_ids: *const u8,
     /// `[tokens]`: 0 for a token to be ignored; none is where this is NULL.
-    pub mask: *const u8,
+    pub attention_mask: *const u8,
     /// How many.
     pub tokens: usize,
 }
@@ -343,13 +343,13 @@ pub unsafe extern "C" fn bertlet_model_config(model: *const Model, config: *mut 
         let (model, config) = (shared(model)?.view(), target(config)?);
         let shape = model.config();
         config.write(Config {
-            hidden: shape.hidden,
-            layers: shape.layers,
-            heads: shape.heads,
-            intermediate: shape.intermediate,
-            vocab: shape.vocab,
-            max_tokens: shape.positions,
-            token_types: shape.token_types,
+            hidden_size: shape.hidden_size,
+            num_hidden_layers: shape.num_hidden_layers,
+            num_attention_heads: shape.num_attention_heads,
+            intermediate_size: shape.intermediate_size,
+            vocab_size: shape.vocab_size,
+            max_tokens: shape.max_position_embeddings,
+            type_vocab_size: shape.type_vocab_size,
             labels: model.labels().len(),
             pooling: model.default_pooling() as u32,
             normalize: model.default_normalize(),
@@ -439,7 +439,7 @@ pub unsafe extern "C" fn bertlet_encoder_size(
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (model, size) = (shared(model)?.view(), target(size)?);
-        if max_tokens > model.config().positions {
+        if max_tokens > model.config().max_position_embeddings {
             return Err(Status::TooManyTokens);
         }
         size.write(
@@ -543,9 +543,9 @@ pub unsafe extern "C" fn bertlet_encode(
             false => slice(values, input.tokens).map(Some),
         };
         let input = encoder::Input {
-            ids: slice(input.ids, input.tokens)?,
-            type_ids: optional(input.type_ids)?,
-            mask: optional(input.mask)?,
+            input_ids: slice(input.input_ids, input.tokens)?,
+            token_type_ids: optional(input.token_type_ids)?,
+            attention_mask: optional(input.attention_mask)?,
         };
         let out = slice_mut(features, count)?;
         encoder
@@ -577,15 +577,18 @@ pub unsafe extern "C" fn bertlet_embed(
         let text = pair(text, length, second, second_length)?;
         let (layers, pooling) = selection(layers, pooling)?;
         let out = slice_mut(features, count)?;
-        let mut buffer =
-            TokenBuffer { ids: encoder.ids, type_ids: encoder.type_ids, ..Default::default() };
+        let mut buffer = TokenBuffer {
+            input_ids: encoder.ids,
+            token_type_ids: encoder.type_ids,
+            ..Default::default()
+        };
         let limits = Limits::new(encoder.inner.max_tokens());
         let tokenizer = encoder.inner.model().tokenizer()?;
         let encoded = tokenizer.encode(text.first, text.second, &limits, &mut buffer)?;
         let input = encoder::Input {
-            ids: &encoder.ids[..encoded.len],
-            type_ids: Some(&encoder.type_ids[..encoded.len]),
-            mask: None,
+            input_ids: &encoder.ids[..encoded.len],
+            token_type_ids: Some(&encoder.type_ids[..encoded.len]),
+            attention_mask: None,
         };
         encoder
             .inner
@@ -628,7 +631,11 @@ pub unsafe extern "C" fn bertlet_classify(
             &mut encoder.inner,
             text,
             usize::try_from(overlap).ok(),
-            &mut TokenBuffer { ids: encoder.ids, type_ids: encoder.type_ids, ..Default::default() },
+            &mut TokenBuffer {
+                input_ids: encoder.ids,
+                token_type_ids: encoder.type_ids,
+                ..Default::default()
+            },
             logits,
             window,
         )?;
@@ -743,7 +750,7 @@ pub unsafe extern "C" fn bertlet_fill_mask(
         let model = encoder.inner.model();
         let head = MaskedLm::new(&model)?;
         let tokenizer = model.tokenizer()?;
-        let mut buffer = TokenBuffer { ids: encoder.ids, ..Default::default() };
+        let mut buffer = TokenBuffer { input_ids: encoder.ids, ..Default::default() };
         let limits = Limits::new(encoder.inner.max_tokens());
         let encoded = tokenizer.encode(text, None, &limits, &mut buffer)?;
         let ids = &encoder.ids[..encoded.len];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Kind;
+use super::SectionKind;
 
 /// Why bytes are not a model. Displays what was found, what was expected and the mend.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,13 +54,13 @@ pub enum FormatError {
         expected: u64,
     },
     /// A section that others need is not there.
-    Missing(Kind),
+    Missing(SectionKind),
     /// A section's bytes do not have its checksum.
-    SectionChecksum(Kind, u32),
+    SectionChecksum(SectionKind, u32),
     /// This byte between two sections, or after the last, is not zero.
     Gap(usize),
     /// A section's contents contradict themselves: which, and at which byte.
-    Contents(Kind, usize),
+    Contents(SectionKind, usize),
 }
 
 impl fmt::Display for FormatError {

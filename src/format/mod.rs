@@ -1,6 +1,6 @@
 //! The model file: one flat little-endian file that is used where it lies.
 //!
-//! This page and [`Kind`] specify it, so that a stranger can write a reader or a writer; the
+//! This page and [`SectionKind`] specify it, so that a stranger can write a reader or a writer; the
 //! converter writes it with [`writer`], the runtime reads it with [`Model`].
 //!
 //! # Layout
@@ -29,7 +29,7 @@
 //!
 //! | offset | type | table entry field |
 //! |---|---|---|
-//! | 0 | u32 | kind, see [`Kind`] |
+//! | 0 | u32 | kind, see [`SectionKind`] |
 //! | 4 | u32 | layer (kinds 16 to 21), else 0 |
 //! | 8 | u32 | encoding: 0 bytes, 1 f32, 2 f16, 3 int8 |
 //! | 12 | u32, u32 | rows (outputs, entries), columns (inputs); 0 for bytes |
@@ -39,7 +39,7 @@
 //! | 48 | u64 | XXH64 (seed 0) of the section |
 //! | 56 | u64 | zero |
 //!
-//! The table holds [`Kind`]s 1 to 4, then 16 to 21 for each layer, then any of the others in ascending
+//! The table holds [`SectionKind`]s 1 to 4, then 16 to 21 for each layer, then any of the others in ascending
 //! order, each at most once.
 //!
 //! # Sections
@@ -105,7 +105,7 @@ pub mod field {
     pub const HIDDEN: usize = 32;
     /// Number of layers.
     pub const LAYERS: usize = 36;
-    /// Heads a layer.
+    /// HeadShape a layer.
     pub const HEADS: usize = 40;
     /// Intermediate size.
     pub const INTERMEDIATE: usize = 44;
@@ -125,7 +125,7 @@ pub mod field {
     pub const POOLING: usize = 72;
     /// Default L2 normalisation.
     pub const NORMALIZE: usize = 76;
-    /// Problem of the sequence classifier.
+    /// ProblemType of the sequence classifier.
     pub const PROBLEM: usize = 80;
     /// Number of labels.
     pub const LABELS: usize = 84;
@@ -156,7 +156,7 @@ macro_rules! numbered {
 
 numbered! {
     /// What a section is.
-    Kind {
+    SectionKind {
         /// Word embeddings: table `[V, H]`.
         WordEmbeddings = 1,
         /// Position embeddings: table `[positions, H]`.
@@ -233,7 +233,7 @@ numbered! {
 
 numbered! {
     /// What the sequence classifier's logits mean.
-    Problem {
+    ProblemType {
         /// One of the labels: softmax.
         SingleLabel = 0,
         /// Any of the labels: a sigmoid each.
@@ -253,7 +253,7 @@ enum Layout {
     Bytes,
 }
 
-impl Kind {
+impl SectionKind {
     /// The kinds of a layer, in order.
     pub const OF_LAYER: [Self; 6] = [
         Self::QueryKeyValue,
@@ -288,18 +288,18 @@ impl Kind {
 
     /// Rows and columns that a section of this kind has in a model of this shape; bytes have none.
     pub const fn shape(self, config: &Config, labels: usize) -> (usize, usize) {
-        let Config { hidden, vocab, .. } = *config;
+        let Config { hidden_size: hidden, vocab_size: vocab, .. } = *config;
         match self {
             Self::WordEmbeddings | Self::MaskedLmDecoder => (vocab, hidden),
-            Self::PositionEmbeddings => (config.positions, hidden),
-            Self::TokenTypeEmbeddings => (config.token_types, hidden),
+            Self::PositionEmbeddings => (config.max_position_embeddings, hidden),
+            Self::TokenTypeEmbeddings => (config.type_vocab_size, hidden),
             Self::EmbeddingsNorm | Self::AttentionNorm | Self::OutputNorm | Self::MaskedLmNorm => {
                 (2, hidden)
             }
             Self::QueryKeyValue => (3 * config.padded_heads(), hidden),
             Self::AttentionOutput => (hidden, config.padded_heads()),
-            Self::Intermediate => (config.intermediate, hidden),
-            Self::Output => (hidden, config.intermediate),
+            Self::Intermediate => (config.intermediate_size, hidden),
+            Self::Output => (hidden, config.intermediate_size),
             Self::Pooler | Self::MaskedLmTransform => (hidden, hidden),
             Self::TokenClassifier | Self::SequenceClassifier => (labels, hidden),
             Self::NextSentence | Self::QuestionAnswering => (2, hidden),

@@ -5,36 +5,37 @@ use std::cmp::Ordering;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::{
-    ALIGNMENT, Activation, Attention, ENTRY_LENGTH, Encoding, FormatError, HEADER_LENGTH, Kind,
-    Layout, MAGIC, Parts, Problem, VERSION, checksum, field, parts, rotation_fits, round16,
+    ALIGNMENT, Activation, Attention, ENTRY_LENGTH, Encoding, FormatError, HEADER_LENGTH, Layout,
+    MAGIC, Parts, ProblemType, SectionKind, VERSION, checksum, field, parts, rotation_fits,
+    round16,
 };
 use crate::features::Pooling;
 use crate::kernels::{
-    F16x16, F32x16, FloatMatrix, Heads, I8x16, I8x64, I32x16, Int8Matrix, Norm, Plain, Rotation,
-    TABLE_GROUP, TableRow, view,
+    F16x16, F32x16, FloatMatrix, HeadShape, I8x16, I8x64, I32x16, Int8Matrix, Norm, Plain,
+    Rotation, TABLE_GROUP, TableRow, view,
 };
 
 /// The shape of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
     /// Hidden size.
-    pub hidden: usize,
+    pub hidden_size: usize,
     /// Encoder layers.
-    pub layers: usize,
-    /// Attention heads a layer; divides `hidden`.
-    pub heads: usize,
+    pub num_hidden_layers: usize,
+    /// Attention heads a layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
     /// Inner size of the feed-forward network.
-    pub intermediate: usize,
+    pub intermediate_size: usize,
     /// Words.
-    pub vocab: usize,
+    pub vocab_size: usize,
     /// Longest input in tokens.
-    pub positions: usize,
+    pub max_position_embeddings: usize,
     /// Token types (segments).
-    pub token_types: usize,
+    pub type_vocab_size: usize,
     /// Epsilon of the layer norms.
-    pub eps: f32,
+    pub layer_norm_eps: f32,
     /// Activation of the feed-forward network.
-    pub activation: Activation,
+    pub hidden_act: Activation,
     /// Arithmetic of the attention.
     pub attention: Attention,
 }
@@ -42,19 +43,19 @@ pub struct Config {
 impl Config {
     /// Inputs of a head.
     pub const fn head_size(&self) -> usize {
-        self.hidden / self.heads
+        self.hidden_size / self.num_attention_heads
     }
-    /// Heads times the inputs that a head is padded to.
+    /// HeadShape times the inputs that a head is padded to.
     pub const fn padded_heads(&self) -> usize {
-        self.heads * round16(self.head_size())
+        self.num_attention_heads * round16(self.head_size())
     }
-    pub(crate) const fn head_shape(&self) -> Heads {
-        Heads { count: self.heads, size: self.head_size() }
+    pub(crate) const fn head_shape(&self) -> HeadShape {
+        HeadShape { count: self.num_attention_heads, size: self.head_size() }
     }
     /// Multiply-adds of the encoder layers for one input: linear layers and attention.
     pub const fn multiply_adds(&self, tokens: usize) -> u64 {
-        let (t, h, i) = (tokens as u64, self.hidden as u64, self.intermediate as u64);
-        self.layers as u64 * (t * h * (4 * h + 2 * i) + 2 * t * t * h)
+        let (t, h, i) = (tokens as u64, self.hidden_size as u64, self.intermediate_size as u64);
+        self.num_hidden_layers as u64 * (t * h * (4 * h + 2 * i) + 2 * t * t * h)
     }
 }
 
@@ -62,7 +63,7 @@ impl Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
     /// What it is.
-    pub kind: Kind,
+    pub kind: SectionKind,
     /// Which layer's; 0 where it is no layer's.
     pub layer: u32,
     /// How its values are stored.
@@ -201,7 +202,7 @@ pub struct Model<'a> {
     config: Config,
     pooling: Pooling,
     normalize: bool,
-    problem: Problem,
+    problem: ProblemType,
     labels: usize,
     sections: usize,
 }
@@ -286,22 +287,30 @@ impl<'a> Model<'a> {
     fn from_header(bytes: &'a [u8], sections: usize) -> Result<Self, FormatError> {
         // The limits keep every product of sizes within 64 bits, int8 sums within 32.
         let config = Config {
-            hidden: size(bytes, field::HIDDEN, "hidden size", 1 << 16)?,
-            layers: size(bytes, field::LAYERS, "layers", 1 << 10)?,
-            heads: size(bytes, field::HEADS, "heads", 1 << 10)?,
-            intermediate: size(bytes, field::INTERMEDIATE, "intermediate size", 1 << 16)?,
-            vocab: size(bytes, field::VOCAB, "vocabulary", 1 << 24)?,
-            positions: size(bytes, field::POSITIONS, "positions", 1 << 20)?,
-            token_types: size(bytes, field::TOKEN_TYPES, "token types", 1 << 8)?,
-            eps: f32::from_bits(number(bytes, field::EPS)),
-            activation: choice(bytes, field::ACTIVATION, "activation", Activation::from_number)?,
+            hidden_size: size(bytes, field::HIDDEN, "hidden size", 1 << 16)?,
+            num_hidden_layers: size(bytes, field::LAYERS, "layers", 1 << 10)?,
+            num_attention_heads: size(bytes, field::HEADS, "heads", 1 << 10)?,
+            intermediate_size: size(bytes, field::INTERMEDIATE, "intermediate size", 1 << 16)?,
+            vocab_size: size(bytes, field::VOCAB, "vocabulary", 1 << 24)?,
+            max_position_embeddings: size(bytes, field::POSITIONS, "positions", 1 << 20)?,
+            type_vocab_size: size(bytes, field::TOKEN_TYPES, "token types", 1 << 8)?,
+            layer_norm_eps: f32::from_bits(number(bytes, field::EPS)),
+            hidden_act: choice(bytes, field::ACTIVATION, "activation", Activation::from_number)?,
             attention: choice(bytes, field::ATTENTION, "attention", Attention::from_number)?,
         };
-        if !config.hidden.is_multiple_of(config.heads) || config.padded_heads() > 1 << 16 {
-            return Err(FormatError::Field { name: "heads", value: config.heads as u64 });
+        if !config.hidden_size.is_multiple_of(config.num_attention_heads)
+            || config.padded_heads() > 1 << 16
+        {
+            return Err(FormatError::Field {
+                name: "heads",
+                value: config.num_attention_heads as u64,
+            });
         }
-        if !(config.eps > 0.0 && config.eps < 1.0) {
-            return Err(FormatError::Field { name: "eps", value: config.eps.to_bits().into() });
+        if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps < 1.0) {
+            return Err(FormatError::Field {
+                name: "eps",
+                value: config.layer_norm_eps.to_bits().into(),
+            });
         }
         let normalize = match number(bytes, field::NORMALIZE) {
             n @ 0..=1 => n == 1,
@@ -319,7 +328,7 @@ impl<'a> Model<'a> {
             config,
             pooling: choice(bytes, field::POOLING, "pooling", Pooling::from_number)?,
             normalize,
-            problem: choice(bytes, field::PROBLEM, "problem", Problem::from_number)?,
+            problem: choice(bytes, field::PROBLEM, "problem", ProblemType::from_number)?,
             labels: labels as usize,
             sections,
         })
@@ -329,7 +338,7 @@ impl<'a> Model<'a> {
     fn check_table(&self, table_end: usize) -> Result<(), FormatError> {
         let mut end = table_end as u64;
         let mut last = 0;
-        let layers_end = 4 + 6 * self.config.layers;
+        let layers_end = 4 + 6 * self.config.num_hidden_layers;
         for index in 0..self.sections {
             let at = HEADER_LENGTH + index * ENTRY_LENGTH;
             let entry = &self.bytes[at..][..ENTRY_LENGTH];
@@ -342,14 +351,14 @@ impl<'a> Model<'a> {
             };
             let kind = number(entry, 0);
             let (expected, layer) = match index {
-                0..4 => (Kind::OF_EMBEDDINGS[index] as u32, 0),
+                0..4 => (SectionKind::OF_EMBEDDINGS[index] as u32, 0),
                 _ if index < layers_end => {
-                    (Kind::OF_LAYER[(index - 4) % 6] as u32, (index - 4) / 6)
+                    (SectionKind::OF_LAYER[(index - 4) % 6] as u32, (index - 4) / 6)
                 }
-                _ => (kind.max(last + 1).max(Kind::Pooler as u32), 0),
+                _ => (kind.max(last + 1).max(SectionKind::Pooler as u32), 0),
             };
             expect("kind", kind.into(), expected.into())?;
-            let Some(kind) = Kind::from_number(kind) else {
+            let Some(kind) = SectionKind::from_number(kind) else {
                 return Err(FormatError::Entry {
                     index,
                     field: "kind",
@@ -411,7 +420,7 @@ impl<'a> Model<'a> {
             };
         }
         if self.sections < layers_end {
-            return Err(FormatError::Missing(Kind::OutputNorm));
+            return Err(FormatError::Missing(SectionKind::OutputNorm));
         }
         let (need, have) = (end.next_multiple_of(ALIGNMENT as u64), self.bytes.len() as u64);
         match need.cmp(&have) {
@@ -421,25 +430,25 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Heads that need something have it.
+    /// HeadShape that need something have it.
     fn check_heads(&self) -> Result<(), FormatError> {
         let has = |kind| self.section(kind).is_some();
         for (head, needs) in [
-            (Kind::SequenceClassifier, Kind::Pooler),
-            (Kind::NextSentence, Kind::Pooler),
-            (Kind::MaskedLmTransform, Kind::MaskedLmNorm),
-            (Kind::MaskedLmNorm, Kind::MaskedLmBias),
-            (Kind::MaskedLmBias, Kind::MaskedLmTransform),
-            (Kind::MaskedLmDecoder, Kind::MaskedLmTransform),
+            (SectionKind::SequenceClassifier, SectionKind::Pooler),
+            (SectionKind::NextSentence, SectionKind::Pooler),
+            (SectionKind::MaskedLmTransform, SectionKind::MaskedLmNorm),
+            (SectionKind::MaskedLmNorm, SectionKind::MaskedLmBias),
+            (SectionKind::MaskedLmBias, SectionKind::MaskedLmTransform),
+            (SectionKind::MaskedLmDecoder, SectionKind::MaskedLmTransform),
         ] {
             if has(head) && !has(needs) {
                 return Err(FormatError::Missing(needs));
             }
         }
-        if let Some(section) = self.section(Kind::Labels) {
+        if let Some(section) = self.section(SectionKind::Labels) {
             let bytes = self.section_bytes(section);
             if bytes.len() < 8 + 4 * self.labels || number(bytes, 0) as usize != self.labels {
-                return Err(FormatError::Contents(Kind::Labels, 0));
+                return Err(FormatError::Contents(SectionKind::Labels, 0));
             }
         }
         Ok(())
@@ -458,7 +467,7 @@ impl<'a> Model<'a> {
         self.normalize
     }
     /// What the sequence classifier's logits mean.
-    pub fn problem(&self) -> Problem {
+    pub fn problem(&self) -> ProblemType {
         self.problem
     }
     /// The bytes of the file.
@@ -469,7 +478,7 @@ impl<'a> Model<'a> {
     pub fn labels(&self) -> Labels<'a> {
         Labels {
             count: self.labels,
-            bytes: self.section(Kind::Labels).map_or(&[], |s| self.section_bytes(s)),
+            bytes: self.section(SectionKind::Labels).map_or(&[], |s| self.section_bytes(s)),
         }
     }
     /// Entries of the section table, in order.
@@ -477,8 +486,10 @@ impl<'a> Model<'a> {
         Sections { model: *self, next: 0 }
     }
     /// The section of a kind that stands at most once; `None` where the model has none.
-    pub fn section(&self, kind: Kind) -> Option<Section> {
-        (4 + 6 * self.config.layers..self.sections).map(|i| self.entry(i)).find(|s| s.kind == kind)
+    pub fn section(&self, kind: SectionKind) -> Option<Section> {
+        (4 + 6 * self.config.num_hidden_layers..self.sections)
+            .map(|i| self.entry(i))
+            .find(|s| s.kind == kind)
     }
     /// The bytes of a section of this model.
     pub fn section_bytes(&self, section: Section) -> &'a [u8] {
@@ -486,11 +497,11 @@ impl<'a> Model<'a> {
     }
     /// The tokenizer's section; `None` where the model has none.
     pub fn tokenizer_bytes(&self) -> Option<&'a [u8]> {
-        self.section(Kind::Tokenizer).map(|s| self.section_bytes(s))
+        self.section(SectionKind::Tokenizer).map(|s| self.section_bytes(s))
     }
     /// Where the model came from: JSON; `None` where it is missing or no text.
     pub fn provenance(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.section_bytes(self.section(Kind::Provenance)?)).ok()
+        std::str::from_utf8(self.section_bytes(self.section(SectionKind::Provenance)?)).ok()
     }
 
     /// Reads every byte and compares the checksums. What passes is, but for the odds of a 64-bit
@@ -522,7 +533,7 @@ impl<'a> Model<'a> {
     fn entry(&self, index: usize) -> Section {
         let entry = &self.bytes[HEADER_LENGTH + index * ENTRY_LENGTH..][..ENTRY_LENGTH];
         Section {
-            kind: Kind::from_number(number(entry, 0)).expect("checked"),
+            kind: SectionKind::from_number(number(entry, 0)).expect("checked"),
             layer: number(entry, 4),
             encoding: Encoding::from_number(number(entry, 8)).expect("checked"),
             rows: number(entry, 12) as usize,
@@ -595,7 +606,11 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such layer.
     pub fn layer(&self, i: usize) -> Layer<'a> {
-        assert!(i < self.config.layers, "layer {i} of {}", self.config.layers);
+        assert!(
+            i < self.config.num_hidden_layers,
+            "layer {i} of {}",
+            self.config.num_hidden_layers
+        );
         let entry = |k| self.entry(4 + 6 * i + k);
         Layer {
             query_key_value: self.linear(entry(0)),
@@ -609,17 +624,18 @@ impl<'a> Model<'a> {
 
     /// A head's matrix: pooler, classifiers, next sentence, question answering; `None` where the
     /// model does not have it.
-    pub fn head(&self, kind: Kind) -> Option<Linear<'a>> {
+    pub fn head(&self, kind: SectionKind) -> Option<Linear<'a>> {
         self.section(kind).filter(|s| s.kind.layout() == Layout::Matrix).map(|s| self.linear(s))
     }
 
     /// The masked-word head; `None` where the model does not have it.
     pub fn masked_lm(&self) -> Option<MaskedLmWeights<'a>> {
         Some(MaskedLmWeights {
-            transform: self.head(Kind::MaskedLmTransform)?,
-            norm: self.norm(self.section(Kind::MaskedLmNorm)?),
-            decoder: self.table(self.section(Kind::MaskedLmDecoder).unwrap_or(self.entry(0))),
-            bias: of(self.section_bytes(self.section(Kind::MaskedLmBias)?)),
+            transform: self.head(SectionKind::MaskedLmTransform)?,
+            norm: self.norm(self.section(SectionKind::MaskedLmNorm)?),
+            decoder: self
+                .table(self.section(SectionKind::MaskedLmDecoder).unwrap_or(self.entry(0))),
+            bias: of(self.section_bytes(self.section(SectionKind::MaskedLmBias)?)),
         })
     }
 }

@@ -8,8 +8,8 @@ use byteorder::{ByteOrder, LittleEndian, WriteBytesExt};
 use half::f16;
 
 use super::{
-    ALIGNMENT, Config, ENTRY_LENGTH, Encoding, HEADER_LENGTH, Kind, MAGIC, Problem, VERSION,
-    checksum, field, round16,
+    ALIGNMENT, Config, ENTRY_LENGTH, Encoding, HEADER_LENGTH, MAGIC, ProblemType, SectionKind,
+    VERSION, checksum, field, round16,
 };
 use crate::features::Pooling;
 use crate::kernels::{Rotation, TABLE_GROUP};
@@ -22,21 +22,21 @@ pub struct Defaults {
     /// Whether its pooled vectors are meant to be of length 1.
     pub normalize: bool,
     /// What the sequence classifier's logits mean.
-    pub problem: Problem,
+    pub problem: ProblemType,
     /// Outputs of the classifier; 0 without one.
     pub labels: usize,
 }
 
-/// A file being put together. Sections are given in the order of [`Kind`], layer by layer.
+/// A file being put together. Sections are given in the order of [`SectionKind`], layer by layer.
 pub struct Writer {
     config: Config,
     defaults: Defaults,
-    sections: Vec<(Kind, u32, Encoding, Rotation, Vec<u8>)>,
+    sections: Vec<(SectionKind, u32, Encoding, Rotation, Vec<u8>)>,
 }
 
 /// Rows of an int8 matrix and what belongs to them.
 #[derive(Clone, Copy, Debug)]
-pub struct Int8Rows<'a> {
+pub struct QuantizedMatrix<'a> {
     /// Row-major `[rows, cols]`, in [-127, 127].
     pub values: &'a [i8],
     /// `[rows]`.
@@ -53,11 +53,11 @@ impl Writer {
         Self { config, defaults, sections: Vec::new() }
     }
 
-    fn shape(&self, kind: Kind) -> (usize, usize) {
+    fn shape(&self, kind: SectionKind) -> (usize, usize) {
         kind.shape(&self.config, self.defaults.labels)
     }
 
-    fn push(&mut self, kind: Kind, layer: usize, encoding: Encoding, bytes: Vec<u8>) {
+    fn push(&mut self, kind: SectionKind, layer: usize, encoding: Encoding, bytes: Vec<u8>) {
         self.sections.push((kind, layer as u32, encoding, Rotation::NONE, bytes));
     }
 
@@ -65,7 +65,7 @@ impl Writer {
     ///
     /// # Panics
     /// If a slice does not have the shape that the kind has.
-    pub fn int8_matrix(&mut self, kind: Kind, layer: usize, matrix: Int8Rows<'_>) {
+    pub fn int8_matrix(&mut self, kind: SectionKind, layer: usize, matrix: QuantizedMatrix<'_>) {
         let (rows, cols) = self.shape(kind);
         assert_eq!(matrix.values.len(), rows * cols, "{kind:?}");
         let (rows16, cols16) = (round16(rows), round16(cols));
@@ -94,7 +94,7 @@ impl Writer {
     /// If a slice does not have the shape that the kind has.
     pub fn float_matrix(
         &mut self,
-        kind: Kind,
+        kind: SectionKind,
         layer: usize,
         encoding: Encoding,
         weights: &[f32],
@@ -119,7 +119,7 @@ impl Writer {
     ///
     /// # Panics
     /// If the slice does not have the shape that the kind has.
-    pub fn float_table(&mut self, kind: Kind, encoding: Encoding, values: &[f32]) {
+    pub fn float_table(&mut self, kind: SectionKind, encoding: Encoding, values: &[f32]) {
         let (rows, cols) = self.shape(kind);
         assert_eq!(values.len(), rows * cols, "{kind:?}");
         let mut bytes = Vec::new();
@@ -136,7 +136,7 @@ impl Writer {
     ///
     /// # Panics
     /// If a slice does not have the shape that the kind has.
-    pub fn int8_table(&mut self, kind: Kind, values: &[i8], scales: &[f16]) {
+    pub fn int8_table(&mut self, kind: SectionKind, values: &[i8], scales: &[f16]) {
         let (rows, cols) = self.shape(kind);
         assert_eq!(values.len(), rows * cols, "{kind:?}");
         assert_eq!(scales.len(), rows * cols.div_ceil(TABLE_GROUP), "{kind:?}");
@@ -154,7 +154,7 @@ impl Writer {
     ///
     /// # Panics
     /// If a slice is not `[hidden]`.
-    pub fn norm(&mut self, kind: Kind, layer: usize, weight: &[f32], bias: &[f32]) {
+    pub fn norm(&mut self, kind: SectionKind, layer: usize, weight: &[f32], bias: &[f32]) {
         let (_, hidden) = self.shape(kind);
         let mut bytes = Vec::new();
         extend_f32(&mut bytes, weight, hidden, round16(hidden));
@@ -166,7 +166,7 @@ impl Writer {
     ///
     /// # Panics
     /// If the slice does not have the kind's length.
-    pub fn vector(&mut self, kind: Kind, values: &[f32]) {
+    pub fn vector(&mut self, kind: SectionKind, values: &[f32]) {
         let (rows, _) = self.shape(kind);
         let mut bytes = Vec::new();
         extend_f32(&mut bytes, values, rows, round16(rows));
@@ -187,11 +187,11 @@ impl Writer {
         }
         bytes.extend(offset.to_le_bytes());
         bytes.extend(labels.iter().flat_map(|l| l.as_ref().bytes()));
-        self.bytes(Kind::Labels, bytes);
+        self.bytes(SectionKind::Labels, bytes);
     }
 
     /// A section of bytes.
-    pub fn bytes(&mut self, kind: Kind, bytes: Vec<u8>) {
+    pub fn bytes(&mut self, kind: SectionKind, bytes: Vec<u8>) {
         self.push(kind, 0, Encoding::Bytes, bytes);
     }
 
@@ -226,15 +226,15 @@ impl Writer {
         for (at, n) in [
             (field::VERSION, VERSION),
             (field::SECTIONS, self.sections.len() as u32),
-            (field::HIDDEN, c.hidden as u32),
-            (field::LAYERS, c.layers as u32),
-            (field::HEADS, c.heads as u32),
-            (field::INTERMEDIATE, c.intermediate as u32),
-            (field::VOCAB, c.vocab as u32),
-            (field::POSITIONS, c.positions as u32),
-            (field::TOKEN_TYPES, c.token_types as u32),
-            (field::EPS, c.eps.to_bits()),
-            (field::ACTIVATION, c.activation as u32),
+            (field::HIDDEN, c.hidden_size as u32),
+            (field::LAYERS, c.num_hidden_layers as u32),
+            (field::HEADS, c.num_attention_heads as u32),
+            (field::INTERMEDIATE, c.intermediate_size as u32),
+            (field::VOCAB, c.vocab_size as u32),
+            (field::POSITIONS, c.max_position_embeddings as u32),
+            (field::TOKEN_TYPES, c.type_vocab_size as u32),
+            (field::EPS, c.layer_norm_eps.to_bits()),
+            (field::ACTIVATION, c.hidden_act as u32),
             (field::ATTENTION, c.attention as u32),
             (field::POOLING, self.defaults.pooling as u32),
             (field::NORMALIZE, self.defaults.normalize.into()),

@@ -13,18 +13,18 @@ use std::ops::Range;
 
 use crate::encoder::{Encoder, Input, Output};
 use crate::error::RunError;
-use crate::format::{Kind, Labels, Model, Problem};
+use crate::format::{Labels, Model, ProblemType, SectionKind};
 use math::exp;
 
 /// Outputs of a head.
-fn outputs(model: &Model<'_>, kind: Kind) -> Result<usize, RunError> {
+fn outputs(model: &Model<'_>, kind: SectionKind) -> Result<usize, RunError> {
     model.section(kind).map(|section| section.rows).ok_or(RunError::MissingHead(kind))
 }
 
 fn logits(
     encoder: &mut Encoder<'_, '_>,
     input: &Input<'_>,
-    head: Kind,
+    head: SectionKind,
     out: &mut [f32],
 ) -> Result<(), RunError> {
     encoder.encode(input, &mut [Output::Logits { head, out }])
@@ -43,7 +43,7 @@ impl<'a> TokenClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        Ok(Self { labels: model.labels(), count: outputs(model, Kind::TokenClassifier)? })
+        Ok(Self { labels: model.labels(), count: outputs(model, SectionKind::TokenClassifier)? })
     }
 
     /// The names of its outputs.
@@ -66,7 +66,7 @@ impl<'a> TokenClassifier<'a> {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, Kind::TokenClassifier, out)
+        logits(encoder, input, SectionKind::TokenClassifier, out)
     }
 }
 
@@ -75,7 +75,7 @@ impl<'a> TokenClassifier<'a> {
 pub struct SequenceClassifier<'a> {
     labels: Labels<'a>,
     count: usize,
-    problem: Problem,
+    problem: ProblemType,
 }
 
 impl<'a> SequenceClassifier<'a> {
@@ -84,7 +84,7 @@ impl<'a> SequenceClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        let count = outputs(model, Kind::SequenceClassifier)?;
+        let count = outputs(model, SectionKind::SequenceClassifier)?;
         Ok(Self { labels: model.labels(), count, problem: model.problem() })
     }
 
@@ -94,7 +94,7 @@ impl<'a> SequenceClassifier<'a> {
     }
 
     /// What its logits mean.
-    pub fn problem(&self) -> Problem {
+    pub fn problem(&self) -> ProblemType {
         self.problem
     }
 
@@ -113,16 +113,16 @@ impl<'a> SequenceClassifier<'a> {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, Kind::SequenceClassifier, out)
+        logits(encoder, input, SectionKind::SequenceClassifier, out)
     }
 
     /// Turns logits into scores, in place, as the checkpoint says: softmax over the labels, a sigmoid
     /// for each, or (regression) the logits themselves.
     pub fn scores(&self, logits: &mut [f32]) {
         match self.problem {
-            Problem::SingleLabel => softmax(logits),
-            Problem::MultiLabel => logits.iter_mut().for_each(|x| *x = sigmoid(*x)),
-            Problem::Regression => {}
+            ProblemType::SingleLabel => softmax(logits),
+            ProblemType::MultiLabel => logits.iter_mut().for_each(|x| *x = sigmoid(*x)),
+            ProblemType::Regression => {}
         }
     }
 }
@@ -149,8 +149,8 @@ impl MaskedLm {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, Kind::MaskedLmTransform)?;
-        Ok(Self { vocab: model.config().vocab })
+        outputs(model, SectionKind::MaskedLmTransform)?;
+        Ok(Self { vocab: model.config().vocab_size })
     }
 
     /// Values that [`MaskedLm::logits`] writes: positions times vocabulary.
@@ -204,7 +204,7 @@ impl NextSentence {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, Kind::NextSentence)?;
+        outputs(model, SectionKind::NextSentence)?;
         Ok(Self(()))
     }
 
@@ -218,7 +218,7 @@ impl NextSentence {
         input: &Input<'_>,
     ) -> Result<[f32; 2], RunError> {
         let mut out = [0.0; 2];
-        logits(encoder, input, Kind::NextSentence, &mut out)?;
+        logits(encoder, input, SectionKind::NextSentence, &mut out)?;
         Ok(out)
     }
 
@@ -253,7 +253,7 @@ impl QuestionAnswering {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, Kind::QuestionAnswering)?;
+        outputs(model, SectionKind::QuestionAnswering)?;
         Ok(Self(()))
     }
 
@@ -272,7 +272,7 @@ impl QuestionAnswering {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, Kind::QuestionAnswering, out)
+        logits(encoder, input, SectionKind::QuestionAnswering, out)
     }
 
     /// The best span of at most `longest` tokens inside `context`; `None` where there is none.

@@ -33,14 +33,14 @@ const PEAK_MAX: f32 = (1u64 << 36) as f32;
 
 /// The shape of a layer's heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
+pub struct HeadShape {
     /// Number of heads.
     pub count: usize,
     /// Inputs of a head.
     pub size: usize,
 }
 
-impl Heads {
+impl HeadShape {
     /// Vectors of sixteen that a head is padded to.
     pub const fn width(self) -> usize {
         self.size.div_ceil(16)
@@ -108,7 +108,7 @@ pub struct F32Blocks<F> {
 
 impl<'a> Int8BlocksMut<'a> {
     /// The first `blocks` blocks, and the others.
-    pub fn split_at(self, heads: Heads, blocks: usize) -> (Self, Self) {
+    pub fn split_at(self, heads: HeadShape, blocks: usize) -> (Self, Self) {
         let (n, w) = (blocks * heads.slots(), heads.width());
         let (q, q2) = self.q.split_at_mut(blocks * BLOCK * heads.count * w);
         let (k, k2) = self.k.split_at_mut(n * w * 4);
@@ -158,7 +158,7 @@ impl<'a> Int8BlocksMut<'a> {
 
 impl F32Blocks<&mut [F32x16]> {
     /// The first `blocks` blocks, and the others.
-    pub fn split_at(self, heads: Heads, blocks: usize) -> (Self, Self) {
+    pub fn split_at(self, heads: HeadShape, blocks: usize) -> (Self, Self) {
         let (n, w) = (blocks * heads.slots(), heads.width());
         let (q, q2) = self.q.split_at_mut(n * BLOCK * w);
         let (k, k2) = self.k.split_at_mut(n * heads.size);
@@ -189,7 +189,7 @@ pub struct Workspace<'a> {
 pub(super) fn pack_int8<S: Simd>(
     s: S,
     qkv: &[F32x16],
-    heads: Heads,
+    heads: HeadShape,
     blocks: Int8BlocksMut<'_>,
     buffer: &mut [I8x16],
 ) {
@@ -197,7 +197,7 @@ pub(super) fn pack_int8<S: Simd>(
     assert!(part > 0 && qkv.len().is_multiple_of(3 * part));
     let (mut blocks, buffer) = (blocks, &mut buffer[..BLOCK * part]);
     for (b, rows) in qkv.chunks(BLOCK * 3 * part).enumerate() {
-        // Heads of 32 with loops of known lengths.
+        // HeadShape of 32 with loops of known lengths.
         match width {
             2 if S::WIDE => quantise_block(s, rows, heads, 2, b, blocks.reborrow(), buffer),
             _ => quantise_block(s, rows, heads, width, b, blocks.reborrow(), buffer),
@@ -213,7 +213,7 @@ pub(super) fn pack_int8<S: Simd>(
 fn quantise_block<S: Simd>(
     s: S,
     rows: &[F32x16],
-    heads: Heads,
+    heads: HeadShape,
     width: usize,
     b: usize,
     blocks: Int8BlocksMut<'_>,
@@ -370,7 +370,7 @@ fn pack_keys<S: Simd>(
 #[inline(always)]
 pub(super) fn attend_int8<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     blocks: Int8BlocksRef<'_>,
     b: usize,
     rows: usize,
@@ -455,7 +455,7 @@ pub(super) fn attend_int8<S: Simd>(
 
 /// The promises that the unchecked tiles rest on, for both arithmetics.
 fn check(
-    heads: Heads,
+    heads: HeadShape,
     rows: usize,
     keys: Keys<'_>,
     work: &Workspace<'_>,
@@ -475,7 +475,7 @@ fn check(
 #[inline(always)]
 fn value_factors<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     blocks: &Int8BlocksRef<'_>,
     h: usize,
     keys: Keys<'_>,
@@ -510,7 +510,7 @@ fn value_factors<S: Simd>(
 #[inline(always)]
 fn int8_scores<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     q: &[I8x16],
     blocks: &Int8BlocksRef<'_>,
     h: usize,
@@ -602,7 +602,7 @@ fn exponentials_15bit<S: Simd>(
 #[inline(always)]
 fn int8_context<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     blocks: &Int8BlocksRef<'_>,
     h: usize,
     mr: usize,
@@ -666,7 +666,7 @@ fn int8_context<S: Simd>(
 pub(super) fn pack_f32<S: Simd>(
     s: S,
     qkv: &[F32x16],
-    heads: Heads,
+    heads: HeadShape,
     blocks: F32Blocks<&mut [F32x16]>,
 ) {
     let (width, part) = (heads.width(), heads.count * heads.width());
@@ -695,7 +695,7 @@ pub(super) fn pack_f32<S: Simd>(
 #[inline(always)]
 pub(super) fn attend_f32<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     blocks: F32Blocks<&[F32x16]>,
     b: usize,
     rows: usize,
@@ -737,7 +737,7 @@ pub(super) fn attend_f32<S: Simd>(
 #[inline(always)]
 fn f32_scores<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     q: &[F32x16],
     k: &[F32x16],
     h: usize,
@@ -807,7 +807,7 @@ fn normalise(e: impl Iterator<Item = f32>, sum: f32, map: &mut [f32]) {
 #[inline(always)]
 fn f32_context<S: Simd>(
     s: S,
-    heads: Heads,
+    heads: HeadShape,
     v: &[F32x16],
     h: usize,
     mr: usize,

@@ -37,7 +37,8 @@ mod tests;
 use std::fmt;
 
 pub use attention::{
-    BLOCK, F32Blocks, Heads, Int8Blocks, Int8BlocksMut, Int8BlocksRef, KEYS_EXACT, Keys, Workspace,
+    BLOCK, F32Blocks, HeadShape, Int8Blocks, Int8BlocksMut, Int8BlocksRef, KEYS_EXACT, Keys,
+    Workspace,
 };
 use lanes::Simd;
 pub use lanes::{
@@ -62,11 +63,11 @@ macro_rules! for_integer_kernels {
             = matmul::linear_int8;
         /// Quantises `[rows][3 * heads * width]` vectors of queries, keys and values into blocks.
         /// `buffer` holds `[16][heads * width]`.
-        pack_int8(qkv: &[F32x16], heads: Heads, blocks: Int8BlocksMut<'_>,
+        pack_int8(qkv: &[F32x16], heads: HeadShape, blocks: Int8BlocksMut<'_>,
             buffer: &mut [I8x16]) -> () = attention::pack_int8;
         /// Integer attention of `rows` queries from block `b` on; `context` is
         /// `[rows][heads * width]` vectors, `maps` (if wanted) `[rows][heads][keys]`.
-        attend_int8(heads: Heads, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
+        attend_int8(heads: HeadShape, blocks: Int8BlocksRef<'_>, b: usize, rows: usize, keys: Keys<'_>,
             work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>) -> ()
             = attention::attend_int8;
         /// int8 products of registers and nothing else: returns the multiply-adds done.
@@ -99,10 +100,10 @@ macro_rules! and_float_kernels {
         /// Dot product of `x` with a row of a table.
         dot_row(x: &[F32x16], row: TableRow<'_>) -> f32 = rows::dot_row;
         /// Lays queries, keys and values out in blocks, in f32.
-        pack_f32(qkv: &[F32x16], heads: Heads, blocks: F32Blocks<&mut [F32x16]>) -> ()
+        pack_f32(qkv: &[F32x16], heads: HeadShape, blocks: F32Blocks<&mut [F32x16]>) -> ()
             = attention::pack_f32;
         /// [`Kernels::attend_int8`] in f32.
-        attend_f32(heads: Heads, blocks: F32Blocks<&[F32x16]>, b: usize, rows: usize,
+        attend_f32(heads: HeadShape, blocks: F32Blocks<&[F32x16]>, b: usize, rows: usize,
             keys: Keys<'_>, work: Workspace<'_>, context: &mut [F32x16], maps: Option<&mut [f32]>)
             -> () = attention::attend_f32;
         /// Fused f32 multiply-adds of registers and nothing else, likewise.

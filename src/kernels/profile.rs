@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::attention::{F32Blocks, Heads, Int8BlocksMut, Int8BlocksRef, Keys, Workspace};
+use super::attention::{F32Blocks, HeadShape, Int8BlocksMut, Int8BlocksRef, Keys, Workspace};
 use super::lanes::{F16x16, F32x16, I8x16, I8x64};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 use super::rows::{Activation, Norm, Rotation, TableRow};

@@ -12,7 +12,7 @@ use std::io::Write;
 use guarded::Guarded;
 use half::f16;
 
-use super::attention::{BLOCK, F32Blocks, Heads, Int8Blocks, KEYS_EXACT, Keys, Workspace};
+use super::attention::{BLOCK, F32Blocks, HeadShape, Int8Blocks, KEYS_EXACT, Keys, Workspace};
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, U16x32};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
 use super::rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
@@ -664,7 +664,7 @@ fn sums_follow_the_written_tree() {
 
 /// Queries, keys and values of some tokens, and which of them are masked.
 struct Tokens {
-    heads: Heads,
+    heads: HeadShape,
     /// `[count][3][heads][width]`, zero past the size of a head.
     qkv: Vec<F32x16>,
     count: usize,
@@ -672,7 +672,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn new(heads: Heads, live: Vec<bool>, mut value: impl FnMut(usize, usize) -> f32) -> Self {
+    fn new(heads: HeadShape, live: Vec<bool>, mut value: impl FnMut(usize, usize) -> f32) -> Self {
         let row = 3 * heads.count * heads.width();
         let mut qkv = vec![F32x16::ZERO; live.len() * row];
         for (i, x) in qkv.iter_mut().flat_map(|v| &mut v.0).enumerate() {
@@ -683,7 +683,7 @@ impl Tokens {
         }
         Self { heads, qkv, count: live.len(), live }
     }
-    fn random(heads: Heads, live: Vec<bool>) -> Self {
+    fn random(heads: HeadShape, live: Vec<bool>) -> Self {
         let mut random = Random::new(live.len() + heads.size);
         Self::new(heads, live, |_, part| random.float() * [3.0, 2.0, 1.0][part])
     }
@@ -829,11 +829,11 @@ impl Tokens {
     }
 }
 
-const HEADS: [Heads; 4] = [
-    Heads { count: 2, size: 32 },
-    Heads { count: 1, size: 64 },
-    Heads { count: 3, size: 16 },
-    Heads { count: 2, size: 20 },
+const HEADS: [HeadShape; 4] = [
+    HeadShape { count: 2, size: 32 },
+    HeadShape { count: 1, size: 64 },
+    HeadShape { count: 3, size: 16 },
+    HeadShape { count: 2, size: 20 },
 ];
 
 #[test]
@@ -877,7 +877,7 @@ fn attention_over_tile_edges() {
         }
     }
     // Wide heads.
-    let tokens = Tokens::random(Heads { count: 1, size: 128 }, vec![true; 20]);
+    let tokens = Tokens::random(HeadShape { count: 1, size: 128 }, vec![true; 20]);
     tokens.check(false, 0);
     tokens.check(true, 0);
 }
@@ -939,7 +939,7 @@ fn masked_tokens_at_the_end_change_nothing() {
 
 #[test]
 fn attention_over_as_many_keys_as_an_accumulator_holds() {
-    let heads = Heads { count: 1, size: 16 };
+    let heads = HeadShape { count: 1, size: 16 };
     for count in [KEYS_EXACT - 1, KEYS_EXACT, KEYS_EXACT + 1, 2 * KEYS_EXACT + 17] {
         // Equal scores and values of the largest magnitude: every sum is as large as it can be.
         for value in [1.0, -1.0] {
@@ -966,7 +966,7 @@ fn attention_over_as_many_keys_as_an_accumulator_holds() {
 
 #[test]
 fn attention_over_zero_and_huge_values() {
-    let heads = Heads { count: 2, size: 16 };
+    let heads = HeadShape { count: 2, size: 16 };
     for (scale, count) in [(0.0, 18), (1e-34, 18), (1e6, 18), (1e12, 33), (1e18, 50)] {
         for zero in 0..3 {
             let mut random = Random::new(count);

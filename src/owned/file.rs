@@ -14,7 +14,7 @@ use crate::format::{FormatError, Model};
 ///
 /// ```no_run
 /// let file = bertlet::ModelFile::open("minilm.bertlet")?;
-/// println!("{} layers", file.model().config().layers);
+/// println!("{} layers", file.model().config().num_hidden_layers);
 /// # Ok::<(), bertlet::OpenError>(())
 /// ```
 #[derive(Debug)]

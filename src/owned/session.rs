@@ -97,7 +97,7 @@ impl<'m> Session<'m> {
     /// is not enough memory.
     pub fn reserve(&mut self, tokens: usize) -> Result<(), RunError> {
         let config = self.model.config();
-        let limit = config.positions;
+        let limit = config.max_position_embeddings;
         if tokens > limit {
             return Err(RunError::TooManyTokens { have: tokens, limit });
         }
@@ -135,6 +135,6 @@ impl<'m> Session<'m> {
         input: &Input<'_>,
         outputs: &mut [Output<'_>],
     ) -> Result<(), RunError> {
-        self.encoder(input.ids.len())?.encode(input, outputs)
+        self.encoder(input.input_ids.len())?.encode(input, outputs)
     }
 }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::offsets::{Offset, OffsetCounter};
-use super::tags::{Label, LabelSet, Place};
+use super::tags::{Label, LabelSet, TagPosition};
 use super::windows::WindowPlan;
 use super::{TaskError, viterbi};
 use crate::encoder::{Encoder, Input};
@@ -231,7 +231,9 @@ impl Tagged<'_, '_> {
         });
         let mut entity = |units: Range<usize>| {
             let label = labels.get(self.path[units.start] as usize);
-            let Some(label) = label.filter(|label| label.place != Place::Outside) else { return };
+            let Some(label) = label.filter(|label| label.position != TagPosition::Outside) else {
+                return;
+            };
             let sum: f32 = units.clone().map(|unit| self.score(unit, labels.len())).sum();
             let first = self.first[units.start] as usize;
             let last = self.last[units.end - 1] as usize;
@@ -469,17 +471,17 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         input: Input<'t>,
         scratch: &'s mut [u8],
     ) -> Result<Tagged<'t, 's>, TaskError> {
-        let count = input.ids.len();
+        let count = input.input_ids.len();
         let text = Text::Ids(input);
         let (tagged, ..) = self.divide(text, count, 0, scratch)?;
         self.head.logits(encoder, &input, tagged.logits)?;
-        tagged.ids.copy_from_slice(input.ids);
+        tagged.ids.copy_from_slice(input.input_ids);
         let mut word = 0;
-        for (i, id) in input.ids.iter().enumerate() {
+        for (i, id) in input.input_ids.iter().enumerate() {
             let tokenizer = self.tokenizer.as_ref();
             let special = tokenizer
                 .is_some_and(|t| *id == t.cls_id() || *id == t.sep_id() || Some(*id) == t.pad_id());
-            let masked = input.mask.is_some_and(|mask| mask[i] == 0);
+            let masked = input.attention_mask.is_some_and(|mask| mask[i] == 0);
             let token = tokenizer.and_then(|t| t.token(*id)).unwrap_or("");
             tagged.kinds[i] = match token.starts_with("##") {
                 _ if special || masked => SPECIAL,

@@ -16,8 +16,8 @@ mod words;
 
 pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Tagged, Text};
 pub use offsets::{Offset, OffsetCounter};
-pub use tags::{Label, LabelSet, Place, Scheme};
-pub use texts::{Answer, Pair, Run, answer, average, masks};
+pub use tags::{Label, LabelSet, Scheme, TagPosition};
+pub use texts::{Answer, Pair, RunInfo, answer, average, masks};
 pub use windows::WindowPlan;
 pub use words::{WordPooling, pool_words};
 

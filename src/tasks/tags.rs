@@ -27,7 +27,7 @@ pub enum Scheme {
 /// What a label says of a token's place in an entity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum TagPosition {
     /// In no entity.
     #[default]
     Outside,
@@ -49,7 +49,7 @@ pub struct Label<'a> {
     /// As it stands in the checkpoint: `B-PER`.
     pub name: &'a str,
     /// What the prefix says.
-    pub place: Place,
+    pub position: TagPosition,
     /// What is left of it: `PER`.
     pub entity: &'a str,
     /// The first label that has the same `entity`.
@@ -59,16 +59,16 @@ pub struct Label<'a> {
 }
 
 /// The scheme knows no such prefix.
-fn place(scheme: Scheme, name: &str) -> Option<(Place, &str)> {
+fn place(scheme: Scheme, name: &str) -> Option<(TagPosition, &str)> {
     let (prefix, entity) = name.split_once('-')?;
     let place = match (scheme, prefix) {
         (Scheme::Plain, _) => return None,
-        (_, "B") => Place::Begin,
-        (Scheme::Bio | Scheme::Bioes, "I") | (Scheme::Bmes, "M") => Place::Inside,
+        (_, "B") => TagPosition::Begin,
+        (Scheme::Bio | Scheme::Bioes, "I") | (Scheme::Bmes, "M") => TagPosition::Inside,
         // Some BMES corpora mark a middle that way.
-        (Scheme::Bmes, "I") => Place::Inside,
-        (Scheme::Bioes | Scheme::Bmes, "E") | (Scheme::Bioes, "L") => Place::End,
-        (Scheme::Bioes | Scheme::Bmes, "S") | (Scheme::Bioes, "U") => Place::Single,
+        (Scheme::Bmes, "I") => TagPosition::Inside,
+        (Scheme::Bioes | Scheme::Bmes, "E") | (Scheme::Bioes, "L") => TagPosition::End,
+        (Scheme::Bioes | Scheme::Bmes, "S") | (Scheme::Bioes, "U") => TagPosition::Single,
         _ => return None,
     };
     Some((place, entity))
@@ -112,18 +112,19 @@ impl<'a, 'b> LabelSet<'a, 'b> {
         let labels = &mut buffer[..count];
         let scheme = detect(labels);
         for label in labels.iter_mut() {
-            (label.place, label.entity) = match label.name {
-                "O" => (Place::Outside, "O"),
-                name => place(scheme, name).unwrap_or((Place::Unmarked, name)),
+            (label.position, label.entity) = match label.name {
+                "O" => (TagPosition::Outside, "O"),
+                name => place(scheme, name).unwrap_or((TagPosition::Unmarked, name)),
             };
         }
         for i in 0..count {
             let of_family = |other: &Label<'_>| {
                 other.entity == labels[i].entity
-                    && (other.place == Place::Outside) == (labels[i].place == Place::Outside)
+                    && (other.position == TagPosition::Outside)
+                        == (labels[i].position == TagPosition::Outside)
             };
             let family = labels.iter().position(of_family).unwrap_or(i);
-            let begins = labels.iter().any(|l| of_family(l) && l.place == Place::Begin);
+            let begins = labels.iter().any(|l| of_family(l) && l.position == TagPosition::Begin);
             (labels[i].family, labels[i].begins) = (family, begins);
         }
         Self { labels, scheme }
@@ -160,11 +161,11 @@ impl<'a, 'b> LabelSet<'a, 'b> {
         let previous = previous.and_then(|i| self.get(i)).filter(|p| self.is_open(p));
         let next = self.get(next).copied().unwrap_or_default();
         let same = previous.is_some_and(|p| p.family == next.family);
-        match (self.scheme, next.place) {
+        match (self.scheme, next.position) {
             // In BIO an entity may end anywhere; one that nothing can begin starts with its inside.
-            (Scheme::Plain | Scheme::Bio, Place::Inside) => same || !next.begins,
+            (Scheme::Plain | Scheme::Bio, TagPosition::Inside) => same || !next.begins,
             (Scheme::Plain | Scheme::Bio, _) => true,
-            (_, Place::Inside | Place::End) => same,
+            (_, TagPosition::Inside | TagPosition::End) => same,
             (_, _) => previous.is_none(),
         }
     }
@@ -177,7 +178,7 @@ impl<'a, 'b> LabelSet<'a, 'b> {
 
     /// Whether an entity may go on, or must, behind this label.
     fn is_open(&self, label: &Label<'_>) -> bool {
-        matches!(label.place, Place::Begin | Place::Inside)
+        matches!(label.position, TagPosition::Begin | TagPosition::Inside)
     }
 
     /// Whether the second of two neighbouring labels starts an entity of its own; labels that do not
@@ -187,8 +188,8 @@ impl<'a, 'b> LabelSet<'a, 'b> {
     pub(super) fn splits(&self, labels: [usize; 2]) -> bool {
         let [Some(previous), Some(next)] = labels.map(|label| self.get(label)) else { return true };
         previous.family != next.family
-            || matches!(next.place, Place::Begin | Place::Single)
-            || matches!(previous.place, Place::End | Place::Single)
+            || matches!(next.position, TagPosition::Begin | TagPosition::Single)
+            || matches!(previous.position, TagPosition::End | TagPosition::Single)
     }
 }
 
@@ -236,8 +237,8 @@ mod tests {
         let mut buffer = [Label::default(); 8];
         let names = ["O", "B-some-thing", "I-some-thing", "X", "", "-", "B-", "O"];
         let set = LabelSet::new(names, &mut buffer);
-        let parts: Vec<_> = set.iter().map(|l| (l.place, l.entity)).collect();
-        use Place::*;
+        let parts: Vec<_> = set.iter().map(|l| (l.position, l.entity)).collect();
+        use TagPosition::*;
         assert_eq!(
             parts,
             [

@@ -26,7 +26,7 @@ impl<'t> From<&'t str> for Pair<'t> {
 
 /// How a text was run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Run {
+pub struct RunInfo {
     /// Whether a part of the text was left out, since it was longer than the encoder's limit.
     pub truncated: bool,
     /// Windows that were run.
@@ -44,11 +44,11 @@ fn each_window(
     overlap: Option<usize>,
     buffer: &mut TokenBuffer<'_>,
     mut each: impl FnMut(&TokenBuffer<'_>, &Encoded, usize) -> Result<(), TaskError>,
-) -> Result<Run, TaskError> {
+) -> Result<RunInfo, TaskError> {
     let Some(overlap) = overlap else {
         let encoded = tokenizer.encode(text.first, text.second, limits, buffer)?;
         each(buffer, &encoded, 0)?;
-        return Ok(Run { truncated: encoded.truncated, windows: 1 });
+        return Ok(RunInfo { truncated: encoded.truncated, windows: 1 });
     };
     let mut windows = tokenizer.windows(text.first, text.second, limits, overlap)?;
     let mut count = 0;
@@ -56,19 +56,19 @@ fn each_window(
         each(buffer, &encoded, count)?;
         count += 1;
     }
-    Ok(Run { truncated: false, windows: count })
+    Ok(RunInfo { truncated: false, windows: count })
 }
 
 /// The tokens in a buffer; type ids are left out where there is no room for them.
 fn input<'b>(buffer: &'b TokenBuffer<'_>, encoded: &Encoded) -> Input<'b> {
-    let type_ids = buffer.type_ids.get(..encoded.len);
-    Input { ids: &buffer.ids[..encoded.len], type_ids, mask: None }
+    let token_type_ids = buffer.token_type_ids.get(..encoded.len);
+    Input { input_ids: &buffer.input_ids[..encoded.len], token_type_ids, attention_mask: None }
 }
 
 fn room(buffer: &TokenBuffer<'_>, text: Pair<'_>) -> Result<(), TaskError> {
     // Without token types a pair would be read as one text.
-    if text.second.is_some() && buffer.type_ids.len() < buffer.ids.len() {
-        let (need, have) = (buffer.ids.len(), buffer.type_ids.len());
+    if text.second.is_some() && buffer.token_type_ids.len() < buffer.input_ids.len() {
+        let (need, have) = (buffer.input_ids.len(), buffer.token_type_ids.len());
         return Err(TaskError::Buffer { what: "type ids", need, have });
     }
     Ok(())
@@ -105,7 +105,7 @@ pub fn average<'a, 's>(
     out: &mut [f32],
     window: &mut [f32],
     mut run: impl FnMut(&mut Encoder<'a, 's>, &Input<'_>, &mut [f32]) -> Result<(), RunError>,
-) -> Result<Run, TaskError> {
+) -> Result<RunInfo, TaskError> {
     room(buffer, text)?;
     if window.len() != out.len() {
         let (need, have) = (out.len(), window.len());
@@ -143,7 +143,7 @@ impl SequenceClassifier<'_> {
         buffer: &mut TokenBuffer<'_>,
         logits: &mut [f32],
         window: &mut [f32],
-    ) -> Result<Run, TaskError> {
+    ) -> Result<RunInfo, TaskError> {
         average(tokenizer, encoder, text, overlap, buffer, logits, window, |encoder, input, out| {
             self.logits(encoder, input, out)
         })
@@ -183,11 +183,11 @@ pub fn answer<'t>(
     overlap: Option<usize>,
     buffer: &mut TokenBuffer<'_>,
     logits: &mut [f32],
-) -> Result<(Option<Answer<'t>>, Run), TaskError> {
+) -> Result<(Option<Answer<'t>>, RunInfo), TaskError> {
     let need = encoder.max_tokens();
     for (what, have) in [
-        ("ids", buffer.ids.len()),
-        ("type ids", buffer.type_ids.len()),
+        ("ids", buffer.input_ids.len()),
+        ("type ids", buffer.token_type_ids.len()),
         ("offsets", buffer.offsets.len()),
         ("words", buffer.words.len()),
         ("logits", logits.len() / 2),

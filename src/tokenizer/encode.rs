@@ -198,13 +198,13 @@ impl Iterator for Tokens<'_, '_> {
     }
 }
 
-/// Buffers for one model input. Every slice but `ids` may be empty: then it is not written.
+/// Buffers for one model input. Every slice but `input_ids` may be empty: then it is not written.
 #[derive(Debug, Default)]
 pub struct TokenBuffer<'b> {
     /// Token ids.
-    pub ids: &'b mut [u32],
+    pub input_ids: &'b mut [u32],
     /// 0 for the first text and its special tokens, 1 for the second.
-    pub type_ids: &'b mut [u8],
+    pub token_type_ids: &'b mut [u8],
     /// Byte offsets into the original text; `(0, 0)` for the special tokens put around it.
     pub offsets: &'b mut [(u32, u32)],
     /// Word of each token; [`NO_WORD`] for the special tokens put around the texts.
@@ -214,9 +214,9 @@ pub struct TokenBuffer<'b> {
 impl TokenBuffer<'_> {
     fn room(&self) -> usize {
         let other = |len: usize| if len == 0 { usize::MAX } else { len };
-        self.ids
+        self.input_ids
             .len()
-            .min(other(self.type_ids.len()))
+            .min(other(self.token_type_ids.len()))
             .min(other(self.offsets.len()))
             .min(other(self.words.len()))
     }
@@ -224,8 +224,8 @@ impl TokenBuffer<'_> {
     /// Callers have checked that there is room.
     #[inline(always)]
     fn put(&mut self, at: usize, token: Token, type_id: u8) {
-        self.ids[at] = token.id;
-        if let Some(to) = self.type_ids.get_mut(at) {
+        self.input_ids[at] = token.id;
+        if let Some(to) = self.token_type_ids.get_mut(at) {
             *to = type_id;
         }
         if let Some(to) = self.offsets.get_mut(at) {

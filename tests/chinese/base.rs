@@ -3,7 +3,7 @@
 
 use bertlet::format::Encoding;
 use bertlet::tasks::{Aggregation, EntityOptions};
-use bertlet::{Kind, Model, ModelFile};
+use bertlet::{Model, ModelFile, SectionKind};
 use bertlet_convert::convert::{Options, Weights};
 use bertlet_convert::reference::{Sequence, hidden_states, logits};
 use bertlet_convert::{measure, names, source};
@@ -80,7 +80,7 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
         println!("{weights:?} hidden state {i} ({name}): {error:.2e}");
         assert!(error < tolerance, "{weights:?}: hidden state {i} is off by {error}");
     }
-    let ours = measure::logits(model, Kind::TokenClassifier, &batch).unwrap();
+    let ours = measure::logits(model, SectionKind::TokenClassifier, &batch).unwrap();
     let ours: Vec<f32> = ours.into_iter().flat_map(|rows| rows.data).collect();
     assert!(ours.iter().all(|x| x.is_finite()));
     let error = relative_rms(&ours, &head.data);
@@ -92,25 +92,31 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
 fn sections(model: Model<'_>, shape: &Shape, weights: Weights) {
     let Shape { hidden, layers, intermediate, positions, .. } = *shape;
     let config = model.config();
-    assert_eq!((config.hidden, config.layers, config.heads), (hidden, layers, shape.heads));
-    assert_eq!((config.vocab, config.positions, config.token_types), (VOCAB, positions, 2));
+    assert_eq!(
+        (config.hidden_size, config.num_hidden_layers, config.num_attention_heads),
+        (hidden, layers, shape.heads)
+    );
+    assert_eq!(
+        (config.vocab_size, config.max_position_embeddings, config.type_vocab_size),
+        (VOCAB, positions, 2)
+    );
     let matrices = match weights {
         Weights::Int8 => Encoding::Int8,
         _ => Encoding::F16,
     };
     for (kind, count, rows, cols, encoding) in [
-        (Kind::WordEmbeddings, 1, VOCAB, hidden, Some(matrices)),
-        (Kind::PositionEmbeddings, 1, positions, hidden, None),
-        (Kind::TokenTypeEmbeddings, 1, 2, hidden, None),
-        (Kind::EmbeddingsNorm, 1, 2, hidden, Some(Encoding::F32)),
-        (Kind::QueryKeyValue, layers, 3 * hidden, hidden, Some(matrices)),
-        (Kind::AttentionOutput, layers, hidden, hidden, Some(matrices)),
-        (Kind::AttentionNorm, layers, 2, hidden, Some(Encoding::F32)),
-        (Kind::Intermediate, layers, intermediate, hidden, Some(matrices)),
-        (Kind::Output, layers, hidden, intermediate, Some(matrices)),
-        (Kind::OutputNorm, layers, 2, hidden, Some(Encoding::F32)),
-        (Kind::Pooler, 1, hidden, hidden, None),
-        (Kind::TokenClassifier, 1, 8, hidden, None),
+        (SectionKind::WordEmbeddings, 1, VOCAB, hidden, Some(matrices)),
+        (SectionKind::PositionEmbeddings, 1, positions, hidden, None),
+        (SectionKind::TokenTypeEmbeddings, 1, 2, hidden, None),
+        (SectionKind::EmbeddingsNorm, 1, 2, hidden, Some(Encoding::F32)),
+        (SectionKind::QueryKeyValue, layers, 3 * hidden, hidden, Some(matrices)),
+        (SectionKind::AttentionOutput, layers, hidden, hidden, Some(matrices)),
+        (SectionKind::AttentionNorm, layers, 2, hidden, Some(Encoding::F32)),
+        (SectionKind::Intermediate, layers, intermediate, hidden, Some(matrices)),
+        (SectionKind::Output, layers, hidden, intermediate, Some(matrices)),
+        (SectionKind::OutputNorm, layers, 2, hidden, Some(Encoding::F32)),
+        (SectionKind::Pooler, 1, hidden, hidden, None),
+        (SectionKind::TokenClassifier, 1, 8, hidden, None),
     ] {
         let found: Vec<_> = model.sections().filter(|section| section.kind == kind).collect();
         assert_eq!(found.len(), count, "{kind:?}");

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use bertlet::tasks::{Aggregation, Entity, EntityOptions, EntityRecognizer, Label, Text};
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
-use bertlet::{Input, Kind, Layers, Model, ModelFile, Output, Pooling, Session};
+use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
 use bertlet_convert::convert::{Options, Weights, convert};
 use bertlet_convert::report::Report;
 use bertlet_convert::tokenizer::reference_normalizer;
@@ -75,8 +75,8 @@ type Tokens = (Vec<u32>, Vec<u8>, Vec<(u32, u32)>);
 fn tokens(tokenizer: &Tokenizer<'_>, text: &str, pair: Option<&str>) -> Tokens {
     let (mut ids, mut type_ids, mut offsets) = (vec![0; 1000], vec![9; 1000], vec![(0, 0); 1000]);
     let mut out = TokenBuffer {
-        ids: &mut ids,
-        type_ids: &mut type_ids,
+        input_ids: &mut ids,
+        token_type_ids: &mut type_ids,
         offsets: &mut offsets,
         words: &mut [],
     };
@@ -121,8 +121,9 @@ fn entities<'t>(
     text: &'t str,
     options: &EntityOptions,
 ) -> Vec<(String, &'t str)> {
-    let limit = model.config().positions;
-    let mut labels = vec![Label::default(); model.section(Kind::TokenClassifier).unwrap().rows];
+    let limit = model.config().max_position_embeddings;
+    let mut labels =
+        vec![Label::default(); model.section(SectionKind::TokenClassifier).unwrap().rows];
     let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
     let mut session = Session::new(model);
     let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
@@ -167,7 +168,7 @@ fn entities_are_slices_of_the_text() {
             assert_eq!(report.summary.parameters.encoder, SMALL.parameters());
             let file = ModelFile::open(&path).unwrap();
             let model = file.model();
-            assert_eq!(model.config().vocab, VOCAB);
+            assert_eq!(model.config().vocab_size, VOCAB);
 
             let tokenizer = model.tokenizer().unwrap();
             assert_eq!(tokenizer.settings(), Settings::CASED);
@@ -243,7 +244,12 @@ fn pairs_have_token_types() {
             let mut out = vec![0.0; SMALL.hidden];
             let (layers, pooling) = (Layers::LAST, Pooling::Pooler);
             let wanted = Output::Features { layers, pooling, normalize: false, out: &mut out };
-            session.encode(&Input { ids, type_ids, mask: None }, &mut [wanted]).unwrap();
+            session
+                .encode(
+                    &Input { input_ids: ids, token_type_ids: type_ids, attention_mask: None },
+                    &mut [wanted],
+                )
+                .unwrap();
             out
         };
         assert_ne!(pooled(Some(types)), pooled(None), "the model sees the types");

@@ -62,8 +62,8 @@ pub fn writer_of(path: &Path, weights: Weights, change: impl FnOnce(&mut Extras)
         Weights::Int8 => {
             let batch: Vec<_> = (1..9)
                 .map(|n| {
-                    let tokens = 6 * n.min(bert.config.positions / 6);
-                    Sequence { ids: ids(tokens, bert.config.vocab), types: vec![0; tokens] }
+                    let tokens = 6 * n.min(bert.config.max_position_embeddings / 6);
+                    Sequence { ids: ids(tokens, bert.config.vocab_size), types: vec![0; tokens] }
                 })
                 .collect();
             let options = quantize::Options::default();

@@ -4,10 +4,12 @@
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
 
-use bertlet::format::writer::{Defaults, Int8Rows, Writer};
-use bertlet::format::{Activation, Attention, Encoding, Problem, checksum, field, round16};
+use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
+use bertlet::format::{Activation, Attention, Encoding, ProblemType, checksum, field, round16};
 use bertlet::kernels::{Rotation, TABLE_GROUP};
-use bertlet::{Config, Encoder, Executor, Input, Isa, Kind, Model, Output, Pooling, RunError};
+use bertlet::{
+    Config, Encoder, Executor, Input, Isa, Model, Output, Pooling, RunError, SectionKind,
+};
 use half::f16;
 
 /// Numbers that are the same in every run (xorshift64*).
@@ -97,15 +99,15 @@ pub struct Spec {
 
 /// A shape of 2 layers, 48 features in 3 heads, 100 inner ones.
 pub const SMALL: Config = Config {
-    hidden: 48,
-    layers: 2,
-    heads: 3,
-    intermediate: 100,
-    vocab: 90,
-    positions: 70,
-    token_types: 2,
-    eps: 1e-12,
-    activation: Activation::Gelu,
+    hidden_size: 48,
+    num_hidden_layers: 2,
+    num_attention_heads: 3,
+    intermediate_size: 100,
+    vocab_size: 90,
+    max_position_embeddings: 70,
+    type_vocab_size: 2,
+    layer_norm_eps: 1e-12,
+    hidden_act: Activation::Gelu,
     attention: Attention::Integer,
 };
 
@@ -135,15 +137,15 @@ impl Spec {
         let encodings = [Encoding::Int8, Encoding::F16, Encoding::F32];
         Self {
             config: Config {
-                hidden: heads * (1 + r.below(40)),
-                layers: 1 + r.below(3),
-                heads,
-                intermediate: 1 + r.below(200),
-                vocab: 2 + r.below(60),
-                positions: 1 + r.below(50),
-                token_types: 1 + r.below(3),
-                eps: r.pick(&[1e-12, 1e-7, 1e-3]),
-                activation: r.pick(&ACTIVATIONS),
+                hidden_size: heads * (1 + r.below(40)),
+                num_hidden_layers: 1 + r.below(3),
+                num_attention_heads: heads,
+                intermediate_size: 1 + r.below(200),
+                vocab_size: 2 + r.below(60),
+                max_position_embeddings: 1 + r.below(50),
+                type_vocab_size: 1 + r.below(3),
+                layer_norm_eps: r.pick(&[1e-12, 1e-7, 1e-3]),
+                hidden_act: r.pick(&ACTIVATIONS),
                 attention: r.pick(&[Attention::Integer, Attention::Float]),
             },
             matrices: r.pick(&encodings),
@@ -164,7 +166,7 @@ impl Spec {
         let defaults = Defaults {
             pooling: Pooling::Mean,
             normalize: true,
-            problem: Problem::SingleLabel,
+            problem: ProblemType::SingleLabel,
             labels: self.labels,
         };
         let writer = Writer::new(self.config, defaults);
@@ -185,67 +187,71 @@ struct Builder {
 
 impl Builder {
     fn all(&mut self) {
-        for kind in &Kind::OF_EMBEDDINGS[..3] {
+        for kind in &SectionKind::OF_EMBEDDINGS[..3] {
             self.table(*kind);
         }
-        self.norm(Kind::EmbeddingsNorm, 0);
-        for layer in 0..self.spec.config.layers {
-            for kind in Kind::OF_LAYER {
+        self.norm(SectionKind::EmbeddingsNorm, 0);
+        for layer in 0..self.spec.config.num_hidden_layers {
+            for kind in SectionKind::OF_LAYER {
                 match kind {
-                    Kind::AttentionNorm | Kind::OutputNorm => self.norm(kind, layer),
+                    SectionKind::AttentionNorm | SectionKind::OutputNorm => self.norm(kind, layer),
                     _ => self.matrix(kind, layer),
                 }
             }
         }
         if self.spec.heads {
-            for kind in [Kind::Pooler, Kind::TokenClassifier, Kind::SequenceClassifier] {
+            for kind in
+                [SectionKind::Pooler, SectionKind::TokenClassifier, SectionKind::SequenceClassifier]
+            {
                 self.matrix(kind, 0);
             }
-            self.matrix(Kind::MaskedLmTransform, 0);
-            self.norm(Kind::MaskedLmNorm, 0);
+            self.matrix(SectionKind::MaskedLmTransform, 0);
+            self.norm(SectionKind::MaskedLmNorm, 0);
             if self.spec.decoder {
-                self.table(Kind::MaskedLmDecoder);
+                self.table(SectionKind::MaskedLmDecoder);
             }
-            let bias = self.random.values(self.spec.config.vocab, 1.0);
-            self.writer.vector(Kind::MaskedLmBias, &bias);
-            self.matrix(Kind::NextSentence, 0);
-            self.matrix(Kind::QuestionAnswering, 0);
+            let bias = self.random.values(self.spec.config.vocab_size, 1.0);
+            self.writer.vector(SectionKind::MaskedLmBias, &bias);
+            self.matrix(SectionKind::NextSentence, 0);
+            self.matrix(SectionKind::QuestionAnswering, 0);
         }
         if !self.spec.tokenizer.is_empty() {
-            self.writer.bytes(Kind::Tokenizer, self.spec.tokenizer.to_vec());
+            self.writer.bytes(SectionKind::Tokenizer, self.spec.tokenizer.to_vec());
         }
         let labels: Vec<_> = (0..self.spec.labels).map(|i| format!("label-{i}")).collect();
         self.writer.labels(&labels);
-        self.writer.bytes(Kind::Provenance, br#"{"source":"random"}"#.to_vec());
+        self.writer.bytes(SectionKind::Provenance, br#"{"source":"random"}"#.to_vec());
     }
 
-    fn shape(&self, kind: Kind) -> (usize, usize) {
+    fn shape(&self, kind: SectionKind) -> (usize, usize) {
         kind.shape(&self.spec.config, self.spec.labels)
     }
 
     /// Whether weight `[n][k]` of a matrix is one of those that pad heads.
-    fn pads(&self, kind: Kind, n: usize, k: usize) -> bool {
+    fn pads(&self, kind: SectionKind, n: usize, k: usize) -> bool {
         let size = self.spec.config.head_size();
         let at = match kind {
-            Kind::QueryKeyValue => n,
-            Kind::AttentionOutput => k,
+            SectionKind::QueryKeyValue => n,
+            SectionKind::AttentionOutput => k,
             _ => 0,
         };
         at % round16(size) >= size
     }
 
-    fn matrix(&mut self, kind: Kind, layer: usize) {
+    fn matrix(&mut self, kind: SectionKind, layer: usize) {
         let (rows, cols) = self.shape(kind);
         let bias = self.random.values(rows, 0.5);
-        let bias: Vec<f32> = bias
-            .iter()
-            .enumerate()
-            .map(
-                |(n, b)| {
-                    if kind == Kind::QueryKeyValue && self.pads(kind, n, 0) { 0.0 } else { *b }
-                },
-            )
-            .collect();
+        let bias: Vec<f32> =
+            bias.iter()
+                .enumerate()
+                .map(|(n, b)| {
+                    if kind == SectionKind::QueryKeyValue && self.pads(kind, n, 0) {
+                        0.0
+                    } else {
+                        *b
+                    }
+                })
+                .collect();
         let magnitude = 2.0 / (cols as f32).sqrt();
         if self.spec.matrices == Encoding::Int8 {
             let rotation = self.rotation(cols);
@@ -258,7 +264,7 @@ impl Builder {
             let magnitude = magnitude / 127.0 / (rotation.block as f32).sqrt();
             let scale: Vec<f32> =
                 (0..rows).map(|_| magnitude * (1.0 + 0.5 * self.random.unit())).collect();
-            let matrix = Int8Rows { values: &values, scale: &scale, bias: &bias, rotation };
+            let matrix = QuantizedMatrix { values: &values, scale: &scale, bias: &bias, rotation };
             self.writer.int8_matrix(kind, layer, matrix);
         } else {
             let mut values = self.random.values(rows * cols, magnitude);
@@ -284,7 +290,7 @@ impl Builder {
         self.random.pick(&fitting)
     }
 
-    fn table(&mut self, kind: Kind) {
+    fn table(&mut self, kind: SectionKind) {
         let (rows, cols) = self.shape(kind);
         if self.spec.tables == Encoding::Int8 {
             let values = self.random.int8(rows * cols);
@@ -298,8 +304,8 @@ impl Builder {
         }
     }
 
-    fn norm(&mut self, kind: Kind, layer: usize) {
-        let hidden = self.spec.config.hidden;
+    fn norm(&mut self, kind: SectionKind, layer: usize) {
+        let hidden = self.spec.config.hidden_size;
         let gamma: Vec<f32> = self.random.values(hidden, 0.5).iter().map(|g| 1.0 + g).collect();
         let beta = self.random.values(hidden, 0.2);
         self.writer.norm(kind, layer, &gamma, &beta);
@@ -319,7 +325,7 @@ pub fn mend_checksum(bytes: &mut [u8]) {
 /// Random ids of words of the model.
 pub fn ids(config: &Config, tokens: usize, seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed);
-    (0..tokens).map(|_| random.below(config.vocab) as u32).collect()
+    (0..tokens).map(|_| random.below(config.vocab_size) as u32).collect()
 }
 
 /// Runs closures on so many threads.
@@ -345,7 +351,7 @@ pub fn run(
     input: &Input<'_>,
     outputs: &mut [Output<'_>],
 ) -> Result<(), RunError> {
-    let tokens = input.ids.len();
+    let tokens = input.input_ids.len();
     let executor = Threads(threads);
     // What the scratch held before must not matter.
     let mut scratch = vec![0xff; model.config().scratch_len_threads(tokens, threads)];

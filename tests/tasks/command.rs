@@ -83,7 +83,7 @@ fn ner() {
 
     // Ids: a row of logits a token, entities by tokens.
     let tokens = bertlet(&["tokenize", model, "--text", text], "").unwrap();
-    let line = json!({"input_ids": tokens[0]["ids"]}).to_string();
+    let line = json!({"input_ids": tokens[0]["input_ids"]}).to_string();
     let by_ids =
         bertlet(&["ner", model, "--ids", "--logits", "--aggregation", "first"], &line).unwrap();
     let by_text = bertlet(
@@ -93,7 +93,7 @@ fn ner() {
     .unwrap();
     assert_eq!(by_ids[0]["logits"], by_text[0]["logits"]);
     let rows = by_ids[0]["logits"].as_array().unwrap();
-    assert_eq!(rows.len(), tokens[0]["ids"].as_array().unwrap().len());
+    assert_eq!(rows.len(), tokens[0]["input_ids"].as_array().unwrap().len());
     assert_eq!(rows[0].as_array().unwrap().len(), 9);
     let berlin = by_ids[0]["entities"].as_array().unwrap().last().unwrap();
     assert_eq!(berlin["text"], "Berlin");

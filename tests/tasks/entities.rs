@@ -34,7 +34,7 @@ pub fn find<'m>(
     let tokens = match text {
         Text::Str(text) => model.tokenizer()?.count(text)?,
         Text::Words(words) => model.tokenizer()?.count(Source::from(words))?,
-        Text::Ids(input) => input.ids.len(),
+        Text::Ids(input) => input.input_ids.len(),
     };
     let mut scratch = vec![0; recognizer.scratch_len(limit, tokens)];
     loaded.encode(limit, |encoder| {
@@ -75,7 +75,7 @@ fn planted() -> Loaded {
     let path = checkpoint("micro-token-classification");
     let source = bertlet_convert::source::open(&path, Default::default()).unwrap();
     let (mut bert, _) = bertlet_convert::names::load(&source, false).unwrap();
-    let hidden = bert.config.hidden;
+    let hidden = bert.config.hidden_size;
     let plain = |norm: &mut bertlet_convert::bert::LayerNorm| {
         norm.weight.fill(1.0);
         norm.bias.fill(0.0);

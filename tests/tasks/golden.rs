@@ -85,7 +85,11 @@ struct Case<'g> {
 
 impl Case<'_> {
     fn input(&self) -> Input<'_> {
-        Input { ids: &self.ids, type_ids: self.types.as_deref(), mask: self.mask.as_deref() }
+        Input {
+            input_ids: &self.ids,
+            token_type_ids: self.types.as_deref(),
+            attention_mask: self.mask.as_deref(),
+        }
     }
 
     fn expected(&self, name: &str) -> &[f32] {
@@ -226,7 +230,7 @@ fn check_labels(loaded: &Loaded, folder: &Path, tokens: bool, tolerance: f32) {
     let arrays = Arrays::read(&logits);
     let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(cases).unwrap()).unwrap();
     let model = loaded.model();
-    let limit = model.config().positions;
+    let limit = model.config().max_position_embeddings;
     for case in arrays.cases() {
         let mut got = vec![0.0; case.expected("logits").len()];
         loaded
@@ -253,7 +257,8 @@ fn check_labels(loaded: &Loaded, folder: &Path, tokens: bool, tolerance: f32) {
         // From the text itself the same tokens come.
         let text = about["text"].as_str().unwrap();
         let mut ids = vec![0; limit];
-        let mut buffer = bertlet::tokenizer::TokenBuffer { ids: &mut ids, ..Default::default() };
+        let mut buffer =
+            bertlet::tokenizer::TokenBuffer { input_ids: &mut ids, ..Default::default() };
         let limits = bertlet::tokenizer::Limits::new(limit);
         let encoded = model.tokenizer().unwrap().encode(text, None, &limits, &mut buffer).unwrap();
         assert_eq!(ids[..encoded.len], case.ids);
@@ -306,8 +311,8 @@ fn a_missing_head_is_an_error() {
 
 #[test]
 fn scores_follow_the_problem() {
-    use bertlet_convert::bert::Problem;
-    for problem in [Problem::SingleLabel, Problem::MultiLabel, Problem::Regression] {
+    use bertlet_convert::bert::ProblemType;
+    for problem in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
         let source = bertlet_convert::source::open(
             &crate::common::checkpoint("micro-sequence-classification"),
             Default::default(),
@@ -326,9 +331,9 @@ fn scores_follow_the_problem() {
         let sum: f32 = logits.iter().map(|x| x.exp()).sum();
         for (score, x) in scores.iter().zip(logits) {
             let expected = match problem {
-                Problem::SingleLabel => x.exp() / sum,
-                Problem::MultiLabel => 1.0 / (1.0 + (-x).exp()),
-                Problem::Regression => x,
+                ProblemType::SingleLabel => x.exp() / sum,
+                ProblemType::MultiLabel => 1.0 / (1.0 + (-x).exp()),
+                ProblemType::Regression => x,
             };
             assert!((score - expected).abs() < 1e-6, "{problem:?}");
         }

@@ -1,4 +1,4 @@
-//! Heads and tasks on whole models: against the reference's outputs, on long texts, through the command.
+//! HeadShape and tasks on whole models: against the reference's outputs, on long texts, through the command.
 
 #[path = "../common/checkpoints.rs"]
 mod common;

@@ -27,7 +27,7 @@ fn letters(text: &str) -> String {
 }
 
 fn check(loaded: &Loaded, cases: &Value, tolerance: f64) {
-    let limit = loaded.model().config().positions;
+    let limit = loaded.model().config().max_position_embeddings;
     let lowercase = loaded.model().tokenizer().unwrap().settings().lowercase;
     let cases = cases.as_array().unwrap();
     assert!(!cases.is_empty());

@@ -16,7 +16,7 @@ fn a_long_text_has_the_mean_of_its_windows() {
     let text = "A quiet triumph, funny and humane. ".repeat(40);
     let (limit, overlap) = (32, 8);
     let (mut ids, mut logits, mut window) = ([0; 32], [0.0; 2], [0.0; 2]);
-    let mut buffer = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+    let mut buffer = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
     loaded.encode(limit, |encoder| {
         let text = Pair::from(&text[..]);
         let run = head
@@ -84,15 +84,15 @@ impl Memory {
         question: &str,
         passage: &'t str,
         overlap: Option<usize>,
-    ) -> Result<(Option<tasks::Answer<'t>>, tasks::Run), TaskError> {
+    ) -> Result<(Option<tasks::Answer<'t>>, tasks::RunInfo), TaskError> {
         let model = loaded.model();
         let mut buffer = TokenBuffer {
-            ids: &mut self.ids,
-            type_ids: &mut self.type_ids,
+            input_ids: &mut self.ids,
+            token_type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
             words: &mut self.words,
         };
-        loaded.encode(model.config().positions, |encoder| {
+        loaded.encode(model.config().max_position_embeddings, |encoder| {
             tasks::answer(
                 &QuestionAnswering::new(&model).unwrap(),
                 &model.tokenizer().unwrap(),
@@ -144,7 +144,7 @@ fn words_get_vectors_of_their_tokens() {
     let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
     let of: Vec<u32> = tokens.iter().map(|token| token.word).collect();
     let (layers, pooling) = (Layers::one(-2), Pooling::None);
-    let width = model.config().hidden;
+    let width = model.config().hidden_size;
     let mut vectors = vec![0.0; features_len(model.config(), ids.len(), &layers, pooling).unwrap()];
     loaded.encode(64, |encoder| {
         let out = &mut vectors[..];

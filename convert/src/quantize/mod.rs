@@ -215,7 +215,7 @@ pub struct FoldedHeads {
 
 /// The rotation of every head of a model: the largest power of two that divides the head size.
 pub fn head_rotation(config: &Config) -> Rotation {
-    let size = config.hidden / config.heads;
+    let size = config.hidden_size / config.num_attention_heads;
     Rotation::largest(size, size.next_power_of_two())
 }
 
@@ -224,7 +224,11 @@ pub fn head_rotation(config: &Config) -> Rotation {
 pub fn fold_heads(bert: &Bert, index: usize) -> FoldedHeads {
     let layer = &bert.layers[index];
     let mut qkv = Linear {
-        weight: Matrix { rows: 3 * bert.config.hidden, cols: bert.config.hidden, data: Vec::new() },
+        weight: Matrix {
+            rows: 3 * bert.config.hidden_size,
+            cols: bert.config.hidden_size,
+            data: Vec::new(),
+        },
         bias: Vec::new(),
     };
     for part in [&layer.query, &layer.key, &layer.value] {
@@ -247,16 +251,16 @@ pub fn fold_heads(bert: &Bert, index: usize) -> FoldedHeads {
 ///   they fit, neighbours otherwise.
 pub fn default_rotation(config: &Config, site: Site) -> Rotation {
     match site {
-        Site::Qkv | Site::Intermediate => Rotation::largest(config.hidden, 128),
+        Site::Qkv | Site::Intermediate => Rotation::largest(config.hidden_size, 128),
         Site::AttentionOutput => {
-            let stride = config.hidden / config.heads;
-            let block = Rotation::largest(config.heads, 4).block;
+            let stride = config.hidden_size / config.num_attention_heads;
+            let block = Rotation::largest(config.num_attention_heads, 4).block;
             if block == 1 { Rotation::NONE } else { Rotation { block, stride } }
         }
-        Site::Output if config.intermediate.is_multiple_of(512) => {
+        Site::Output if config.intermediate_size.is_multiple_of(512) => {
             Rotation { block: 32, stride: 16 }
         }
-        Site::Output => Rotation::largest(config.intermediate, 128),
+        Site::Output => Rotation::largest(config.intermediate_size, 128),
     }
 }
 
@@ -356,7 +360,13 @@ fn quantize_layer(
     options: &Options,
     done: &mut dyn FnMut(),
 ) -> QuantizedLayer {
-    let Config { hidden, heads, eps, activation, .. } = bert.config;
+    let Config {
+        hidden_size: hidden,
+        num_attention_heads: heads,
+        layer_norm_eps: eps,
+        hidden_act: activation,
+        ..
+    } = bert.config;
     let layer = &bert.layers[index];
     let FoldedHeads { qkv, attention_output } = fold_heads(bert, index);
     let fit = |site, linear: &Linear, x: &Matrix, target: &Matrix| {

@@ -141,7 +141,7 @@ pub fn attention(qkv: &Matrix, spans: &[Range<usize>], heads: usize) -> Matrix {
 
 /// Hidden state 0 from the quantised tables.
 pub fn embed(bert: &QuantizedBert, batch: &[Sequence]) -> Matrix {
-    let hidden = bert.config.hidden;
+    let hidden = bert.config.hidden_size;
     let mut data = Vec::new();
     let mut word = vec![0f32; hidden];
     for sequence in batch {
@@ -153,7 +153,7 @@ pub fn embed(bert: &QuantizedBert, batch: &[Sequence]) -> Matrix {
         }
     }
     let mut x = Matrix { rows: data.len() / hidden, cols: hidden, data };
-    layer_norm(&mut x, &bert.embedding_norm, bert.config.eps);
+    layer_norm(&mut x, &bert.embedding_norm, bert.config.layer_norm_eps);
     x
 }
 
@@ -167,18 +167,18 @@ pub fn layer(
 ) -> Matrix {
     let layer = &bert.layers[index];
     tap(Site::Qkv, x);
-    let context = attention(&project(x, &layer.qkv), spans, bert.config.heads);
+    let context = attention(&project(x, &layer.qkv), spans, bert.config.num_attention_heads);
     tap(Site::AttentionOutput, &context);
     let mut attended = project(&context, &layer.attention_output);
     add(&mut attended, x);
-    layer_norm(&mut attended, &layer.attention_norm, bert.config.eps);
+    layer_norm(&mut attended, &layer.attention_norm, bert.config.layer_norm_eps);
     tap(Site::Intermediate, &attended);
     let mut inner = project(&attended, &layer.intermediate);
-    activate(&mut inner, bert.config.activation);
+    activate(&mut inner, bert.config.hidden_act);
     tap(Site::Output, &inner);
     let mut out = project(&inner, &layer.output);
     add(&mut out, &attended);
-    layer_norm(&mut out, &layer.output_norm, bert.config.eps);
+    layer_norm(&mut out, &layer.output_norm, bert.config.layer_norm_eps);
     out
 }
 

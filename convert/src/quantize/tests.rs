@@ -45,15 +45,15 @@ fn micro(hidden: usize, heads: usize, intermediate: usize) -> Bert {
     };
     Bert {
         config: Config {
-            hidden,
-            layers: 2,
-            heads,
-            intermediate,
-            vocab: 50,
-            positions: 32,
-            token_types: 2,
-            eps: 1e-12,
-            activation: Activation::Gelu,
+            hidden_size: hidden,
+            num_hidden_layers: 2,
+            num_attention_heads: heads,
+            intermediate_size: intermediate,
+            vocab_size: 50,
+            max_position_embeddings: 32,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_act: Activation::Gelu,
             attention: Attention::Float,
         },
         embeddings: Embeddings {

@@ -34,7 +34,8 @@ fn sequence(
     // No text has more tokens than bytes.
     let room = length.min(line.len() + 3);
     let (mut ids, mut types) = (vec![0; room], vec![0; room]);
-    let mut buffer = TokenBuffer { ids: &mut ids, type_ids: &mut types, ..TokenBuffer::default() };
+    let mut buffer =
+        TokenBuffer { input_ids: &mut ids, token_type_ids: &mut types, ..TokenBuffer::default() };
     let encoded = tokenizer.encode(first, second, &Limits::new(length), &mut buffer)?;
     ids.truncate(encoded.len);
     let types = types[..encoded.len].iter().map(|&kind| kind.into()).collect();

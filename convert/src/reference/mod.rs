@@ -99,9 +99,9 @@ pub fn embed(bert: &Bert, batch: &[Sequence]) -> Matrix {
             data.extend(word.iter().zip(kind).zip(place).map(|((w, k), p)| w + k + p));
         }
     }
-    let cols = bert.config.hidden;
+    let cols = bert.config.hidden_size;
     let mut x = Matrix { rows: data.len() / cols, cols, data };
-    layer_norm(&mut x, &tables.norm, bert.config.eps);
+    layer_norm(&mut x, &tables.norm, bert.config.layer_norm_eps);
     x
 }
 
@@ -137,21 +137,26 @@ fn layer_by(
     let apply = |x: &Matrix, site: &bert::Linear| linear(x, &site.weight, &site.bias);
 
     tap(Site::Qkv, x);
-    let context =
-        attention(&apply(x, query), &apply(x, key), &apply(x, value), spans, bert.config.heads);
+    let context = attention(
+        &apply(x, query),
+        &apply(x, key),
+        &apply(x, value),
+        spans,
+        bert.config.num_attention_heads,
+    );
     tap(Site::AttentionOutput, &context);
     let mut attended = apply(&context, attention_output);
     drop(context);
     add(&mut attended, x);
-    layer_norm(&mut attended, attention_norm, bert.config.eps);
+    layer_norm(&mut attended, attention_norm, bert.config.layer_norm_eps);
 
     tap(Site::Intermediate, &attended);
     let mut inner = apply(&attended, intermediate);
-    activate(&mut inner, bert.config.activation);
+    activate(&mut inner, bert.config.hidden_act);
     tap(Site::Output, &inner);
     let mut out = apply(&inner, output);
     add(&mut out, &attended);
-    layer_norm(&mut out, output_norm, bert.config.eps);
+    layer_norm(&mut out, output_norm, bert.config.layer_norm_eps);
     out
 }
 
@@ -205,8 +210,8 @@ pub fn logits_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence])
             .and_then(|(head, _)| Some(apply(pooled.as_ref()?, head))),
         masked_lm: heads.masked_lm.as_ref().map(|head| {
             let mut x = apply(last, &head.transform);
-            activate(&mut x, bert.config.activation);
-            layer_norm(&mut x, &head.norm, bert.config.eps);
+            activate(&mut x, bert.config.hidden_act);
+            layer_norm(&mut x, &head.norm, bert.config.layer_norm_eps);
             linear(&x, head.decoder.as_ref().unwrap_or(&bert.embeddings.word), &head.bias)
         }),
         next_sentence: heads

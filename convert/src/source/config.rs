@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bert::{Activation, Attention, Config, Problem};
+use crate::bert::{Activation, Attention, Config, ProblemType};
 use crate::error::{Error, Result};
 
 /// Most labels of a classifier.
@@ -22,7 +22,7 @@ pub struct ModelConfig {
     /// Labels in the order of their ids; empty where the file states none.
     pub labels: Vec<String>,
     /// `problem_type`, where stated.
-    pub problem: Option<Problem>,
+    pub problem: Option<ProblemType>,
 }
 
 impl ModelConfig {
@@ -41,21 +41,24 @@ pub(super) fn parse(file: &Path, json: &Value) -> Result<ModelConfig> {
     }
     fields.refuse_other_models()?;
     let bert = Config {
-        hidden: fields.size("hidden_size", 1 << 16, None)?,
-        layers: fields.size("num_hidden_layers", 1 << 10, None)?,
-        heads: fields.size("num_attention_heads", 1 << 10, None)?,
-        intermediate: fields.size("intermediate_size", 1 << 20, None)?,
-        vocab: fields.size("vocab_size", 1 << 24, None)?,
-        positions: fields.size("max_position_embeddings", 1 << 20, None)?,
-        token_types: fields.size("type_vocab_size", 1 << 16, Some(2))?,
-        eps: fields.eps()?,
-        activation: fields.activation()?,
+        hidden_size: fields.size("hidden_size", 1 << 16, None)?,
+        num_hidden_layers: fields.size("num_hidden_layers", 1 << 10, None)?,
+        num_attention_heads: fields.size("num_attention_heads", 1 << 10, None)?,
+        intermediate_size: fields.size("intermediate_size", 1 << 20, None)?,
+        vocab_size: fields.size("vocab_size", 1 << 24, None)?,
+        max_position_embeddings: fields.size("max_position_embeddings", 1 << 20, None)?,
+        type_vocab_size: fields.size("type_vocab_size", 1 << 16, Some(2))?,
+        layer_norm_eps: fields.eps()?,
+        hidden_act: fields.activation()?,
         attention: Attention::Float,
     };
-    if !bert.hidden.is_multiple_of(bert.heads) {
+    if !bert.hidden_size.is_multiple_of(bert.num_attention_heads) {
         return Err(fields.error(
             "num_attention_heads",
-            format!("{} does not divide hidden_size {}", bert.heads, bert.hidden),
+            format!(
+                "{} does not divide hidden_size {}",
+                bert.num_attention_heads, bert.hidden_size
+            ),
         ));
     }
     Ok(ModelConfig {
@@ -148,12 +151,12 @@ impl Fields<'_> {
         })
     }
 
-    fn problem(&self) -> Result<Option<Problem>> {
+    fn problem(&self) -> Result<Option<ProblemType>> {
         Ok(match self.text("problem_type")? {
             None => None,
-            Some("single_label_classification") => Some(Problem::SingleLabel),
-            Some("multi_label_classification") => Some(Problem::MultiLabel),
-            Some("regression") => Some(Problem::Regression),
+            Some("single_label_classification") => Some(ProblemType::SingleLabel),
+            Some("multi_label_classification") => Some(ProblemType::MultiLabel),
+            Some("regression") => Some(ProblemType::Regression),
             Some(other) => {
                 return Err(self
                     .error("problem_type", format!("{other:?} is unknown"))
@@ -227,9 +230,9 @@ mod tests {
     #[test]
     fn googles_few_keys_are_enough() {
         let config = parse(Path::new("bert_config.json"), &base()).unwrap();
-        assert_eq!(config.bert.eps, 1e-12);
-        assert_eq!(config.bert.token_types, 2);
-        assert_eq!(config.bert.activation, Activation::Gelu);
+        assert_eq!(config.bert.layer_norm_eps, 1e-12);
+        assert_eq!(config.bert.type_vocab_size, 2);
+        assert_eq!(config.bert.hidden_act, Activation::Gelu);
         assert_eq!((config.architecture.clone(), config.problem), (None, None));
         assert_eq!(config.labels(2), ["LABEL_0", "LABEL_1"]);
     }
@@ -284,7 +287,7 @@ mod tests {
             ("tanh", Activation::Tanh),
         ] {
             let config = with("hidden_act", json!(name)).unwrap();
-            assert_eq!(config.bert.activation, activation);
+            assert_eq!(config.bert.hidden_act, activation);
         }
     }
 

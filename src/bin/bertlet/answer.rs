@@ -118,7 +118,7 @@ impl<'m> Asked<'m> {
         longest: usize,
         window: bool,
     ) -> Result<Self, Failure> {
-        let limit = file.model().config().positions;
+        let limit = file.model().config().max_position_embeddings;
         let asked = tokenizer
             .count(question.as_str())
             .map_err(|error| Failure::usage(format!("--question: {error}")))?;
@@ -150,8 +150,8 @@ impl<'m> Asked<'m> {
         passage: &'t str,
     ) -> Result<(Option<Answer<'t>>, bool), tasks::TaskError> {
         let mut buffer = TokenBuffer {
-            ids: &mut self.ids,
-            type_ids: &mut self.type_ids,
+            input_ids: &mut self.ids,
+            token_type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
             words: &mut self.words,
         };

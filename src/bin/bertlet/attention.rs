@@ -45,14 +45,14 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let config = *file.model().config();
     let mut session = options.session(&file)?;
-    let limit = config.positions.min(MOST_TOKENS);
+    let limit = config.max_position_embeddings.min(MOST_TOKENS);
     let mut samples = Samples::with_limit(&options, &file, limit)?;
     let tokenizer = options.tokenizer(&file)?;
     let Some(sample) = samples.next()? else { return Ok(()) };
 
     let tokens = sample.ids.len();
-    let len = tokens * config.heads * tokens;
-    let mut maps: Vec<f32> = zeros(len.saturating_mul(config.layers))?;
+    let len = tokens * config.num_attention_heads * tokens;
+    let mut maps: Vec<f32> = zeros(len.saturating_mul(config.num_hidden_layers))?;
     let mut outputs: Vec<_> = maps
         .chunks_exact_mut(len)
         .enumerate()
@@ -62,7 +62,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
 
     let names: Vec<_> = sample.ids.iter().map(|id| tokenizer.token(*id).unwrap_or("?")).collect();
     let cut = sample.encoded.truncated;
-    let data = data(&names, config.layers, config.heads, &maps, cut);
+    let data = data(&names, config.num_hidden_layers, config.num_attention_heads, &maps, cut);
     write_page(&page, &data)?;
     if cut {
         eprintln!(

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bertlet::format::{Encoding, Kind};
+use bertlet::format::{Encoding, SectionKind};
 use bertlet::kernels::take_times;
 use bertlet::{Executor, Input, Layers, Output, Pooling, Session};
 use lexopt::Parser;
@@ -103,12 +103,13 @@ impl<'m> Bench<'m> {
         let model = session.model();
         let config = model.config();
         // Any ids do; these touch rows all over the table, as texts do.
-        let ids = (0..config.positions as u64)
-            .map(|i| ((i + 1) * 2_654_435_761 % config.vocab as u64) as u32)
+        let ids = (0..config.max_position_embeddings as u64)
+            .map(|i| ((i + 1) * 2_654_435_761 % config.vocab_size as u64) as u32)
             .collect();
-        let int8 =
-            model.sections().any(|s| s.kind == Kind::QueryKeyValue && s.encoding == Encoding::Int8);
-        Ok(Self { ids, pooled: zeros(config.hidden)?, int8, session })
+        let int8 = model
+            .sections()
+            .any(|s| s.kind == SectionKind::QueryKeyValue && s.encoding == Encoding::Int8);
+        Ok(Self { ids, pooled: zeros(config.hidden_size)?, int8, session })
     }
 
     /// Encodes `tokens` tokens once.
@@ -342,7 +343,7 @@ impl<'m> Bench<'m> {
     fn states(&mut self, model: &Path, ids: &Path, states: &Path) -> Result<(), Failure> {
         let file = std::fs::File::open(ids).map_err(|error| Failure::work(ids.display(), error))?;
         let mut out = BufWriter::new(Beside::create(states)?);
-        let hidden = self.session.model().config().hidden;
+        let hidden = self.session.model().config().hidden_size;
         for (i, line) in BufReader::new(file).lines().enumerate() {
             let place = format!("{}: line {}", ids.display(), i + 1);
             let line = line.map_err(|error| Failure::work(&place, error))?;

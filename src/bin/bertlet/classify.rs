@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bertlet::heads::{SequenceClassifier, argmax};
-use bertlet::{Session, format::Problem};
+use bertlet::{Session, format::ProblemType};
 use lexopt::Parser;
 
 use crate::Command;
@@ -117,8 +117,8 @@ fn write(answers: &mut Answers, head: &SequenceClassifier<'_>, logits: &[f32], t
     }
     let line = answers.line();
     let chosen = |i: usize| match head.problem() {
-        Problem::SingleLabel => i == best,
-        Problem::MultiLabel => scores[i] > 0.5,
+        ProblemType::SingleLabel => i == best,
+        ProblemType::MultiLabel => scores[i] > 0.5,
         _ => true,
     };
     let chosen: Vec<String> = (0..scores.len())

@@ -162,7 +162,7 @@ impl Wanted {
     ) -> Result<(), Failure> {
         let Self { layers, pooling, normalize, .. } = *self;
         // More tokens than positions are refused by the encoder, before anything is written.
-        let tokens = sample.ids.len().min(session.model().config().positions);
+        let tokens = sample.ids.len().min(session.model().config().max_position_embeddings);
         let len = self.len(&session.model(), tokens).map_err(|error| sample.failed(error))?;
         if vectors.len() != len {
             *vectors = zeros(len)?;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use bertlet::format::{Activation, Attention, Encoding, Kind, Problem, VERSION};
+use bertlet::format::{Activation, Attention, Encoding, ProblemType, SectionKind, VERSION};
 use bertlet::tokenizer::Tokenizer;
 use bertlet::{Config, Model};
 use lexopt::Parser;
@@ -44,7 +44,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     })?;
     let file = options.open()?;
     let model = file.model();
-    let positions = model.config().positions;
+    let positions = model.config().max_position_embeddings;
     let tokens = tokens.unwrap_or(positions.min(128));
     if !(1..=positions).contains(&tokens) {
         return Err(Failure::usage(format!(
@@ -84,9 +84,9 @@ impl Parameters {
         for section in model.sections() {
             let count = count(model.config(), section.kind, (section.rows, section.cols));
             *match section.kind {
-                kind if Kind::OF_EMBEDDINGS.contains(&kind) => &mut parameters.embeddings,
-                kind if Kind::OF_LAYER.contains(&kind) => &mut parameters.layers,
-                Kind::Pooler => &mut parameters.pooler,
+                kind if SectionKind::OF_EMBEDDINGS.contains(&kind) => &mut parameters.embeddings,
+                kind if SectionKind::OF_LAYER.contains(&kind) => &mut parameters.layers,
+                SectionKind::Pooler => &mut parameters.pooler,
                 _ => &mut parameters.heads,
             } += count;
         }
@@ -99,22 +99,25 @@ impl Parameters {
 }
 
 /// Parameters of a section of this shape.
-fn count(config: &Config, kind: Kind, (rows, cols): (usize, usize)) -> u64 {
-    let (rows, cols, hidden) = (rows as u64, cols as u64, config.hidden as u64);
+fn count(config: &Config, kind: SectionKind, (rows, cols): (usize, usize)) -> u64 {
+    let (rows, cols, hidden) = (rows as u64, cols as u64, config.hidden_size as u64);
     match kind {
-        Kind::WordEmbeddings
-        | Kind::PositionEmbeddings
-        | Kind::TokenTypeEmbeddings
-        | Kind::MaskedLmDecoder
-        | Kind::EmbeddingsNorm
-        | Kind::AttentionNorm
-        | Kind::OutputNorm
-        | Kind::MaskedLmNorm
-        | Kind::MaskedLmBias => rows * cols,
+        SectionKind::WordEmbeddings
+        | SectionKind::PositionEmbeddings
+        | SectionKind::TokenTypeEmbeddings
+        | SectionKind::MaskedLmDecoder
+        | SectionKind::EmbeddingsNorm
+        | SectionKind::AttentionNorm
+        | SectionKind::OutputNorm
+        | SectionKind::MaskedLmNorm
+        | SectionKind::MaskedLmBias => rows * cols,
         // The file pads heads.
-        Kind::QueryKeyValue => 3 * hidden * (hidden + 1),
-        Kind::AttentionOutput => hidden * (hidden + 1),
-        Kind::Tokenizer | Kind::Labels | Kind::Provenance | Kind::SelfTest => 0,
+        SectionKind::QueryKeyValue => 3 * hidden * (hidden + 1),
+        SectionKind::AttentionOutput => hidden * (hidden + 1),
+        SectionKind::Tokenizer
+        | SectionKind::Labels
+        | SectionKind::Provenance
+        | SectionKind::SelfTest => 0,
         _ => rows * (cols + 1),
     }
 }
@@ -155,17 +158,17 @@ fn attention(attention: Attention) -> &'static str {
     }
 }
 
-fn problem(problem: Problem) -> &'static str {
+fn problem(problem: ProblemType) -> &'static str {
     match problem {
-        Problem::SingleLabel => "single_label",
-        Problem::MultiLabel => "multi_label",
-        Problem::Regression => "regression",
+        ProblemType::SingleLabel => "single_label",
+        ProblemType::MultiLabel => "multi_label",
+        ProblemType::Regression => "regression",
         _ => "unknown",
     }
 }
 
 /// A name as files and people write it: `WordEmbeddings` becomes `word_embeddings`.
-fn snake_case(kind: Kind) -> String {
+fn snake_case(kind: SectionKind) -> String {
     let mut name = String::new();
     for c in format!("{kind:?}").chars() {
         if c.is_ascii_uppercase() && !name.is_empty() {
@@ -199,14 +202,14 @@ impl Facts<'_> {
     }
 
     fn heads(&self) -> Vec<String> {
-        let is_head = |kind: &Kind| {
+        let is_head = |kind: &SectionKind| {
             matches!(
                 kind,
-                Kind::TokenClassifier
-                    | Kind::SequenceClassifier
-                    | Kind::MaskedLmTransform
-                    | Kind::NextSentence
-                    | Kind::QuestionAnswering
+                SectionKind::TokenClassifier
+                    | SectionKind::SequenceClassifier
+                    | SectionKind::MaskedLmTransform
+                    | SectionKind::NextSentence
+                    | SectionKind::QuestionAnswering
             )
         };
         let heads = self.model.sections().map(|s| s.kind).filter(is_head);
@@ -221,15 +224,15 @@ impl Facts<'_> {
             .plain("bytes", model.bytes().len())
             .object("config", |object| {
                 object
-                    .plain("hidden_size", config.hidden)
-                    .plain("layers", config.layers)
-                    .plain("heads", config.heads)
-                    .plain("intermediate_size", config.intermediate)
-                    .plain("vocabulary", config.vocab)
-                    .plain("positions", config.positions)
-                    .plain("token_types", config.token_types)
-                    .float("eps", config.eps)
-                    .string("activation", activation(config.activation))
+                    .plain("hidden_size", config.hidden_size)
+                    .plain("num_hidden_layers", config.num_hidden_layers)
+                    .plain("num_attention_heads", config.num_attention_heads)
+                    .plain("intermediate_size", config.intermediate_size)
+                    .plain("vocab_size", config.vocab_size)
+                    .plain("max_position_embeddings", config.max_position_embeddings)
+                    .plain("type_vocab_size", config.type_vocab_size)
+                    .float("layer_norm_eps", config.layer_norm_eps)
+                    .string("hidden_act", activation(config.hidden_act))
                     .string("attention", attention(config.attention));
             })
             .object("parameters", |object| {
@@ -253,7 +256,7 @@ impl Facts<'_> {
             let settings = tokenizer.settings();
             all.object("tokenizer", |object| {
                 object
-                    .plain("vocabulary", tokenizer.vocab_len())
+                    .plain("vocab_size", tokenizer.vocab_len())
                     .plain("lowercase", settings.lowercase)
                     .plain("strip_accents", settings.strips_accents())
                     .plain("handle_chinese_chars", settings.handle_chinese_chars)
@@ -295,16 +298,16 @@ impl Facts<'_> {
             "encoder",
             format_args!(
                 "{} layers, hidden size {}, {} heads of {}, intermediate size {}, {}",
-                config.layers,
-                config.hidden,
-                config.heads,
+                config.num_hidden_layers,
+                config.hidden_size,
+                config.num_attention_heads,
                 config.head_size(),
-                config.intermediate,
-                activation(config.activation),
+                config.intermediate_size,
+                activation(config.hidden_act),
             ),
         );
-        let (positions, types) = (config.positions, config.token_types);
-        let words = grouped(config.vocab);
+        let (positions, types) = (config.max_position_embeddings, config.type_vocab_size);
+        let words = grouped(config.vocab_size);
         row(out, "input", format_args!("up to {positions} tokens of {types} types, {words} words"));
         row(out, "attention", attention(config.attention));
         let normalized = if model.default_normalize() { ", normalised" } else { "" };
@@ -366,7 +369,7 @@ impl Facts<'_> {
         };
         line([&"section", &"layer", &"encoding", &"rows x columns", &"rotation", &"bytes"]);
         for section in self.model.sections() {
-            let of_layer = Kind::OF_LAYER.contains(&section.kind);
+            let of_layer = SectionKind::OF_LAYER.contains(&section.kind);
             let layer = if of_layer { section.layer.to_string() } else { String::new() };
             let shape = match section.rows {
                 0 => String::new(),
@@ -419,48 +422,51 @@ mod tests {
     #[test]
     fn parameters_of_bert_base_chinese() {
         let config = Config {
-            hidden: 768,
-            layers: 12,
-            heads: 12,
-            intermediate: 3072,
-            vocab: 21128,
-            positions: 512,
-            token_types: 2,
-            eps: 1e-12,
-            activation: Activation::Gelu,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            vocab_size: 21128,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_act: Activation::Gelu,
             attention: Attention::Integer,
         };
-        let sum = |kinds: &[Kind]| -> u64 {
+        let sum = |kinds: &[SectionKind]| -> u64 {
             kinds.iter().map(|kind| count(&config, *kind, kind.shape(&config, 0))).sum()
         };
-        let layers = 12 * sum(&Kind::OF_LAYER);
-        assert_eq!(sum(&Kind::OF_EMBEDDINGS), 16_622_592);
+        let layers = 12 * sum(&SectionKind::OF_LAYER);
+        assert_eq!(sum(&SectionKind::OF_EMBEDDINGS), 16_622_592);
         assert_eq!(layers, 85_054_464);
-        assert_eq!(sum(&Kind::OF_EMBEDDINGS) + layers + sum(&[Kind::Pooler]), 102_267_648);
+        assert_eq!(
+            sum(&SectionKind::OF_EMBEDDINGS) + layers + sum(&[SectionKind::Pooler]),
+            102_267_648
+        );
     }
 
     #[test]
     fn padding_of_heads_is_not_counted() {
         // Heads of 5, which the file pads to 16.
         let config = Config {
-            hidden: 10,
-            layers: 1,
-            heads: 2,
-            intermediate: 7,
-            vocab: 5,
-            positions: 4,
-            token_types: 1,
-            eps: 1e-12,
-            activation: Activation::Gelu,
+            hidden_size: 10,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 7,
+            vocab_size: 5,
+            max_position_embeddings: 4,
+            type_vocab_size: 1,
+            layer_norm_eps: 1e-12,
+            hidden_act: Activation::Gelu,
             attention: Attention::Integer,
         };
-        let count = |kind: Kind| count(&config, kind, kind.shape(&config, 3));
-        assert_eq!(count(Kind::QueryKeyValue), 3 * (10 * 10 + 10));
-        assert_eq!(count(Kind::AttentionOutput), 10 * 10 + 10);
-        assert_eq!(count(Kind::Intermediate), 7 * 10 + 7);
-        assert_eq!(count(Kind::TokenClassifier), 3 * 10 + 3);
-        assert_eq!(count(Kind::OutputNorm), 20);
-        assert_eq!(count(Kind::Tokenizer), 0);
+        let count = |kind: SectionKind| count(&config, kind, kind.shape(&config, 3));
+        assert_eq!(count(SectionKind::QueryKeyValue), 3 * (10 * 10 + 10));
+        assert_eq!(count(SectionKind::AttentionOutput), 10 * 10 + 10);
+        assert_eq!(count(SectionKind::Intermediate), 7 * 10 + 7);
+        assert_eq!(count(SectionKind::TokenClassifier), 3 * 10 + 3);
+        assert_eq!(count(SectionKind::OutputNorm), 20);
+        assert_eq!(count(SectionKind::Tokenizer), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bertlet::tasks::{Entity, EntityOptions, EntityRecognizer, Label, Tagged, TaskError, Text};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Kind, ModelFile, Session};
+use bertlet::{ModelFile, SectionKind, Session};
 use lexopt::Parser;
 
 use crate::Command;
@@ -76,7 +76,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let model = file.model();
     let mut labels =
-        vec![Label::default(); model.section(Kind::TokenClassifier).map_or(0, |s| s.rows)];
+        vec![Label::default(); model.section(SectionKind::TokenClassifier).map_or(0, |s| s.rows)];
     let recognizer = EntityRecognizer::new(&model, &mut labels)
         .map_err(|error| Failure::work(options.model.display(), error))?;
     let session = options.session(&file)?;
@@ -135,7 +135,7 @@ impl Reader<'_, '_> {
         file: &ModelFile,
         answers: &mut Answers,
     ) -> Result<(), TaskError> {
-        let limit = file.model().config().positions;
+        let limit = file.model().config().max_position_embeddings;
         let words: Vec<&str> =
             if self.wanted.words { text.split_whitespace().collect() } else { Vec::new() };
         let source = if self.wanted.words { Text::Words(&words) } else { Text::Str(text) };
@@ -179,8 +179,8 @@ impl Reader<'_, '_> {
         tokenizer: Option<&Tokenizer<'_>>,
         answers: &mut Answers,
     ) -> Result<(), TaskError> {
-        let mut encoder = self.session.encoder(input.ids.len())?;
-        let need = self.recognizer.scratch_len(0, input.ids.len());
+        let mut encoder = self.session.encoder(input.input_ids.len())?;
+        let need = self.recognizer.scratch_len(0, input.input_ids.len());
         if self.scratch.len() < need {
             self.scratch = zeros(need).map_err(|_| TaskError::Scratch { need, have: 0 })?;
         }
@@ -189,7 +189,7 @@ impl Reader<'_, '_> {
         let logits = self.wanted.logits.then(|| tagged.logits().to_vec());
         let entities = find(&self.recognizer, tagged, &self.wanted.entities);
         write_entities(answers, &entities, |object, entity| {
-            let text = join(tokenizer, &input.ids[entity.first..=entity.last]);
+            let text = join(tokenizer, &input.input_ids[entity.first..=entity.last]);
             object.string("text", &text);
             object.plain("start", entity.first).plain("end", entity.last + 1);
             text

@@ -46,7 +46,11 @@ pub struct Sample<'s> {
 impl<'s> Sample<'s> {
     /// What the encoder takes.
     pub fn input(&self) -> Input<'s> {
-        Input { ids: self.ids, type_ids: Some(self.type_ids), mask: self.mask }
+        Input {
+            input_ids: self.ids,
+            token_type_ids: Some(self.type_ids),
+            attention_mask: self.mask,
+        }
     }
 
     /// Why this sample could not be used.
@@ -77,8 +81,8 @@ impl Buffers {
 
     fn as_tokens(&mut self) -> TokenBuffer<'_> {
         TokenBuffer {
-            ids: &mut self.ids,
-            type_ids: &mut self.type_ids,
+            input_ids: &mut self.ids,
+            token_type_ids: &mut self.type_ids,
             offsets: &mut self.offsets,
             words: &mut self.words,
         }
@@ -144,7 +148,7 @@ fn refused(place: Place<'_>, error: TokenizeError) -> Failure {
 impl<'m> Samples<'m> {
     /// The input that the options name, cut to the longest that the model takes.
     pub fn open(options: &Options, file: &'m ModelFile) -> Result<Self, Failure> {
-        Self::with_limit(options, file, file.model().config().positions)
+        Self::with_limit(options, file, file.model().config().max_position_embeddings)
     }
 
     /// The input that the options name, cut to so many tokens.

@@ -18,7 +18,7 @@ pub const COMMAND: Command = Command {
         "\
 Usage: bertlet tokenize MODEL [FILE|-] [options]
 
-Writes {\"ids\":[..],\"type_ids\":[..],\"offsets\":[[start,end],..],\"tokens\":[..]} for each text; offsets are
+Writes {\"input_ids\":[..],\"token_type_ids\":[..],\"offsets\":[[start,end],..],\"tokens\":[..]} for each text; offsets are
 bytes, [0,0] for [CLS] and [SEP]. Texts are not cut, however many positions the model has.
 
 ",
@@ -55,8 +55,8 @@ fn run(parser: Parser) -> Result<(), Failure> {
 fn write_json<'t>(line: &mut Vec<u8>, sample: &Sample<'_>, token: impl Fn(&u32) -> &'t str) {
     let mut object = Object::new(line);
     object
-        .list("ids", sample.ids, json::plain)
-        .list("type_ids", sample.type_ids, json::plain)
+        .list("input_ids", sample.ids, json::plain)
+        .list("token_type_ids", sample.type_ids, json::plain)
         .list("offsets", sample.offsets.iter().copied(), json::pair)
         .list("tokens", sample.ids, |out, id| json::string(out, token(id)));
     object.end();

@@ -8,7 +8,7 @@ mod support;
 use std::sync::OnceLock;
 
 use bertlet::format::field;
-use bertlet::{Encoder, Input, Isa, Kind, Layers, Model, Output, Pooling, features_len};
+use bertlet::{Encoder, Input, Isa, SectionKind, Layers, Model, Output, Pooling, features_len};
 use common::{Aligned, Spec, mend_checksum};
 
 /// Scratch that a run may take.
@@ -54,7 +54,7 @@ fn files() -> &'static [Vec<u8>] {
                 spec.tokenizer = support::section();
                 let mut writer = spec.writer();
                 if seed == 0 {
-                    writer.bytes(Kind::SelfTest, vec![1, 2, 3]);
+                    writer.bytes(SectionKind::SelfTest, vec![1, 2, 3]);
                 }
                 writer.to_vec()
             })
@@ -88,17 +88,17 @@ fn try_file(bytes: &[u8], isa: Isa) {
 
     // Everything that the model has, in one pass.
     let layers: Layers = "concat:-1,0".parse().expect("a selection");
-    let mut wanted: Vec<(Option<Kind>, Pooling, usize)> = Vec::new();
+    let mut wanted: Vec<(Option<SectionKind>, Pooling, usize)> = Vec::new();
     for (_, pooling) in Pooling::NAMES {
-        if pooling != Pooling::Pooler || model.head(Kind::Pooler).is_some() {
+        if pooling != Pooling::Pooler || model.head(SectionKind::Pooler).is_some() {
             let length = features_len(&config, tokens, &layers, pooling).expect("they exist");
             wanted.push((None, pooling, length));
         }
     }
     for section in model.sections() {
         let rows = match section.kind {
-            Kind::TokenClassifier | Kind::QuestionAnswering => tokens,
-            Kind::SequenceClassifier | Kind::NextSentence => 1,
+            SectionKind::TokenClassifier | SectionKind::QuestionAnswering => tokens,
+            SectionKind::SequenceClassifier | SectionKind::NextSentence => 1,
             _ => continue,
         };
         wanted.push((Some(section.kind), Pooling::None, rows * section.rows));
