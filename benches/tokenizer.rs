@@ -1,7 +1,8 @@
-//! The tokenizer against the `tokenizers` crate, one thread, on the vocabularies and texts at hand.
+//! The tokenizer beside the `tokenizers` crate, on one thread.
 //!
-//! `cargo bench --bench tokenizer` uses the tiny model's vocabulary and built-in texts; with
-//! `BERTLET_DATA` the full vocabularies and the golden texts. Results are compared before timing.
+//! `cargo bench --bench tokenizer` uses the vocabulary of `models/tiny-sst2` and one built-in text. With
+//! `BERTLET_DATA` it uses the full vocabularies and the golden texts. Both must give the same ids before
+//! anything is timed.
 
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
 use bertlet_convert::tokenizer::{SpecialTokens, build, read_vocab, reference_normalizer};
@@ -27,7 +28,7 @@ fn reference(vocab: &[String], settings: &Settings) -> tokenizers::Tokenizer {
     tokenizer
 }
 
-/// English without and Chinese with many characters beyond ASCII, from the golden files.
+/// The texts of the golden file: those in ASCII, and the others.
 fn golden_texts(data: &Path) -> (Vec<String>, Vec<String>) {
     let file = std::fs::read_to_string(data.join("golden/tokenizer/uncased.jsonl")).unwrap();
     let texts = file.lines().map(|line| {

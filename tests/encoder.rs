@@ -1,5 +1,5 @@
-//! What holds for every model and input: the same bits however the work is cut, and outputs that are
-//! what their names say.
+//! What holds for every model and input: the bits do not depend on how the work is divided, and outputs
+//! are what their names say.
 
 #[path = "common/models.rs"]
 mod common;
@@ -30,7 +30,7 @@ fn features<'o>(layers: &str, pooling: Pooling, out: &'o mut [f32]) -> Output<'o
     Output::Features { layers: layers.parse().unwrap(), pooling, normalize: false, out }
 }
 
-/// Everything that a pass can give, as bits, one list for each output.
+/// All outputs of a pass, as bits, one list per output.
 fn everything(
     input: &Input<'_>,
     config: &Config,
@@ -117,7 +117,7 @@ fn threads_do_not_change_bits() {
 }
 
 #[test]
-fn what_came_before_does_not_change_bits() {
+fn earlier_inputs_do_not_change_bits() {
     for (spec, file) in files() {
         let model = Model::from_bytes(&file).unwrap();
         let inputs: Vec<Vec<u32>> =
@@ -164,7 +164,7 @@ fn padding_does_not_change_bits() {
                     let length = if *pooling == Pooling::MeanMax { 2 * hidden } else { hidden };
                     outputs.push(features("sum:0,-1", *pooling, &mut out[..length]));
                 }
-                // Maxima of combinations go one at a time.
+                // A pass takes one maximum of a combination at a time.
                 let lone = outputs.remove(Pooling::MeanMax as usize);
                 run(model, Isa::detect(), 1, input, &mut outputs).unwrap();
                 run(model, Isa::detect(), 1, input, &mut [lone]).unwrap();
@@ -180,7 +180,7 @@ fn padding_does_not_change_bits() {
                     Input { input_ids: &padded, token_type_ids: None, attention_mask: Some(&mask) };
                 assert!(states(&input) == alone, "{tokens} + {padding}, {spec:?}");
             }
-            // A mask of ones is no mask.
+            // A mask that is nowhere zero changes nothing.
             let mask = vec![255; tokens];
             let input =
                 Input { input_ids: &real, token_type_ids: None, attention_mask: Some(&mask) };
@@ -215,7 +215,7 @@ fn stopping_early_gives_the_same_states() {
 }
 
 #[test]
-fn outputs_of_one_pass_are_those_of_their_own() {
+fn outputs_of_one_pass_equal_outputs_of_separate_passes() {
     let (spec, file) = files().remove(0);
     let model = Model::from_bytes(&file).unwrap();
     let ids = ids(&spec.config, 40, 5);
@@ -230,7 +230,7 @@ fn outputs_of_one_pass_are_those_of_their_own() {
         run(outputs)
     });
     assert!(together == apart && together == backwards);
-    // The same thing twice.
+    // The same output, asked for twice.
     let length = 40 * 40 * spec.config.num_attention_heads;
     let (mut a, mut b) = (vec![f32::NAN; length], vec![f32::NAN; length]);
     let mut outputs =
@@ -240,7 +240,7 @@ fn outputs_of_one_pass_are_those_of_their_own() {
     assert_eq!(bits(&a), *together.last().unwrap());
 }
 
-/// A selection as its formula, over hidden states in f64.
+/// The formula of a selection: from the hidden states, in f64, and a token's index to its features.
 type Formula = fn(&[Vec<Vec<f64>>], usize) -> Vec<f64>;
 
 fn scaled(x: &[f64], by: f64) -> Vec<f64> {
@@ -345,7 +345,7 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
     }
 }
 
-/// Weight `[n][k]` of an f32 matrix, and the bias.
+/// A function that gives weight `[n][k]` of an f32 matrix, and the bias.
 fn weights(linear: Linear<'_>) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
     let Linear::F32(matrix) = linear else { panic!("a matrix in f32") };
     let weight =
@@ -360,8 +360,8 @@ fn pooler(model: &Model<'_>, x: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn a_vector_of_zeros_stays_one() {
-    // Gamma and beta of the embeddings' norm are zero, so state 0 is.
+fn normalising_a_vector_of_zeros_gives_zeros() {
+    // Gamma and beta of the embeddings' norm are zero, so hidden state 0 is zero.
     let (spec, mut file) = files().remove(2);
     let norm = Model::from_bytes(&file).unwrap().sections().nth(3).unwrap();
     file[norm.offset..norm.offset + norm.length].fill(0);

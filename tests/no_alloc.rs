@@ -1,5 +1,4 @@
-//! Once set up, nothing is allocated: not by the encoder on any number of threads, not by the
-//! tokenizer.
+//! After their construction, neither the encoder, on any number of threads, nor the tokenizer allocates.
 
 #[path = "common/allocations.rs"]
 mod allocations;
@@ -22,7 +21,7 @@ const TEXTS: [&str; 6] = [
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen",
 ];
 
-/// A thousand texts of several lengths, from text to vector; returns the allocations.
+/// Turns a thousand texts of several lengths into vectors. Returns the number of allocations.
 fn thousand(tokenizer: &Tokenizer<'_>, session: &mut Session<'_>, vector: &mut [f32]) -> usize {
     let (mut ids, mut type_ids) = ([0; 32], [0; 32]);
     let mut sum = 0.0;
@@ -55,7 +54,7 @@ fn thousand(tokenizer: &Tokenizer<'_>, session: &mut Session<'_>, vector: &mut [
     allocations
 }
 
-// One test, as the counter counts whatever runs at the same time.
+// A single test, because the counter counts the allocations of tests that run at the same time.
 #[test]
 fn a_thousand_encodes_allocate_nothing() {
     assert!(counted(|| drop(std::hint::black_box(Box::new(1)))) > 0, "the counter counts");
@@ -68,12 +67,12 @@ fn a_thousand_encodes_allocate_nothing() {
         for threads in [1, 3] {
             let mut session = Session::new(model).with_threads(threads).unwrap();
             session.reserve(32).unwrap();
-            // Threads allocate what the system keeps for them when they first run.
+            // The system allocates its own data for a thread when the thread first runs.
             while session.executor().threads() > 1 && !all_have_run(session.executor()) {}
             let allocations = thousand(&tokenizer, &mut session, &mut vector);
             assert_eq!(allocations, 0, "{weights:?} on {threads} threads");
         }
-        // The encoder alone, in a buffer of the caller's.
+        // The encoder alone, in the caller's buffer.
         let mut scratch = vec![0; model.config().scratch_len(16)];
         let allocations = counted(|| {
             let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 16).unwrap();
@@ -89,7 +88,7 @@ fn a_thousand_encodes_allocate_nothing() {
     }
 }
 
-/// Whether three closures, each waiting for the others, were run by three threads.
+/// Whether three threads ran three closures, each of which waits for the others.
 fn all_have_run(executor: &dyn Executor) -> bool {
     let arrived = AtomicUsize::new(0);
     let arrive = || {

@@ -1,4 +1,4 @@
-//! Any number of threads gives the bits that one gives.
+//! Any number of threads gives the same bits as one thread.
 
 #[path = "common/checkpoints.rs"]
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, Session};
 use common::{Folder, Weights, ids};
 
-/// Last hidden states and attention of the first layer, as bits.
+/// The last hidden state and the attention of the first layer, as bits.
 fn bits(model: Model<'_>, threads: usize, input: &Input<'_>) -> Vec<u32> {
     let config = model.config();
     let tokens = input.input_ids.len();

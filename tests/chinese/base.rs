@@ -1,5 +1,5 @@
-//! The shape of bert-base-chinese itself, 102 million parameters: in f16 with all its layers, in int8 with
-//! two, since rounding them is slow. Both are held against the converter's f32 pass.
+//! The shape of bert-base-chinese, 102 million parameters: in f16 with all its layers, in int8 with two
+//! layers, because GPTQ is slow. Both are compared with the converter's f32 pass.
 
 use bertlet::format::Encoding;
 use bertlet::tasks::{Aggregation, EntityOptions};
@@ -29,15 +29,15 @@ fn models_of_its_shape_run() {
     run(&Shape { layers: 2, ..BASE }, Weights::Int8, 0.02);
 }
 
-/// From a checkpoint to entities. `tolerance` is the root mean square of the error of any hidden state and
-/// of the logits, over that of their values.
+/// Runs a checkpoint from conversion to entities. `tolerance` bounds the relative root mean square error of
+/// every hidden state and of the logits.
 fn run(shape: &Shape, weights: Weights, tolerance: f64) {
     let (name, vocab) = vocabularies().pop().unwrap();
-    let (_, labels, of) = SCHEMES[0];
-    let planted: Vec<_> = "王小明北京大学沪".chars().zip(of).collect();
+    let (_, labels, tags) = SCHEMES[0];
+    let planted: Vec<_> = "王小明北京大学沪".chars().zip(tags).collect();
     let folder = Folder::new(&format!("chinese-base-{weights:?}"));
     write(&folder.0, shape, &vocab, "BertForTokenClassification", labels, &planted);
-    // Short, as rounding takes the longer the more text there is.
+    // A short text, because GPTQ takes time in proportion to it.
     let calibration = folder.0.join("calibration.txt");
     std::fs::write(&calibration, TEXTS.join("\n")).unwrap();
     let options = Options { weights, calibration: Some(calibration), ..Options::default() };
@@ -49,7 +49,7 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
     let model = file.model();
     sections(model, shape, weights);
 
-    // 660 tokens, of which 510 are looked at.
+    // 660 tokens; the model takes the first 510.
     let long = TEXTS[0].repeat(60);
     let person = ("PER".to_owned(), "王小明");
     let school = ("ORG".to_owned(), "北京大学");
@@ -88,7 +88,7 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
     assert!(error < tolerance, "{weights:?}: logits are off by {error}");
 }
 
-/// What the file must hold of each kind, and in which shape.
+/// Checks number, shape and encoding of the sections of each kind.
 fn sections(model: Model<'_>, shape: &Shape, weights: Weights) {
     let Shape { hidden, layers, intermediate, positions, .. } = *shape;
     let config = model.config();

@@ -1,4 +1,4 @@
-//! Checkpoints with the vocabulary of bert-base-chinese and weights of a seed.
+//! Checkpoints with the vocabulary size of bert-base-chinese and pseudorandom weights.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,22 +10,23 @@ use serde_json::{Value, json};
 
 pub const VOCAB: usize = 21_128;
 
-/// The shape of a checkpoint with the vocabulary of bert-base-chinese.
+/// The shape of a checkpoint with the vocabulary size of bert-base-chinese.
 pub struct Shape {
     pub hidden: usize,
     pub layers: usize,
     pub heads: usize,
     pub intermediate: usize,
     pub positions: usize,
-    /// Random values lie between this and its negative.
+    /// Random weights lie in `[-spread, spread)`.
     pub spread: f32,
-    /// Bias of the first label. Normalised, a planted vector's largest value is near the root of the
-    /// hidden size, less what the layers add to the others, which are near 1.
+    /// Bias of the first label, `O`. It must lie between the largest value of a planted word's normalised
+    /// vector (near the square root of the hidden size, less what the layers add) and that of all other
+    /// words (near 1).
     pub outside: f32,
 }
 
 impl Shape {
-    /// Parameters without heads: three tables and their norm, layers, pooler.
+    /// Number of parameters without heads: three tables and their norm, layers, pooler.
     pub fn parameters(&self) -> usize {
         let Self { hidden, layers, intermediate, positions, .. } = *self;
         let linear = |outputs: usize, inputs: usize| outputs * inputs + outputs;
@@ -37,8 +38,8 @@ impl Shape {
     }
 }
 
-/// A vocabulary in the order of the real one: special tokens, ASCII, then Chinese characters with their
-/// continuations, as many as there is room for.
+/// A vocabulary in the order of the real one: special tokens, ASCII, then as many Chinese characters with
+/// their continuations as fit.
 fn made_up_vocabulary() -> Vec<String> {
     let mut vocab = vec!["[PAD]".to_owned()];
     vocab.extend((1..100).map(|i| format!("[unused{i}]")));
@@ -53,7 +54,7 @@ fn made_up_vocabulary() -> Vec<String> {
     vocab
 }
 
-/// The vocabularies to test with, by name; the real one last.
+/// The vocabularies to test with, and their names; the real one is last.
 pub fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
     let mut all = vec![("made-up", made_up_vocabulary())];
     match std::env::var_os("BERTLET_DATA").map(PathBuf::from) {
@@ -61,7 +62,7 @@ pub fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
             let path = data.join("vocabs/bert-base-chinese.vocab.txt");
             all.push(("real", read_vocab(&std::fs::read_to_string(path).unwrap())));
         }
-        // Not with `eprintln!`, which the test harness keeps to itself.
+        // Not with `eprintln!`: the harness shows what that prints for failed tests only.
         None => {
             let note = "SKIPPED: BERTLET_DATA is not set, bert-base-chinese's words not tested\n";
             std::io::stderr().write_all(note.as_bytes()).unwrap();
@@ -73,7 +74,7 @@ pub fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
     all
 }
 
-/// Tensors of a checkpoint, of a seed.
+/// The tensors of a checkpoint, filled by a pseudorandom generator.
 struct Tensors {
     state: u64,
     spread: f32,
@@ -81,7 +82,7 @@ struct Tensors {
 }
 
 impl Tensors {
-    /// About as BERT starts: small values around 0.
+    /// Adds a tensor of small values around 0, like those of BERT's initialisation.
     fn random(&mut self, name: &str, shape: &[usize]) -> &mut Vec<f32> {
         let mut next = || {
             self.state = self
@@ -125,8 +126,8 @@ impl Tensors {
     }
 }
 
-/// Writes a checkpoint in which each planted character has the label of that name; everything else has
-/// the first one.
+/// Writes a checkpoint in which each planted character gets the label of that name, and every other token
+/// the first label.
 pub fn write(
     folder: &Path,
     shape: &Shape,
@@ -151,7 +152,7 @@ pub fn write(
         for part in ["query", "key", "value"] {
             let weight = tensors.linear(&format!("{layer}.attention.self.{part}"), hidden, hidden);
             if part != "value" {
-                // So large that a token does not attend to all others alike.
+                // Large enough that a token does not attend to all others equally.
                 weight.iter_mut().for_each(|x| *x *= 4.0);
             }
         }

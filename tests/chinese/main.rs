@@ -1,7 +1,7 @@
-//! Chinese, from a checkpoint of bert-base-chinese's vocabulary (21,128 words) to entities and pairs.
+//! Chinese, from a checkpoint with a vocabulary of bert-base-chinese's size (21,128) to entities and pairs.
 //!
-//! Weights are random (of a seed), but for a few characters that are planted: the labels they get are
-//! known. The vocabulary is made up; with `BERTLET_DATA` the real one is used as well.
+//! The weights are pseudorandom, except those of a few planted characters, whose labels are known. The
+//! vocabulary is made up; with `BERTLET_DATA` the tests use the real one as well.
 
 #[path = "../common/checkpoints.rs"]
 mod common;
@@ -36,7 +36,7 @@ const SMALL: Shape = Shape {
     outside: 4.2,
 };
 
-/// Makes a checkpoint and converts it to int8.
+/// Writes a checkpoint and converts it to int8.
 fn converted(
     folder: &Folder,
     vocab: &[String],
@@ -69,7 +69,7 @@ fn reference(vocab: &[String], settings: &Settings) -> tokenizers::Tokenizer {
     tokenizer
 }
 
-/// Ids, token types and offsets in bytes.
+/// Ids, token types and byte offsets.
 type Tokens = (Vec<u32>, Vec<u8>, Vec<(u32, u32)>);
 
 fn tokens(tokenizer: &Tokenizer<'_>, text: &str, pair: Option<&str>) -> Tokens {
@@ -105,7 +105,7 @@ const TEXTS: [&str; 9] = [
     "中文abc中文ABC123中文。English中文mixed",
 ];
 
-/// What an entity's offsets cut out of the text, which must be the same in all three units.
+/// The slice of the text at an entity's offsets, which must be the same in all three units.
 fn slice<'t>(text: &'t str, entity: &Entity<'_>) -> &'t str {
     let bytes = &text[entity.start.byte as usize..entity.end.byte as usize];
     let range = entity.start.char as usize..entity.end.char as usize;
@@ -134,14 +134,14 @@ fn entities<'t>(
     found
 }
 
-/// The command's answer to one line.
+/// The command's answer to one line of input.
 fn answer(arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_bertlet")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Label schemes, and what they call the characters of 王小明, 北京大学 and 沪.
+/// A label scheme: its name, its labels, and the labels of the characters of 王小明, 北京大学 and 沪.
 type Scheme = (&'static str, &'static [&'static str], [&'static str; 8]);
 
 const SCHEMES: [Scheme; 2] = [
@@ -160,9 +160,9 @@ const SCHEMES: [Scheme; 2] = [
 #[test]
 fn entities_are_slices_of_the_text() {
     for (name, vocab) in vocabularies() {
-        for (scheme, labels, of) in SCHEMES {
+        for (scheme, labels, tags) in SCHEMES {
             let folder = Folder::new(&format!("chinese-{name}-{scheme}"));
-            let planted: Vec<_> = "王小明北京大学沪".chars().zip(of).collect();
+            let planted: Vec<_> = "王小明北京大学沪".chars().zip(tags).collect();
             let architecture = "BertForTokenClassification";
             let (path, report) = converted(&folder, &vocab, architecture, labels, &planted);
             assert_eq!(report.summary.parameters.encoder, SMALL.parameters());
@@ -208,7 +208,8 @@ fn entities_are_slices_of_the_text() {
                     .map(|field| said[0][field].as_u64().unwrap()),
                 [4, 13, 1, 4, 2, 5]
             );
-            // Of ids there is no text to slice, but the tokenizer has put the spaces there, not the writer.
+            // Ids come without a text to slice. The words are joined without the spaces that BERT's
+            // tokenizer puts around Chinese characters.
             let ids = tokens(&tokenizer, TEXTS[0], None).0;
             let line = folder.0.join("ids.jsonl");
             std::fs::write(&line, json!({"input_ids": ids}).to_string()).unwrap();
@@ -235,7 +236,7 @@ fn pairs_have_token_types() {
         let reference = reference(&vocab, &tokenizer.settings());
         assert_eq!(ours, reference_tokens(&reference.encode((first, second), true).unwrap()));
         let (ids, types, _) = &ours;
-        // A token a character: [CLS] first [SEP] | second [SEP].
+        // One token per character: [CLS] first [SEP] | second [SEP].
         let (left, right) = (first.chars().count() + 2, second.chars().count() + 1);
         assert_eq!(*types, [vec![0; left], vec![1; right]].concat());
 

@@ -1,6 +1,6 @@
 //! Model files for tests, converted from the small checkpoints in the repository.
 
-// Not every test uses all of it.
+// Each test uses a part of it.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub fn checkpoint(name: &str) -> PathBuf {
     root.join(folder).join(name)
 }
 
-/// A checkpoint as a model file in memory; `change` may change what it holds besides weights.
+/// Converts a checkpoint to a model file in memory. `change` may change what the file holds besides weights.
 pub fn writer(name: &str, weights: Weights, change: impl FnOnce(&mut Extras)) -> Writer {
     writer_of(&checkpoint(name), weights, change)
 }
@@ -72,14 +72,14 @@ pub fn writer_of(path: &Path, weights: Weights, change: impl FnOnce(&mut Extras)
     }
 }
 
-/// What a checkpoint's model file holds besides weights.
+/// What the model file of a checkpoint holds besides weights.
 pub fn writer_extras(name: &str) -> Extras {
     let mut found = Extras::default();
     writer(name, Weights::F32, |extras| found = extras.clone());
     found
 }
 
-/// As many ids, without a pattern, the same ones each time.
+/// `tokens` ids without a pattern, the same in every run.
 pub fn ids(tokens: usize, vocab: usize) -> Vec<u32> {
     let mut state = tokens as u32 + 1;
     let mut next = || {
@@ -89,7 +89,7 @@ pub fn ids(tokens: usize, vocab: usize) -> Vec<u32> {
     (0..tokens).map(|_| next()).collect()
 }
 
-/// A folder of a test, removed with what is in it.
+/// A test's own folder, removed with its contents when dropped.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -100,12 +100,12 @@ impl Folder {
         Self(path)
     }
 
-    /// A checkpoint as a model file in this folder.
+    /// Converts a checkpoint to a model file in this folder.
     pub fn model(&self, name: &str, weights: Weights) -> PathBuf {
         self.model_with(name, weights, |_| ())
     }
 
-    /// A checkpoint as a model file in this folder, changed.
+    /// [`Folder::model`] with a `change` as of [`writer`].
     pub fn model_with(
         &self,
         name: &str,

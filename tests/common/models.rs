@@ -1,5 +1,5 @@
-//! Small random models, and other things that the tests share.
-#![allow(dead_code)] // No test uses all of it.
+//! Small random models, and other helpers that tests share.
+#![allow(dead_code)] // Each test uses a part of it.
 
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
@@ -12,7 +12,7 @@ use bertlet::{
 };
 use half::f16;
 
-/// Numbers that are the same in every run (xorshift64*).
+/// Pseudorandom numbers, the same in every run (xorshift64*).
 #[derive(Clone)]
 pub struct Random(u64);
 
@@ -26,12 +26,12 @@ impl Random {
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-    /// Below `n`.
+    /// In `0..n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
     }
     /// In [-1, 1).
     pub fn unit(&mut self) -> f32 {
@@ -45,7 +45,7 @@ impl Random {
     }
 }
 
-/// Bytes that start at a multiple of 64.
+/// Bytes at an address that is a multiple of 64.
 #[derive(Clone)]
 pub struct Aligned {
     buffer: Vec<u8>,
@@ -78,26 +78,26 @@ impl DerefMut for Aligned {
     }
 }
 
-/// What a random model is like.
+/// The shape and the contents of a random model.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     pub config: Config,
-    /// Of matrices.
+    /// Encoding of the matrices.
     pub matrices: Encoding,
-    /// Of tables.
+    /// Encoding of the embedding tables.
     pub tables: Encoding,
-    /// Outputs of the classifiers.
+    /// Number of outputs of the classifiers.
     pub labels: usize,
-    /// Whether there is a pooler, and all heads.
+    /// Whether the model has a pooler and all heads.
     pub heads: bool,
-    /// Whether the masked-word head has a table of its own.
+    /// Whether the masked LM head has a decoder of its own, instead of the word embeddings.
     pub decoder: bool,
-    /// The tokenizer's section; empty for none.
+    /// The tokenizer section; empty for none.
     pub tokenizer: &'static [u8],
     pub seed: u64,
 }
 
-/// A shape of 2 layers, 48 features in 3 heads, 100 inner ones.
+/// A small shape: heads of 16 features, and an intermediate size that is not a multiple of 16.
 pub const SMALL: Config = Config {
     hidden_size: 48,
     num_hidden_layers: 2,
@@ -129,7 +129,7 @@ impl Spec {
         }
     }
 
-    /// Any shape, any encodings.
+    /// A random shape with random encodings.
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let r = &mut random;
@@ -227,7 +227,7 @@ impl Builder {
         kind.shape(&self.spec.config, self.spec.labels)
     }
 
-    /// Whether weight `[n][k]` of a matrix is one of those that pad heads.
+    /// Whether weight `[n][k]` of a matrix belongs to the padding of a head.
     fn pads(&self, kind: SectionKind, n: usize, k: usize) -> bool {
         let size = self.spec.config.head_size();
         let at = match kind {
@@ -277,7 +277,7 @@ impl Builder {
         }
     }
 
-    /// One of those that fit.
+    /// A random rotation of those that fit `cols` columns.
     fn rotation(&mut self, cols: usize) -> Rotation {
         let mut fitting = vec![Rotation::NONE];
         for block in [2, 4, 8, 16, 32, 64, 128] {
@@ -312,7 +312,7 @@ impl Builder {
     }
 }
 
-/// Makes header and table agree with their checksum again, if they are there.
+/// Updates the checksum of header and section table, if `bytes` holds both.
 pub fn mend_checksum(bytes: &mut [u8]) {
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let end = 128 + 64 * number(field::SECTIONS);
@@ -322,13 +322,13 @@ pub fn mend_checksum(bytes: &mut [u8]) {
     }
 }
 
-/// Random ids of words of the model.
+/// Random token ids of the model's vocabulary.
 pub fn ids(config: &Config, tokens: usize, seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed);
     (0..tokens).map(|_| random.below(config.vocab_size) as u32).collect()
 }
 
-/// Runs closures on so many threads.
+/// An executor of this many threads, which starts one for each closure.
 pub struct Threads(pub usize);
 
 impl Executor for Threads {
@@ -343,7 +343,7 @@ impl Executor for Threads {
     }
 }
 
-/// Runs a model once, with an encoder made for just this input.
+/// Runs a model once, with an encoder for exactly this input.
 pub fn run(
     model: Model<'_>,
     isa: Isa,
@@ -353,18 +353,22 @@ pub fn run(
 ) -> Result<(), RunError> {
     let tokens = input.input_ids.len();
     let executor = Threads(threads);
-    // What the scratch held before must not matter.
+    // The result must not depend on what the scratch held before.
     let mut scratch = vec![0xff; model.config().scratch_len_threads(tokens, threads)];
     Encoder::with_executor(model, isa, &mut scratch, tokens, &executor)?.encode(input, outputs)
 }
 
-/// The instruction sets that this machine has. Where `BERTLET_REQUIRE_ISA` names one that it lacks,
-/// the test fails.
+/// The instruction sets that this machine has. The test fails if `BERTLET_REQUIRE_ISA` names one that it
+/// lacks.
 pub fn instruction_sets() -> Vec<Isa> {
     let have: Vec<Isa> = Isa::all().filter_map(|(name, _)| Isa::named(name).ok()).collect();
-    // Past the harness, which shows the output of failed tests only.
-    let names: Vec<_> = have.iter().map(|isa| isa.name()).collect();
-    let _ = writeln!(std::io::stderr(), "instruction sets: {}", names.join(", "));
+    let names = |available: bool| {
+        let names: Vec<_> = Isa::all().filter(|isa| isa.1 == available).map(|isa| isa.0).collect();
+        if names.is_empty() { "none".to_string() } else { names.join(", ") }
+    };
+    // Not with `eprintln!`: the harness shows what that prints for failed tests only.
+    let report = format!("encoder tested on: {}; not on: {}", names(true), names(false));
+    let _ = writeln!(std::io::stderr(), "{report}");
     for name in std::env::var("BERTLET_REQUIRE_ISA").unwrap_or_default().split(',') {
         let name = name.trim();
         assert!(name.is_empty() || Isa::named(name).is_ok(), "this machine lacks {name}");
@@ -372,7 +376,7 @@ pub fn instruction_sets() -> Vec<Isa> {
     have
 }
 
-/// The bits of floats, so that `assert_eq` compares those.
+/// The bits of floats, for comparisons to the bit.
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
