@@ -4,12 +4,15 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{ENTRY_LENGTH, Encoding, HEADER_LENGTH, ProblemType, field};
+use bertlet::format::{Encoding, ProblemType};
 use bertlet::{
     Config, Encoder, FormatError, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
 };
 
-use common::{Aligned, SMALL, Spec, ids, mend_checksum, run};
+use common::{Aligned, SMALL, Spec, field, fix_checksum, ids, run};
+
+const HEADER_LENGTH: usize = 128;
+const ENTRY_LENGTH: usize = 64;
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> FormatError {
@@ -42,22 +45,22 @@ fn index_of(file: &[u8], kind: SectionKind) -> usize {
     Model::from_bytes(file).unwrap().sections().position(|s| s.kind == kind).unwrap()
 }
 
-/// A small file with a number of its table changed and the checksum mended.
+/// A small file with a number of its table changed and the checksum fixed.
 #[track_caller]
 fn with_entry(kind: SectionKind, at: usize, value: u32) -> FormatError {
     let mut file = file();
     let index = index_of(&file, kind);
     put(&mut file, entry(index) + at, value);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     refused(&file)
 }
 
-/// A small file with a header field changed and the checksum mended.
+/// A small file with a header field changed and the checksum fixed.
 #[track_caller]
 fn with_header(at: usize, value: u32) -> FormatError {
     let mut file = file();
     put(&mut file, at, value);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     refused(&file)
 }
 
@@ -70,7 +73,7 @@ fn what_is_written_is_read() {
         assert_eq!(*model.config(), spec.config);
         assert_eq!(model.verify(), Ok(()));
         assert_eq!(model.default_pooling(), Pooling::Mean);
-        assert_eq!(model.problem(), ProblemType::SingleLabel);
+        assert_eq!(model.problem_type(), ProblemType::SingleLabel);
         assert!(model.default_normalize());
         assert_eq!(model.labels().len(), spec.labels);
         for (i, label) in model.labels().iter().enumerate() {
@@ -81,9 +84,9 @@ fn what_is_written_is_read() {
         for kind in
             [SectionKind::Pooler, SectionKind::TokenClassifier, SectionKind::QuestionAnswering]
         {
-            assert_eq!(model.head(kind).is_some(), spec.heads);
+            assert_eq!(model.section(kind).is_some(), spec.heads);
         }
-        assert_eq!(model.masked_lm().is_some(), spec.heads);
+        assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), spec.heads);
         let mut end = entry(model.sections().count());
         for section in model.sections() {
             assert_eq!(section.offset, end.next_multiple_of(64));
@@ -192,7 +195,7 @@ fn sections_lie_one_after_another() {
         for to in moved.into_iter().filter(|to| *to != offset) {
             let mut file = file.copy();
             put_long(&mut file, entry(index) + 32, to);
-            mend_checksum(&mut file);
+            fix_checksum(&mut file);
             let expected =
                 FormatError::Entry { index, field: "offset", value: to, expected: offset };
             assert_eq!(refused(&file), expected);
@@ -201,7 +204,7 @@ fn sections_lie_one_after_another() {
         for to in [0, length - 1, length + 1, length + 64, 1 << 40, u64::MAX - 63, u64::MAX] {
             let mut file = file.copy();
             put_long(&mut file, entry(index) + 40, to);
-            mend_checksum(&mut file);
+            fix_checksum(&mut file);
             if section.encoding == Encoding::Bytes {
                 // Of any length, but what follows must fit, and the checksum.
                 let error = Model::from_bytes(&file).and_then(|model| model.verify());
@@ -223,7 +226,7 @@ fn rotations_fit_their_matrix() {
         let at = entry(index_of(&file, SectionKind::QueryKeyValue)) + 20;
         put(&mut file, at, block);
         put(&mut file, at + 4, stride);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         assert!(
             matches!(error, FormatError::Entry { field: "rotation", .. }),
@@ -265,7 +268,7 @@ fn encodings_suit_the_kind() {
         put(&mut file, at + 8, encoding);
         put(&mut file, at + 20, 1);
         put(&mut file, at + 24, 1);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         let found = matches!(error, FormatError::Entry { field: "encoding", value, .. }
             if value == u64::from(encoding));
@@ -327,19 +330,19 @@ fn kinds_stand_in_order() {
 #[test]
 fn header_fields_have_limits() {
     let cases: [(usize, &str, &[u32]); 14] = [
-        (field::HIDDEN, "hidden size", &[0, (1 << 16) + 1, u32::MAX]),
-        (field::LAYERS, "layers", &[0, 1025, u32::MAX]),
-        (field::HEADS, "heads", &[0, 5, 1025, u32::MAX]),
-        (field::INTERMEDIATE, "intermediate size", &[0, (1 << 16) + 1, u32::MAX]),
-        (field::VOCAB, "vocabulary", &[0, (1 << 24) + 1, u32::MAX]),
-        (field::POSITIONS, "positions", &[0, (1 << 20) + 1, u32::MAX]),
-        (field::TOKEN_TYPES, "token types", &[0, 257, u32::MAX]),
-        (field::EPS, "eps", &[0, 0x8000_0001, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0000]),
-        (field::ACTIVATION, "activation", &[5, u32::MAX]),
+        (field::HIDDEN_SIZE, "hidden_size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::LAYERS, "num_hidden_layers", &[0, 1025, u32::MAX]),
+        (field::HEADS, "num_attention_heads", &[0, 5, 1025, u32::MAX]),
+        (field::INTERMEDIATE_SIZE, "intermediate_size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::VOCAB_SIZE, "vocab_size", &[0, (1 << 24) + 1, u32::MAX]),
+        (field::POSITIONS, "max_position_embeddings", &[0, (1 << 20) + 1, u32::MAX]),
+        (field::TOKEN_TYPES, "type_vocab_size", &[0, 257, u32::MAX]),
+        (field::EPS, "layer_norm_eps", &[0, 0x8000_0001, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0000]),
+        (field::ACTIVATION, "hidden_act", &[5, u32::MAX]),
         (field::ATTENTION, "attention", &[2, u32::MAX]),
         (field::POOLING, "pooling", &[8, u32::MAX]),
         (field::NORMALIZE, "normalize", &[2, u32::MAX]),
-        (field::PROBLEM, "problem", &[3, u32::MAX]),
+        (field::PROBLEM_TYPE, "problem_type", &[3, u32::MAX]),
         (field::LABELS, "labels", &[(1 << 20) + 1, u32::MAX]),
     ];
     for (at, name, values) in cases {
@@ -351,12 +354,12 @@ fn header_fields_have_limits() {
     }
     // Possible, but not with these sections.
     for (at, value) in [
-        (field::HIDDEN, 96),
+        (field::HIDDEN_SIZE, 96),
         (field::LAYERS, 1),
         (field::LAYERS, 3),
         (field::LAYERS, 1024),
         (field::HEADS, 2),
-        (field::VOCAB, 1 << 24),
+        (field::VOCAB_SIZE, 1 << 24),
         (field::POSITIONS, 1 << 20),
         (field::LABELS, 6),
         (field::LABELS, 1 << 20),
@@ -369,7 +372,7 @@ fn header_fields_have_limits() {
     for at in field::RESERVED..HEADER_LENGTH {
         let mut file = file();
         file[at] = 1;
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         assert_eq!(refused(&file), FormatError::Field { name: "reserved", value: 1 });
     }
 }
@@ -379,7 +382,7 @@ fn huge_sizes_are_no_trouble() {
     for sections in [0, 1, 4, 17, 1 << 16, (1 << 16) + 1, 1 << 31, u32::MAX] {
         let mut file = file();
         put(&mut file, field::SECTIONS, sections);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         match sections {
             0 => assert_eq!(error, FormatError::Field { name: "sections", value: 0 }),
@@ -419,7 +422,7 @@ fn without(spec: &Spec, drop: &[SectionKind]) -> Aligned {
     put(&mut file, field::SECTIONS, kept.len() as u32);
     let length = file.len() as u64;
     put_long(&mut file, field::FILE_LENGTH, length);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     file
 }
 
@@ -453,7 +456,7 @@ fn heads_need_their_parts() {
         let file = without(&spec, drop);
         let model = Model::from_bytes(&file).unwrap();
         assert_eq!(model.verify(), Ok(()));
-        assert_eq!(model.masked_lm().is_some(), drop != masked_lm);
+        assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), drop != masked_lm);
     }
     // Of the layers, nothing may be missing.
     for kind in SectionKind::OF_EMBEDDINGS.into_iter().chain(SectionKind::OF_LAYER) {

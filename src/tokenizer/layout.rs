@@ -1,6 +1,7 @@
 //! Where everything stands in the tokenizer section; the writer and the reader share this file.
 //! The layout is described in the documentation of [`crate::tokenizer`].
 
+use std::ops::RangeInclusive;
 /// First four bytes of the section.
 pub const MAGIC: [u8; 4] = *b"WPC\0";
 /// Layout version.
@@ -10,13 +11,11 @@ pub const HEADER_LEN: usize = 256;
 
 /// Header fields: byte offsets of little-endian `u32` values.
 pub mod field {
-    #![allow(missing_docs)]
-    pub const MAGIC: usize = 0;
     pub const VERSION: usize = 4;
     pub const SECTION_LEN: usize = 8;
     pub const FLAGS: usize = 12;
     pub const MAX_WORD_CHARS: usize = 16;
-    pub const VOCAB_LEN: usize = 20;
+    pub const VOCAB_SIZE: usize = 20;
     pub const UNK: usize = 24;
     pub const CLS: usize = 28;
     pub const SEP: usize = 32;
@@ -54,7 +53,6 @@ pub mod field {
 
 /// Bits of the `FLAGS` field.
 pub mod flag {
-    #![allow(missing_docs)]
     pub const LOWERCASE: u32 = 1;
     pub const CHINESE: u32 = 1 << 1;
     pub const CLEAN: u32 = 1 << 2;
@@ -92,7 +90,6 @@ pub const INDEX_BLOCKS: usize = 0x11_0000 >> BLOCK_SHIFT;
 
 /// What a code point becomes: the low three bits of a normaliser entry, the rest is the argument.
 pub mod action {
-    #![allow(missing_docs)]
     pub const WORD: u16 = 0;
     pub const DROP: u16 = 1;
     pub const SPACE: u16 = 2;
@@ -108,7 +105,6 @@ pub mod action {
 
 /// Items of `SINGLES` and of expansion records: a code point (21 bits), a class (2 bits), a rank.
 pub mod item {
-    #![allow(missing_docs)]
     pub const WORD: u32 = 0;
     pub const SPACE: u32 = 1;
     pub const ISOLATED: u32 = 2;
@@ -134,7 +130,6 @@ pub mod item {
 
 /// Header word of an expansion record.
 pub mod record {
-    #![allow(missing_docs)]
     /// Most items written at once.
     pub const MAX_STARTERS: usize = 8;
     pub const STARTERS_MASK: u32 = 0xff;
@@ -148,21 +143,18 @@ pub mod record {
 /// Entries of the ASCII table: 0 asks the slow path, [`ascii::SPACE`] is white space, otherwise the
 /// normalised character, with the high bit if it is a word of its own.
 pub mod ascii {
-    #![allow(missing_docs)]
     pub const SLOW: u8 = 0;
     pub const SPACE: u8 = b' ';
     pub const ISOLATED: u8 = 0x80;
 }
 
-/// First and last precomposed Hangul syllable.
-pub const HANGUL_FIRST: u32 = 0xAC00;
-#[allow(missing_docs)]
-pub const HANGUL_LAST: u32 = 0xD7A3;
+/// The precomposed Hangul syllables.
+pub const HANGUL: RangeInclusive<u32> = 0xAC00..=0xD7A3;
 
 /// The two or three jamo of a Hangul syllable (Unicode standard, section 3.12); the third is 0 if
 /// there is none.
 pub const fn decompose_hangul(code: u32) -> [u32; 3] {
-    let s = code.wrapping_sub(HANGUL_FIRST);
+    let s = code.wrapping_sub(*HANGUL.start());
     let t = s % 28;
     [0x1100 + s / 588, 0x1161 + (s % 588) / 28, if t == 0 { 0 } else { 0x11A7 + t }]
 }

@@ -63,12 +63,13 @@
 //! use, plus 128 if it is a word of its own. No byte that starts an added token is in it.
 
 mod encode;
-pub mod layout;
+mod layout;
 mod offsets;
 mod read;
 mod scan;
 mod wordpiece;
 #[cfg(feature = "writer")]
+#[doc(hidden)]
 pub mod writer;
 
 pub use encode::{
@@ -220,7 +221,7 @@ impl fmt::Debug for Tokenizer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("settings", &self.settings())
-            .field("vocab_len", &self.vocab_len())
+            .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
     }
 }
@@ -251,7 +252,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Number of ids of the vocabulary, gaps included, added tokens beyond it not.
-    pub fn vocab_len(&self) -> usize {
+    pub fn vocab_size(&self) -> usize {
         self.tables.vocabulary.len as usize
     }
 

@@ -189,7 +189,7 @@ impl<'a> Tables<'a> {
         };
         let check = |ok: bool, name| if ok { Ok(()) } else { Err(SectionError::BadField(name)) };
 
-        let len = get(field::VOCAB_LEN);
+        let len = get(field::VOCAB_SIZE);
         let id_bits = get(field::ID_BITS);
         check((1..=layout::MAX_ID_BITS).contains(&id_bits), "id bits")?;
         check(len > 0 && len < 1 << id_bits, "vocabulary length")?;

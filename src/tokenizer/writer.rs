@@ -2,6 +2,7 @@
 //! converter gets it from the reference.
 
 use super::layout::{self, action, ascii, field, flag, item, record};
+pub use super::layout::{HANGUL, decompose_hangul};
 use super::{SectionError, Settings, Tokenizer};
 use std::collections::HashMap;
 use std::fmt;
@@ -455,7 +456,7 @@ fn write_vocabulary(
     // A token that starts with the prefix can also be found at the start of a word.
     out.set(field::LONGEST_FIRST, longest(&|token| Some(token.len())));
     out.set(field::LONGEST_CONTINUATION, longest(&continuation));
-    out.set(field::VOCAB_LEN, vocab.len() as u32);
+    out.set(field::VOCAB_SIZE, vocab.len() as u32);
     out.set(field::ID_BITS, id_bits);
     out.set(field::CAPACITY, capacity);
     out.set(field::MAX_PROBES, max_probes);
