@@ -836,3 +836,64 @@ fn executors_that_lie() {
     };
     encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
 }
+
+/// A file that somebody overwrites while it is mapped: wrong answers, and nothing worse.
+#[test]
+#[cfg(unix)]
+fn overwriting_a_mapped_file_does_no_harm() {
+    use std::os::unix::fs::FileExt;
+
+    let path = std::env::temp_dir().join(format!("bertlet-overwritten-{}", std::process::id()));
+    let mut random = common::Random::new(11);
+    for encoding in [Encoding::Int8, Encoding::F16, Encoding::F32] {
+        let mut spec = Spec::new(SMALL, encoding);
+        spec.decoder = true;
+        let whole = spec.file();
+        let table_end = entry(Model::from_bytes(&whole).unwrap().sections().count());
+        for round in 0..80 {
+            std::fs::write(&path, &whole[..]).unwrap();
+            let file = bertlet::ModelFile::open(&path).unwrap();
+            let model = file.model();
+            let (start, length) = match round {
+                0..4 => (0, whole.len()),
+                4..8 => (0, table_end),
+                _ => (random.below(table_end), 1 + random.below(64)),
+            };
+            let fill = [0xff, 0, 0x7f, random.next() as u8][round % 4];
+            let mut patch = vec![fill; length];
+            if round >= 40 {
+                patch.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            }
+            let over = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            over.write_all_at(&patch, start as u64).unwrap();
+
+            assert!(model.verify().is_err(), "round {round}");
+            assert_eq!(*model.config(), spec.config);
+            let bytes: usize = model.sections().map(|s| model.section_bytes(s).len()).sum();
+            assert!(bytes <= model.sections().count() * whole.len());
+            assert_eq!(model.labels().iter().count(), spec.labels);
+            let _ = (model.provenance(), model.tokenizer_bytes());
+            let ids = ids(&spec.config, 18, 1);
+            let (mut a, mut b) = ([0.0; 96], vec![0.0; 18 * 5]);
+            let (mut c, mut d) = ([0.0; 5], vec![0.0; 90]);
+            let mut outputs = [
+                features("sum:all", Pooling::MeanMax, &mut a),
+                Output::Logits { head: SectionKind::TokenClassifier, out: &mut b },
+                Output::Logits { head: SectionKind::SequenceClassifier, out: &mut c },
+                Output::MaskedLm { positions: &[3], out: &mut d },
+            ];
+            run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs).unwrap();
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// The order of the table belongs to the specification, so the writer keeps to it.
+#[test]
+#[should_panic(expected = "not in its place")]
+fn sections_out_of_order_are_not_written() {
+    let mut writer = Spec::new(SMALL, Encoding::Int8).writer();
+    writer.bytes(SectionKind::Tokenizer, vec![1]);
+    writer.bytes(SectionKind::Tokenizer, vec![1]);
+    writer.to_vec();
+}

@@ -270,55 +270,50 @@ impl Section {
         let fault = |field, value: u64, expected: u64| {
             Err(FormatError::Entry { index, field, value, expected })
         };
-        let rotation = Rotation {
-            block: entry.rotation_block as usize,
-            stride: entry.rotation_stride as usize,
+        if entry.kind != kind as u32 {
+            return fault("kind", entry.kind.into(), kind as u64);
+        }
+        let encoding = Encoding::from_number(entry.encoding);
+        let (encoding, length) = match (kind.layout(), encoding) {
+            (Layout::Bytes, Some(Encoding::Bytes)) => (Encoding::Bytes, entry.length),
+            (Layout::Bytes, _) => return fault("encoding", entry.encoding.into(), 0),
+            (layout, encoding) => {
+                let length = |e| parts(layout, e, (rows, cols)).map(|parts| (e, parts.length));
+                match encoding.and_then(length) {
+                    Some(known) => known,
+                    None => return fault("encoding", entry.encoding.into(), Encoding::F32 as u64),
+                }
+            }
         };
-        let Some(encoding) = Encoding::from_number(entry.encoding) else {
-            return fault("encoding", entry.encoding.into(), Encoding::F32 as u64);
+        let (block, stride) = (entry.rotation_block as usize, entry.rotation_stride as usize);
+        let rotation = match (kind.layout(), encoding) {
+            (Layout::Matrix, Encoding::Int8) => Rotation { block, stride },
+            _ => Rotation::NONE,
         };
-        let rotated = kind.layout() == Layout::Matrix && encoding == Encoding::Int8;
-        let (block, stride) =
-            if rotated { (entry.rotation_block, entry.rotation_stride) } else { (1, 1) };
+        if rotation != Rotation::NONE && !rotation_fits(rotation, cols) {
+            return fault("rotation", block as u64, 1);
+        }
+        let start = start.unwrap_or(entry.offset - entry.offset % ALIGNMENT as u64);
         for (field, value, expected) in [
-            ("kind", entry.kind, kind as u32),
-            ("layer", entry.layer, layer as u32),
-            ("rows", entry.rows, rows as u32),
-            ("columns", entry.columns, cols as u32),
-            ("rotation block", entry.rotation_block, block),
-            ("rotation stride", entry.rotation_stride, stride),
-            ("reserved", entry.reserved, 0),
+            ("layer", entry.layer.into(), layer as u64),
+            ("rows", entry.rows.into(), rows as u64),
+            ("columns", entry.columns.into(), cols as u64),
+            ("rotation block", block as u64, rotation.block as u64),
+            ("rotation stride", stride as u64, rotation.stride as u64),
+            ("reserved", u64::from(entry.reserved) | entry.reserved_end, 0),
+            ("offset", entry.offset, start),
+            ("length", entry.length, length),
         ] {
             if value != expected {
-                return fault(field, value.into(), expected.into());
+                return fault(field, value, expected);
             }
-        }
-        if rotated && !rotation_fits(rotation, cols) {
-            return fault("rotation", rotation.block as u64, 1);
-        }
-        let Entry { offset, length, checksum, reserved_end, .. } = *entry;
-        if reserved_end != 0 {
-            return fault("reserved", reserved_end, 0);
-        }
-        let start = start.unwrap_or(offset - offset % ALIGNMENT as u64);
-        if offset != start {
-            return fault("offset", offset, start);
-        }
-        let (expected, default) = match kind.layout() {
-            Layout::Bytes => ((encoding == Encoding::Bytes).then_some(length), Encoding::Bytes),
-            layout => (parts(layout, encoding, (rows, cols)).map(|p| p.length), Encoding::F32),
-        };
-        let Some(expected) = expected else {
-            return fault("encoding", encoding as u64, default as u64);
-        };
-        if length != expected {
-            return fault("length", length, expected);
         }
         let need = start.saturating_add(length);
         if need > file_length {
             return Err(FormatError::Truncated { need, have: file_length });
         }
-        let (layer, offset, length) = (layer as u32, offset as usize, length as usize);
+        let (layer, offset, length) = (layer as u32, start as usize, length as usize);
+        let checksum = entry.checksum;
         Ok(Self { kind, layer, encoding, rows, cols, rotation, offset, length, checksum })
     }
 
