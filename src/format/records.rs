@@ -2,43 +2,43 @@
 
 use std::mem::offset_of;
 
-use byteorder::{ByteOrder, LittleEndian};
-
 use super::{Config, FormatError, MAGIC, VERSION, checksum};
 
-/// A field's type.
+/// A field's type, little-endian in the file.
 trait Field: Sized {
-    fn read(bytes: &[u8]) -> Self;
+    fn read<const N: usize>(record: &[u8; N], at: usize) -> Self;
     #[cfg(feature = "writer")]
-    fn write(&self, bytes: &mut [u8]);
+    fn write(self, record: &mut Vec<u8>);
 }
 
 macro_rules! field {
-    ($type:ty, $read:ident, $write:ident) => {
+    ($type:ty: |$record:ident, $at:ident| $read:expr) => {
         impl Field for $type {
-            fn read(bytes: &[u8]) -> Self {
-                LittleEndian::$read(bytes)
+            // Where `at` is known this is one load; a slice would be a call in small code.
+            #[inline(always)]
+            fn read<const N: usize>($record: &[u8; N], $at: usize) -> Self {
+                $read
             }
             #[cfg(feature = "writer")]
-            fn write(&self, bytes: &mut [u8]) {
-                LittleEndian::$write(bytes, *self);
+            fn write(self, record: &mut Vec<u8>) {
+                record.extend(self.to_le_bytes());
             }
         }
     };
 }
-field!(u32, read_u32, write_u32);
-field!(u64, read_u64, write_u64);
-field!(f32, read_f32, write_f32);
+field!(u32: |b, at| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]));
+field!(u64: |b, at| u64::from(u32::read(b, at)) | u64::from(u32::read(b, at + 4)) << 32);
+field!(f32: |b, at| f32::from_bits(u32::read(b, at)));
 
-impl<const N: usize> Field for [u8; N] {
-    fn read(bytes: &[u8]) -> Self {
-        let mut field = [0; N];
-        field.copy_from_slice(&bytes[..N]);
+impl<const LENGTH: usize> Field for [u8; LENGTH] {
+    fn read<const N: usize>(record: &[u8; N], at: usize) -> Self {
+        let mut field = [0; LENGTH];
+        field.copy_from_slice(&record[at..at + LENGTH]);
         field
     }
     #[cfg(feature = "writer")]
-    fn write(&self, bytes: &mut [u8]) {
-        bytes[..N].copy_from_slice(self);
+    fn write(self, record: &mut Vec<u8>) {
+        record.extend(self);
     }
 }
 
@@ -63,14 +63,12 @@ macro_rules! record {
             pub const LENGTH: usize = $length;
 
             pub fn read(bytes: &[u8; $length]) -> Self {
-                Self { $($field: Field::read(&bytes[$offset..]),)* }
+                Self { $($field: Field::read(bytes, $offset),)* }
             }
 
             #[cfg(feature = "writer")]
-            pub fn to_bytes(self) -> [u8; $length] {
-                let mut bytes = [0; $length];
-                $(self.$field.write(&mut bytes[$offset..]);)*
-                bytes
+            pub fn write(self, bytes: &mut Vec<u8>) {
+                $(self.$field.write(bytes);)*
             }
         }
     };

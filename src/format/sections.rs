@@ -168,12 +168,28 @@ pub(super) fn layout(
     layers: usize,
     optional: OptionalSections,
 ) -> impl Iterator<Item = (SectionKind, usize)> + Clone {
-    let embeddings = SectionKind::OF_EMBEDDINGS.into_iter().map(|kind| (kind, 0));
-    let layers = (0..layers).flat_map(|layer| SectionKind::OF_LAYER.map(|kind| (kind, layer)));
-    embeddings.chain(layers).chain(optional.iter().map(|kind| (kind, 0)))
+    (0..).map_while(move |index| entry_kind(layers, optional, index))
 }
 
-/// Where [`layout`] has the first section of a layer. One past the last layer, the optional sections start.
+/// Kind and layer of entry `index`. One function, for the code of chained iterators is ten times larger.
+fn entry_kind(
+    layers: usize,
+    optional: OptionalSections,
+    index: usize,
+) -> Option<(SectionKind, usize)> {
+    if let Some(kind) = SectionKind::OF_EMBEDDINGS.get(index) {
+        return Some((*kind, 0));
+    }
+    match index.checked_sub(layer_start(layers)) {
+        Some(index) => optional.iter().nth(index).map(|kind| (kind, 0)),
+        None => {
+            let (index, kinds) = (index - layer_start(0), SectionKind::OF_LAYER);
+            Some((kinds[index % kinds.len()], index / kinds.len()))
+        }
+    }
+}
+
+/// Index of the first entry of a layer. One past the last layer, the optional sections start.
 pub(super) const fn layer_start(layer: usize) -> usize {
     SectionKind::OF_EMBEDDINGS.len() + SectionKind::OF_LAYER.len() * layer
 }

@@ -228,7 +228,7 @@ impl Writer {
                 checksum: xxh64(bytes),
                 reserved_end: 0,
             };
-            table.extend(entry.to_bytes());
+            entry.write(&mut table);
         }
         let Self { config, defaults, .. } = self;
         let mut header = Header {
@@ -253,8 +253,14 @@ impl Writer {
             labels: defaults.labels as u32,
             reserved: [0; _],
         };
-        header.checksum = head_checksum(&[&header.to_bytes()[..], &table].concat());
-        [&header.to_bytes()[..], &table].concat()
+        let head = |header: Header| {
+            let mut head = Vec::with_capacity(length);
+            header.write(&mut head);
+            head.extend(&table);
+            head
+        };
+        header.checksum = head_checksum(&head(header));
+        head(header)
     }
 
     /// Writes the file to `out`.

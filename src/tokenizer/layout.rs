@@ -100,6 +100,7 @@ pub mod action {
     pub const HANGUL: u16 = 7;
     pub const BITS: u32 = 3;
     pub const MASK: u16 = 7;
+    #[cfg(feature = "writer")]
     pub const MAX_ARGUMENT: usize = (1 << 13) - 1;
 }
 
