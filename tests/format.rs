@@ -1,5 +1,5 @@
-//! Files: what the writer writes, the reader reads; what is damaged, it refuses; what is asked of a
-//! model that it cannot give is an error.
+//! Files: the reader reads what the writer writes and refuses what is damaged. Requests that a model
+//! cannot answer are errors.
 
 #[path = "common/models.rs"]
 mod common;
@@ -26,7 +26,7 @@ fn file() -> Aligned {
     Spec::new(SMALL, Encoding::Int8).file()
 }
 
-/// Writes a number at a place of the file.
+/// Writes a number at an offset of the file.
 fn put(file: &mut Aligned, at: usize, value: u32) {
     file[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
@@ -35,12 +35,12 @@ fn put_long(file: &mut Aligned, at: usize, value: u64) {
     file[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Where entry `index` of the table stands.
+/// Offset of entry `index` of the table.
 fn entry(index: usize) -> usize {
     HEADER_LENGTH + index * ENTRY_LENGTH
 }
 
-/// Which entry a kind (of the first layer, if it is a layer's) has.
+/// Index of the first entry of a kind.
 fn index_of(file: &[u8], kind: SectionKind) -> usize {
     Model::from_bytes(file).unwrap().sections().position(|s| s.kind == kind).unwrap()
 }
@@ -122,7 +122,7 @@ fn truncated_at_every_byte_of_the_head_and_every_section() {
     }
     lengths.extend([file.len() - 64, file.len() - 1]);
     for length in lengths.into_iter().filter(|l| *l < file.len()) {
-        // As it is cut, and with a header that knows the new length.
+        // With the header as it was, and with the new length in the header.
         let mut cut = Aligned::new(&file[..length]);
         let error = refused(&cut);
         assert!(
@@ -177,7 +177,7 @@ fn trailing_bytes_are_refused() {
         let mut longer = Aligned::new(&longer);
         let expected = FormatError::TrailingBytes { need: length, have: length + more as u64 };
         assert_eq!(refused(&longer), expected);
-        // A header that claims them has no section for them.
+        // With a header that counts them, no section holds them.
         put_long(&mut longer, field::FILE_LENGTH, length + more as u64);
         assert_eq!(refused(&longer), expected);
     }
@@ -206,7 +206,7 @@ fn sections_lie_one_after_another() {
             put_long(&mut file, entry(index) + 40, to);
             fix_checksum(&mut file);
             if section.encoding == Encoding::Bytes {
-                // Of any length, but what follows must fit, and the checksum.
+                // Bytes may have any length, but the checksum and the next section must agree.
                 let error = Model::from_bytes(&file).and_then(|model| model.verify());
                 assert!(error.is_err(), "{:?} of {to} bytes", section.kind);
             } else {
@@ -274,7 +274,7 @@ fn encodings_suit_the_kind() {
             if value == u64::from(encoding));
         assert!(found, "{kind:?} {encoding}: {error:?}");
     }
-    // Another encoding that the kind may have does not have this length.
+    // The kind may have this encoding too, but then another length.
     let error = with_entry(SectionKind::WordEmbeddings, 8, 1);
     assert!(matches!(error, FormatError::Entry { field: "length", .. }), "{error:?}");
 }
@@ -352,7 +352,7 @@ fn header_fields_have_limits() {
             assert_eq!(error, expected);
         }
     }
-    // Possible, but not with these sections.
+    // Values in range that do not agree with the sections.
     for (at, value) in [
         (field::HIDDEN_SIZE, 96),
         (field::LAYERS, 1),
@@ -398,7 +398,7 @@ fn huge_sizes_are_no_trouble() {
     }
 }
 
-/// Removes the last sections down to `kinds`, for files that lack something.
+/// A file without the sections of the kinds `drop`.
 fn without(spec: &Spec, drop: &[SectionKind]) -> Aligned {
     let whole = spec.file();
     let model = Model::from_bytes(&whole).unwrap();
@@ -458,7 +458,7 @@ fn heads_need_their_parts() {
         assert_eq!(model.verify(), Ok(()));
         assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), drop != masked_lm);
     }
-    // Of the layers, nothing may be missing.
+    // No section of the embeddings or of a layer may be missing.
     for kind in SectionKind::OF_EMBEDDINGS.into_iter().chain(SectionKind::OF_LAYER) {
         refused(&without(&spec, &[kind]));
     }
@@ -481,7 +481,7 @@ fn labels_agree_with_the_header() {
         put(&mut file, at, count);
         assert_eq!(refused(&file), FormatError::Contents(SectionKind::Labels, 0));
     }
-    // Offsets that lead astray, text that is none: no label, and no panic.
+    // Wrong offsets, and bytes that are not text: no label, and no panic.
     for (i, offset) in [(0, 1000), (1, u32::MAX), (2, 0), (5, 1 << 31), (3, 7)] {
         let mut file = file.copy();
         put(&mut file, at + 4 + 4 * i, offset);
@@ -527,7 +527,7 @@ fn every_flipped_byte_is_noticed() {
     assert_eq!(Model::from_bytes(&file).unwrap().verify(), Ok(()));
 }
 
-/// Weights that no training gives: the answer is worthless, but it is one.
+/// Arbitrary weights give a worthless answer, but no panic.
 #[test]
 fn damaged_weights_do_no_harm() {
     for (seed, encoding) in [Encoding::Int8, Encoding::F16, Encoding::F32].into_iter().enumerate() {
@@ -571,7 +571,7 @@ fn damaged_weights_do_no_harm() {
     }
 }
 
-/// What firmware does.
+/// Scratch as firmware has it: a static of constant size.
 mod firmware {
     use super::*;
 
@@ -620,7 +620,7 @@ fn scratch_one_byte_short_is_refused() {
             assert_eq!(make(0), Err(RunError::Scratch { need, have: 0 }));
             assert_eq!(make(need), Ok(()));
         }
-        // Wherever the buffer starts.
+        // At any alignment of the buffer.
         let need = spec.config.scratch_len(tokens);
         let mut buffer = vec![0; need + 64];
         let ids = ids(&spec.config, tokens, 1);
@@ -638,7 +638,7 @@ fn scratch_one_byte_short_is_refused() {
             encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
         }
     }
-    // What fits no address space is no number that wraps.
+    // Sizes beyond the address space saturate.
     assert_eq!(SMALL.scratch_len(usize::MAX), usize::MAX);
     assert_eq!(SMALL.scratch_len_threads(16, usize::MAX), usize::MAX);
 }
@@ -748,7 +748,7 @@ fn outputs_that_cannot_be() {
     let error = ask(&without, Output::MaskedLm { positions: &[0], out: &mut out[..90] });
     assert_eq!(error, Err(RunError::MissingHead(SectionKind::MaskedLmTransform)));
 
-    // Sections that are no head.
+    // Sections that are not heads.
     let model = Model::from_bytes(&with).unwrap();
     for section in model.sections().filter(|s| !heads.contains(&s.kind)) {
         for length in [0, section.rows, 3 * section.rows] {
