@@ -87,7 +87,7 @@
 //! * [`tokenizer`] turns text into ids, with offsets.
 //! * [`format`](mod@format) specifies the file, [`numerics`] the arithmetic;
 //!   `tests/second_implementation.rs` is written from these two pages alone.
-//! * [`performance`] says how fast it is, what bounds it, and what was tried.
+//! * `benches/PERFORMANCE.md` says how fast it is, what bounds it, and what was tried.
 //! * `src/kernels/lib.rs` says how to add an instruction set.
 //! * [`Executor`] is how threads come in.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -119,7 +119,6 @@ pub mod heads;
 pub mod numerics;
 #[cfg(feature = "std")]
 mod owned;
-pub mod performance;
 pub mod selftest;
 pub mod tasks;
 mod threads;

@@ -1,54 +1,33 @@
 //! Self-test vectors: a few inputs in the model file, with the outputs that its writer got.
 //!
-//! A model gives the same bits on every machine, so what differs is damaged or broken: the file, the
-//! memory, the compiler, a kernel. Nothing is allocated.
-//!
-//! # The section
-//! Little-endian u32, f32 and bytes:
-//!
-//! | offset | type | field |
-//! |---|---|---|
-//! | 0 | u32 | version, 1 |
-//! | 4 | u32 | number of cases |
-//! | 8 | u32 | most tokens of a case |
-//! | 12 | u32 | most values of an output |
-//!
-//! Then the cases, one after the other: u32 number of tokens T, u32 number of outputs, u32 ids `[T]`,
-//! u8 token types `[T]`, zeros up to a multiple of four bytes, and the outputs, each: u32 what, u32 number of
-//! values N, f32 `[N]`. What is 0 for the mean of the last hidden state over all tokens, or the number
-//! of a [`SectionKind`]: [`SectionKind::Pooler`] for its output, a head's for its logits as [`Output::Logits`]
-//! gives them. Masked-word logits are left out: there are as many as words.
+//! A model gives the same bits on every machine. A difference shows that something is damaged or
+//! broken: the file, the memory, the compiler, a kernel. [The specification](crate::format#self-test)
+//! describes the section. Nothing is allocated.
 
 use std::fmt;
 
 use crate::encoder::{Encoder, Input, Output};
 use crate::error::RunError;
 use crate::features::{Layers, Pooling};
+use crate::format::selftest::{self as section, Case, Expected, Fault, Reader};
 use crate::format::{Model, SectionKind};
-use crate::kernels::{Plain, view};
 
-/// The version that this library writes and reads.
-pub const VERSION: u32 = 1;
-/// Number of the output that is the mean of the last hidden state.
-pub const MEAN: u32 = 0;
 /// The heads whose logits may stand in the section.
-pub const HEADS: [SectionKind; 4] = [
+const HEADS: [SectionKind; 4] = [
     SectionKind::TokenClassifier,
     SectionKind::SequenceClassifier,
     SectionKind::NextSentence,
     SectionKind::QuestionAnswering,
 ];
-/// Bytes before the first case.
-const HEADER_LENGTH: usize = 16;
 
-/// What was compared, without a difference.
+/// What a self-test that passed has compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Inputs.
+    /// Number of inputs.
     pub cases: usize,
-    /// Outputs of all of them.
+    /// Outputs of all cases together.
     pub outputs: usize,
-    /// Values of all outputs.
+    /// Values of all outputs together.
     pub values: usize,
 }
 
@@ -60,7 +39,7 @@ pub enum SelfTestError {
     Missing,
     /// A version that this library does not read.
     Version(u32),
-    /// The section contradicts itself, at this byte.
+    /// The section contradicts itself at this byte.
     Contents(usize),
     /// The buffer for outputs is too short; see [`SelfTest::values`].
     Buffer {
@@ -69,21 +48,30 @@ pub enum SelfTestError {
         /// Values given.
         have: usize,
     },
-    /// The encoder refused the input of a case.
+    /// The encoder refused the input of this case, counted from 0.
     Run(usize, RunError),
-    /// An output is not what the writer got.
+    /// An output is not what the writer of the file got.
     Differs {
-        /// Which case, from 0.
+        /// Index of the case, from 0.
         case: usize,
-        /// Which output: [`MEAN`] or the number of a [`SectionKind`].
-        what: u32,
-        /// Which value of it.
+        /// The pooler or the head; `None` for the mean of the last hidden state.
+        output: Option<SectionKind>,
+        /// Index of the value in the output.
         index: usize,
-        /// What the writer got.
+        /// The value that the writer got.
         expected: f32,
-        /// What this machine gets.
+        /// The value that this machine gets.
         actual: f32,
     },
+}
+
+impl From<Fault> for SelfTestError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Version(version) => Self::Version(version),
+            Fault::Contents(at) => Self::Contents(at),
+        }
+    }
 }
 
 impl fmt::Display for SelfTestError {
@@ -94,7 +82,8 @@ impl fmt::Display for SelfTestError {
             }
             Self::Version(version) => write!(
                 f,
-                "self-test vectors of version {version}, known is {VERSION}; use a newer bertlet"
+                "self-test vectors of version {version}, known is {}; use a newer bertlet",
+                section::VERSION
             ),
             Self::Contents(at) => write!(
                 f,
@@ -104,9 +93,9 @@ impl fmt::Display for SelfTestError {
                 write!(f, "the output buffer has room for {have} values and {need} are needed")
             }
             Self::Run(case, error) => write!(f, "self-test {case} cannot run: {error}"),
-            Self::Differs { case, what, index, expected, actual } => {
+            Self::Differs { case, output, index, expected, actual } => {
                 write!(f, "self-test {case}: value {index} of ")?;
-                match SectionKind::from_number(what) {
+                match output {
                     Some(kind) => write!(f, "{kind:?}")?,
                     None => f.write_str("the mean of the last hidden state")?,
                 }
@@ -138,10 +127,8 @@ impl core::error::Error for SelfTestError {}
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SelfTest<'a> {
-    bytes: &'a [u8],
-    cases: usize,
-    tokens: usize,
-    values: usize,
+    header: section::Header,
+    cases: Reader<'a>,
 }
 
 impl<'a> SelfTest<'a> {
@@ -151,73 +138,56 @@ impl<'a> SelfTest<'a> {
     /// [`SelfTestError::Missing`], [`SelfTestError::Version`], [`SelfTestError::Contents`].
     pub fn of(model: &Model<'a>) -> Result<Self, SelfTestError> {
         let section = model.section(SectionKind::SelfTest).ok_or(SelfTestError::Missing)?;
-        let bytes = model.section_bytes(section);
-        let mut reader = Reader { bytes, at: 0 };
-        match reader.number()? {
-            VERSION => {}
-            other => return Err(SelfTestError::Version(other)),
-        }
-        let mut size = || reader.number().map(|n| n as usize);
-        let (cases, tokens, values) = (size()?, size()?, size()?);
-        // Buffers are made from these, so they may not be larger than the section could justify.
-        if tokens > bytes.len()
-            || values > bytes.len()
-            || tokens > model.config().max_position_embeddings
-        {
+        let (cases, header) = Reader::new(model.section_bytes(section))?;
+        if header.max_tokens > model.config().max_position_embeddings {
             return Err(SelfTestError::Contents(8));
         }
-        Ok(Self { bytes, cases, tokens, values })
+        Ok(Self { header, cases })
     }
 
-    /// Most tokens of a case: what the encoder must be made for.
+    /// Tokens of the longest case: the length that the encoder must be made for.
     pub fn tokens(&self) -> usize {
-        self.tokens
+        self.header.max_tokens
     }
 
-    /// Most values of an output: what the output buffer must hold.
+    /// Values of the largest output: the length that the output buffer must have.
     pub fn values(&self) -> usize {
-        self.values
+        self.header.max_values
     }
 
     /// Runs every case and compares every bit.
     ///
     /// # Errors
-    /// Any [`SelfTestError`] but [`SelfTestError::Missing`] and [`SelfTestError::Version`].
+    /// Any [`SelfTestError`] except [`SelfTestError::Missing`] and [`SelfTestError::Version`].
     pub fn run(
         &self,
         encoder: &mut Encoder<'_, '_>,
         out: &mut [f32],
     ) -> Result<Report, SelfTestError> {
-        if out.len() < self.values {
-            return Err(SelfTestError::Buffer { need: self.values, have: out.len() });
+        if out.len() < self.values() {
+            return Err(SelfTestError::Buffer { need: self.values(), have: out.len() });
         }
-        let mut reader = Reader { bytes: self.bytes, at: HEADER_LENGTH };
+        let mut reader = self.cases;
         let mut report = Report::default();
-        for case in 0..self.cases {
-            let tokens = reader.number()? as usize;
-            let outputs = reader.number()?;
-            let ids = reader.values::<u32>(tokens)?;
-            let type_ids = reader.bytes(tokens)?;
-            reader.bytes(tokens.next_multiple_of(4) - tokens)?;
+        for case in 0..self.header.cases {
+            let Case { input_ids, token_type_ids, outputs } = reader.case()?;
             let input =
-                Input { input_ids: ids, token_type_ids: Some(type_ids), attention_mask: None };
+                Input { input_ids, token_type_ids: Some(token_type_ids), attention_mask: None };
             for _ in 0..outputs {
-                let at = reader.at;
-                let what = reader.number()?;
-                let count = reader.number()? as usize;
-                let expected = reader.values::<f32>(count)?;
-                let out = out.get_mut(..count).ok_or(SelfTestError::Contents(at))?;
-                let output = output(what, out).ok_or(SelfTestError::Contents(at))?;
+                let Expected { source, values: expected, at } = reader.output()?;
+                let out = out.get_mut(..expected.len()).ok_or(SelfTestError::Contents(at))?;
+                let request = request(source, out).ok_or(SelfTestError::Contents(at))?;
                 encoder
-                    .encode(&input, &mut [output])
+                    .encode(&input, &mut [request])
                     .map_err(|error| SelfTestError::Run(case, error))?;
                 let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
                 if let Some(index) = expected.iter().zip(&*out).position(|pair| !same(pair)) {
                     let (expected, actual) = (expected[index], out[index]);
-                    return Err(SelfTestError::Differs { case, what, index, expected, actual });
+                    let output = source;
+                    return Err(SelfTestError::Differs { case, output, index, expected, actual });
                 }
                 report.outputs += 1;
-                report.values += count;
+                report.values += expected.len();
             }
             report.cases += 1;
         }
@@ -225,107 +195,58 @@ impl<'a> SelfTest<'a> {
     }
 }
 
-/// What a number asks of the encoder.
-fn output(what: u32, out: &mut [f32]) -> Option<Output<'_>> {
+/// The request to the encoder for an output; `None` for a section that has no outputs.
+fn request(source: Option<SectionKind>, out: &mut [f32]) -> Option<Output<'_>> {
     let features =
         |pooling, out| Output::Features { layers: Layers::LAST, pooling, normalize: false, out };
-    Some(match SectionKind::from_number(what) {
-        None if what == MEAN => features(Pooling::Mean, out),
+    Some(match source {
+        None => features(Pooling::Mean, out),
         Some(SectionKind::Pooler) => features(Pooling::Pooler, out),
         Some(head) if HEADS.contains(&head) => Output::Logits { head, out },
         _ => return None,
     })
 }
 
-/// Takes values off the front of the section, which starts at a multiple of 64 bytes.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Result<&'a [u8], SelfTestError> {
-        let taken = self
-            .at
-            .checked_add(count)
-            .and_then(|end| self.bytes.get(self.at..end))
-            .ok_or(SelfTestError::Contents(self.at))?;
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn values<T: Plain>(&mut self, count: usize) -> Result<&'a [T], SelfTestError> {
-        let at = self.at;
-        let length = count.checked_mul(size_of::<T>()).ok_or(SelfTestError::Contents(at))?;
-        view(self.bytes(length)?).ok_or(SelfTestError::Contents(at))
-    }
-
-    fn number(&mut self) -> Result<u32, SelfTestError> {
-        Ok(self.values::<u32>(1)?[0])
-    }
-}
-
+/// Values of the largest output that [`write`] stores.
 #[cfg(feature = "writer")]
-pub use writing::{MAX_VALUES, write};
+const MAX_VALUES: usize = 1 << 14;
 
+/// Runs `inputs` (ids, token types) and writes the section.
+///
+/// # Errors
+/// [`SelfTestError::Run`].
 #[cfg(feature = "writer")]
-mod writing {
-    use super::{
-        Encoder, HEADER_LENGTH, HEADS, Input, MEAN, RunError, SectionKind, SelfTestError, VERSION,
-        output,
-    };
-
-    /// An output with more values is not stored.
-    pub const MAX_VALUES: usize = 1 << 14;
-
-    /// Runs `inputs` (ids, token types) and writes the section.
-    ///
-    /// # Errors
-    /// [`SelfTestError::Run`].
-    pub fn write(
-        encoder: &mut Encoder<'_, '_>,
-        inputs: &[(&[u32], &[u8])],
-    ) -> Result<Vec<u8>, SelfTestError> {
-        let model = encoder.model();
-        let hidden = model.config().hidden_size;
-        let (mut cases, mut most_tokens, mut most_values) = (Vec::new(), 0, 0);
-        for (case, &(ids, type_ids)) in inputs.iter().enumerate() {
-            let tokens = ids.len();
-            let mut wanted = vec![(MEAN, hidden)];
-            if model.section(SectionKind::Pooler).is_some() {
-                wanted.push((SectionKind::Pooler as u32, hidden));
-            }
-            for head in HEADS {
-                let a_token =
-                    matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
-                let rows = if a_token { tokens } else { 1 };
-                let section = model.section(head).filter(|s| s.rows * rows <= MAX_VALUES);
-                wanted.extend(section.map(|s| (head as u32, s.rows * rows)));
-            }
-            put(&mut cases, &[tokens as u32, wanted.len() as u32]);
-            put(&mut cases, ids);
-            cases.extend(type_ids);
-            cases.resize(cases.len().next_multiple_of(4), 0);
-            most_tokens = most_tokens.max(tokens);
-            for (what, count) in wanted {
-                let mut out = vec![0.0; count];
-                let asked = output(what, &mut out).expect("every number is one of ours");
-                let input =
-                    Input { input_ids: ids, token_type_ids: Some(type_ids), attention_mask: None };
-                let failed = |error: RunError| SelfTestError::Run(case, error);
-                encoder.encode(&input, &mut [asked]).map_err(failed)?;
-                put(&mut cases, &[what, count as u32]);
-                cases.extend(out.iter().flat_map(|value| value.to_le_bytes()));
-                most_values = most_values.max(count);
-            }
+#[doc(hidden)]
+pub fn write(
+    encoder: &mut Encoder<'_, '_>,
+    inputs: &[(&[u32], &[u8])],
+) -> Result<Vec<u8>, SelfTestError> {
+    let model = encoder.model();
+    let hidden = model.config().hidden_size;
+    let mut writer = section::Writer::default();
+    for (case, &(input_ids, token_type_ids)) in inputs.iter().enumerate() {
+        let tokens = input_ids.len();
+        let mut wanted = vec![(None, hidden)];
+        if model.section(SectionKind::Pooler).is_some() {
+            wanted.push((Some(SectionKind::Pooler), hidden));
         }
-        let mut bytes = Vec::with_capacity(HEADER_LENGTH + cases.len());
-        put(&mut bytes, &[VERSION, inputs.len() as u32, most_tokens as u32, most_values as u32]);
-        bytes.extend(cases);
-        Ok(bytes)
+        for head in HEADS {
+            let per_token =
+                matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
+            let rows = if per_token { tokens } else { 1 };
+            let section = model.section(head).filter(|s| s.rows * rows <= MAX_VALUES);
+            wanted.extend(section.map(|s| (Some(head), s.rows * rows)));
+        }
+        writer.case(&Case { input_ids, token_type_ids, outputs: wanted.len() as u32 });
+        for (source, count) in wanted {
+            let mut out = vec![0.0; count];
+            let request = request(source, &mut out).expect("the pooler and heads have outputs");
+            let input =
+                Input { input_ids, token_type_ids: Some(token_type_ids), attention_mask: None };
+            let failed = |error: RunError| SelfTestError::Run(case, error);
+            encoder.encode(&input, &mut [request]).map_err(failed)?;
+            writer.output(source, &out);
+        }
     }
-
-    fn put(bytes: &mut Vec<u8>, numbers: &[u32]) {
-        bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
-    }
+    Ok(writer.finish())
 }

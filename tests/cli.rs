@@ -193,7 +193,7 @@ fn files_that_are_no_models_are_status_1() {
     let file = write("damaged", &damaged);
     let (message, status) = error(&["verify", name(&file)], "");
     assert_eq!(status, 1);
-    assert!(message.contains("does not have its checksum"), "{message}");
+    assert!(message.contains("does not match its checksum"), "{message}");
     let whole = text(&["verify", name(&MODELS.float)], "");
     assert!(whole.ends_with("sections have their checksums; no self-test vectors\n"), "{whole}");
 }

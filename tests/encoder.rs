@@ -4,8 +4,7 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{Encoding, Linear};
-use bertlet::kernels::flat;
+use bertlet::format::{Encoding, Section};
 use bertlet::{
     Config, Encoder, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
     features_len,
@@ -345,16 +344,17 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
     }
 }
 
-/// A function that gives weight `[n][k]` of an f32 matrix, and the bias.
-fn weights(linear: Linear<'_>) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
-    let Linear::F32(matrix) = linear else { panic!("a matrix in f32") };
-    let weight =
-        move |n: usize, k: usize| f64::from(matrix.panels[n / 16 * matrix.steps + k].0[n % 16]);
-    (weight, flat(matrix.bias).iter().map(|b| f64::from(*b)).collect())
+/// Weight `[n][k]` of an f32 matrix, and the bias.
+fn weights(model: &Model<'_>, section: Section) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
+    assert_eq!(section.encoding, Encoding::F32);
+    let values = model.section_bytes(section).as_chunks().0;
+    let mut values: Vec<f64> = values.iter().map(|v| f32::from_le_bytes(*v).into()).collect();
+    let bias = values.split_off(values.len() - section.rows.next_multiple_of(16));
+    (move |n: usize, k: usize| values[(n / 16 * section.cols + k) * 16 + n % 16], bias)
 }
 
 fn pooler(model: &Model<'_>, x: &[f64]) -> Vec<f64> {
-    let (weight, bias) = weights(model.head(SectionKind::Pooler).unwrap());
+    let (weight, bias) = weights(model, model.section(SectionKind::Pooler).unwrap());
     let sum = |n: usize| x.iter().enumerate().fold(bias[n], |s, (k, x)| s + weight(n, k) * x);
     (0..x.len()).map(|n| sum(n).tanh()).collect()
 }
@@ -409,7 +409,9 @@ fn attention_is_a_softmax() {
                 if spec.matrices != Encoding::F32 {
                     continue;
                 }
-                let (weight, bias) = weights(model.layer(layer).query_key_value);
+                let of_layer = (SectionKind::QueryKeyValue, layer as u32);
+                let section = model.sections().find(|s| (s.kind, s.layer) == of_layer).unwrap();
+                let (weight, bias) = weights(&model, section);
                 let rows = 3 * heads * padded;
                 let qkv: Vec<Vec<f64>> = states
                     .chunks(config.hidden_size)

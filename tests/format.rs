@@ -1,15 +1,18 @@
-//! Files: what the writer writes, the reader reads; what is damaged, it refuses; what is asked of a
-//! model that it cannot give is an error.
+//! Files: the reader reads what the writer writes and refuses what is damaged. Requests that a model
+//! cannot answer are errors.
 
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{ENTRY_LENGTH, Encoding, HEADER_LENGTH, ProblemType, field};
+use bertlet::format::{Encoding, ProblemType};
 use bertlet::{
     Config, Encoder, FormatError, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
 };
 
-use common::{Aligned, SMALL, Spec, ids, mend_checksum, run};
+use common::{Aligned, SMALL, Spec, field, fix_checksum, ids, run};
+
+const HEADER_LENGTH: usize = 128;
+const ENTRY_LENGTH: usize = 64;
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> FormatError {
@@ -23,7 +26,7 @@ fn file() -> Aligned {
     Spec::new(SMALL, Encoding::Int8).file()
 }
 
-/// Writes a number at a place of the file.
+/// Writes a number at an offset of the file.
 fn put(file: &mut Aligned, at: usize, value: u32) {
     file[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
@@ -32,32 +35,32 @@ fn put_long(file: &mut Aligned, at: usize, value: u64) {
     file[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Where entry `index` of the table stands.
+/// Offset of entry `index` of the table.
 fn entry(index: usize) -> usize {
     HEADER_LENGTH + index * ENTRY_LENGTH
 }
 
-/// Which entry a kind (of the first layer, if it is a layer's) has.
+/// Index of the first entry of a kind.
 fn index_of(file: &[u8], kind: SectionKind) -> usize {
     Model::from_bytes(file).unwrap().sections().position(|s| s.kind == kind).unwrap()
 }
 
-/// A small file with a number of its table changed and the checksum mended.
+/// A small file with a number of its table changed and the checksum fixed.
 #[track_caller]
 fn with_entry(kind: SectionKind, at: usize, value: u32) -> FormatError {
     let mut file = file();
     let index = index_of(&file, kind);
     put(&mut file, entry(index) + at, value);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     refused(&file)
 }
 
-/// A small file with a header field changed and the checksum mended.
+/// A small file with a header field changed and the checksum fixed.
 #[track_caller]
 fn with_header(at: usize, value: u32) -> FormatError {
     let mut file = file();
     put(&mut file, at, value);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     refused(&file)
 }
 
@@ -70,7 +73,7 @@ fn what_is_written_is_read() {
         assert_eq!(*model.config(), spec.config);
         assert_eq!(model.verify(), Ok(()));
         assert_eq!(model.default_pooling(), Pooling::Mean);
-        assert_eq!(model.problem(), ProblemType::SingleLabel);
+        assert_eq!(model.problem_type(), ProblemType::SingleLabel);
         assert!(model.default_normalize());
         assert_eq!(model.labels().len(), spec.labels);
         for (i, label) in model.labels().iter().enumerate() {
@@ -81,9 +84,9 @@ fn what_is_written_is_read() {
         for kind in
             [SectionKind::Pooler, SectionKind::TokenClassifier, SectionKind::QuestionAnswering]
         {
-            assert_eq!(model.head(kind).is_some(), spec.heads);
+            assert_eq!(model.section(kind).is_some(), spec.heads);
         }
-        assert_eq!(model.masked_lm().is_some(), spec.heads);
+        assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), spec.heads);
         let mut end = entry(model.sections().count());
         for section in model.sections() {
             assert_eq!(section.offset, end.next_multiple_of(64));
@@ -119,7 +122,7 @@ fn truncated_at_every_byte_of_the_head_and_every_section() {
     }
     lengths.extend([file.len() - 64, file.len() - 1]);
     for length in lengths.into_iter().filter(|l| *l < file.len()) {
-        // As it is cut, and with a header that knows the new length.
+        // With the header as it was, and with the new length in the header.
         let mut cut = Aligned::new(&file[..length]);
         let error = refused(&cut);
         assert!(
@@ -174,7 +177,7 @@ fn trailing_bytes_are_refused() {
         let mut longer = Aligned::new(&longer);
         let expected = FormatError::TrailingBytes { need: length, have: length + more as u64 };
         assert_eq!(refused(&longer), expected);
-        // A header that claims them has no section for them.
+        // With a header that counts them, no section holds them.
         put_long(&mut longer, field::FILE_LENGTH, length + more as u64);
         assert_eq!(refused(&longer), expected);
     }
@@ -192,7 +195,7 @@ fn sections_lie_one_after_another() {
         for to in moved.into_iter().filter(|to| *to != offset) {
             let mut file = file.copy();
             put_long(&mut file, entry(index) + 32, to);
-            mend_checksum(&mut file);
+            fix_checksum(&mut file);
             let expected =
                 FormatError::Entry { index, field: "offset", value: to, expected: offset };
             assert_eq!(refused(&file), expected);
@@ -201,9 +204,9 @@ fn sections_lie_one_after_another() {
         for to in [0, length - 1, length + 1, length + 64, 1 << 40, u64::MAX - 63, u64::MAX] {
             let mut file = file.copy();
             put_long(&mut file, entry(index) + 40, to);
-            mend_checksum(&mut file);
+            fix_checksum(&mut file);
             if section.encoding == Encoding::Bytes {
-                // Of any length, but what follows must fit, and the checksum.
+                // Bytes may have any length, but the checksum and the next section must agree.
                 let error = Model::from_bytes(&file).and_then(|model| model.verify());
                 assert!(error.is_err(), "{:?} of {to} bytes", section.kind);
             } else {
@@ -223,7 +226,7 @@ fn rotations_fit_their_matrix() {
         let at = entry(index_of(&file, SectionKind::QueryKeyValue)) + 20;
         put(&mut file, at, block);
         put(&mut file, at + 4, stride);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         assert!(
             matches!(error, FormatError::Entry { field: "rotation", .. }),
@@ -265,13 +268,13 @@ fn encodings_suit_the_kind() {
         put(&mut file, at + 8, encoding);
         put(&mut file, at + 20, 1);
         put(&mut file, at + 24, 1);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         let found = matches!(error, FormatError::Entry { field: "encoding", value, .. }
             if value == u64::from(encoding));
         assert!(found, "{kind:?} {encoding}: {error:?}");
     }
-    // Another encoding that the kind may have does not have this length.
+    // The kind may have this encoding too, but then another length.
     let error = with_entry(SectionKind::WordEmbeddings, 8, 1);
     assert!(matches!(error, FormatError::Entry { field: "length", .. }), "{error:?}");
 }
@@ -327,19 +330,19 @@ fn kinds_stand_in_order() {
 #[test]
 fn header_fields_have_limits() {
     let cases: [(usize, &str, &[u32]); 14] = [
-        (field::HIDDEN, "hidden size", &[0, (1 << 16) + 1, u32::MAX]),
-        (field::LAYERS, "layers", &[0, 1025, u32::MAX]),
-        (field::HEADS, "heads", &[0, 5, 1025, u32::MAX]),
-        (field::INTERMEDIATE, "intermediate size", &[0, (1 << 16) + 1, u32::MAX]),
-        (field::VOCAB, "vocabulary", &[0, (1 << 24) + 1, u32::MAX]),
-        (field::POSITIONS, "positions", &[0, (1 << 20) + 1, u32::MAX]),
-        (field::TOKEN_TYPES, "token types", &[0, 257, u32::MAX]),
-        (field::EPS, "eps", &[0, 0x8000_0001, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0000]),
-        (field::ACTIVATION, "activation", &[5, u32::MAX]),
+        (field::HIDDEN_SIZE, "hidden_size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::LAYERS, "num_hidden_layers", &[0, 1025, u32::MAX]),
+        (field::HEADS, "num_attention_heads", &[0, 5, 1025, u32::MAX]),
+        (field::INTERMEDIATE_SIZE, "intermediate_size", &[0, (1 << 16) + 1, u32::MAX]),
+        (field::VOCAB_SIZE, "vocab_size", &[0, (1 << 24) + 1, u32::MAX]),
+        (field::POSITIONS, "max_position_embeddings", &[0, (1 << 20) + 1, u32::MAX]),
+        (field::TOKEN_TYPES, "type_vocab_size", &[0, 257, u32::MAX]),
+        (field::EPS, "layer_norm_eps", &[0, 0x8000_0001, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0000]),
+        (field::ACTIVATION, "hidden_act", &[5, u32::MAX]),
         (field::ATTENTION, "attention", &[2, u32::MAX]),
         (field::POOLING, "pooling", &[8, u32::MAX]),
         (field::NORMALIZE, "normalize", &[2, u32::MAX]),
-        (field::PROBLEM, "problem", &[3, u32::MAX]),
+        (field::PROBLEM_TYPE, "problem_type", &[3, u32::MAX]),
         (field::LABELS, "labels", &[(1 << 20) + 1, u32::MAX]),
     ];
     for (at, name, values) in cases {
@@ -349,14 +352,14 @@ fn header_fields_have_limits() {
             assert_eq!(error, expected);
         }
     }
-    // Possible, but not with these sections.
+    // Values in range that do not agree with the sections.
     for (at, value) in [
-        (field::HIDDEN, 96),
+        (field::HIDDEN_SIZE, 96),
         (field::LAYERS, 1),
         (field::LAYERS, 3),
         (field::LAYERS, 1024),
         (field::HEADS, 2),
-        (field::VOCAB, 1 << 24),
+        (field::VOCAB_SIZE, 1 << 24),
         (field::POSITIONS, 1 << 20),
         (field::LABELS, 6),
         (field::LABELS, 1 << 20),
@@ -369,7 +372,7 @@ fn header_fields_have_limits() {
     for at in field::RESERVED..HEADER_LENGTH {
         let mut file = file();
         file[at] = 1;
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         assert_eq!(refused(&file), FormatError::Field { name: "reserved", value: 1 });
     }
 }
@@ -379,7 +382,7 @@ fn huge_sizes_are_no_trouble() {
     for sections in [0, 1, 4, 17, 1 << 16, (1 << 16) + 1, 1 << 31, u32::MAX] {
         let mut file = file();
         put(&mut file, field::SECTIONS, sections);
-        mend_checksum(&mut file);
+        fix_checksum(&mut file);
         let error = refused(&file);
         match sections {
             0 => assert_eq!(error, FormatError::Field { name: "sections", value: 0 }),
@@ -395,7 +398,7 @@ fn huge_sizes_are_no_trouble() {
     }
 }
 
-/// Removes the last sections down to `kinds`, for files that lack something.
+/// A file without the sections of the kinds `drop`.
 fn without(spec: &Spec, drop: &[SectionKind]) -> Aligned {
     let whole = spec.file();
     let model = Model::from_bytes(&whole).unwrap();
@@ -419,7 +422,7 @@ fn without(spec: &Spec, drop: &[SectionKind]) -> Aligned {
     put(&mut file, field::SECTIONS, kept.len() as u32);
     let length = file.len() as u64;
     put_long(&mut file, field::FILE_LENGTH, length);
-    mend_checksum(&mut file);
+    fix_checksum(&mut file);
     file
 }
 
@@ -453,9 +456,9 @@ fn heads_need_their_parts() {
         let file = without(&spec, drop);
         let model = Model::from_bytes(&file).unwrap();
         assert_eq!(model.verify(), Ok(()));
-        assert_eq!(model.masked_lm().is_some(), drop != masked_lm);
+        assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), drop != masked_lm);
     }
-    // Of the layers, nothing may be missing.
+    // No section of the embeddings or of a layer may be missing.
     for kind in SectionKind::OF_EMBEDDINGS.into_iter().chain(SectionKind::OF_LAYER) {
         refused(&without(&spec, &[kind]));
     }
@@ -478,7 +481,7 @@ fn labels_agree_with_the_header() {
         put(&mut file, at, count);
         assert_eq!(refused(&file), FormatError::Contents(SectionKind::Labels, 0));
     }
-    // Offsets that lead astray, text that is none: no label, and no panic.
+    // Wrong offsets, and bytes that are not text: no label, and no panic.
     for (i, offset) in [(0, 1000), (1, u32::MAX), (2, 0), (5, 1 << 31), (3, 7)] {
         let mut file = file.copy();
         put(&mut file, at + 4 + 4 * i, offset);
@@ -524,7 +527,7 @@ fn every_flipped_byte_is_noticed() {
     assert_eq!(Model::from_bytes(&file).unwrap().verify(), Ok(()));
 }
 
-/// Weights that no training gives: the answer is worthless, but it is one.
+/// Arbitrary weights give a worthless answer, but no panic.
 #[test]
 fn damaged_weights_do_no_harm() {
     for (seed, encoding) in [Encoding::Int8, Encoding::F16, Encoding::F32].into_iter().enumerate() {
@@ -568,7 +571,7 @@ fn damaged_weights_do_no_harm() {
     }
 }
 
-/// What firmware does.
+/// Scratch as firmware has it: a static of constant size.
 mod firmware {
     use super::*;
 
@@ -617,7 +620,7 @@ fn scratch_one_byte_short_is_refused() {
             assert_eq!(make(0), Err(RunError::Scratch { need, have: 0 }));
             assert_eq!(make(need), Ok(()));
         }
-        // Wherever the buffer starts.
+        // At any alignment of the buffer.
         let need = spec.config.scratch_len(tokens);
         let mut buffer = vec![0; need + 64];
         let ids = ids(&spec.config, tokens, 1);
@@ -635,7 +638,7 @@ fn scratch_one_byte_short_is_refused() {
             encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
         }
     }
-    // What fits no address space is no number that wraps.
+    // Sizes beyond the address space saturate.
     assert_eq!(SMALL.scratch_len(usize::MAX), usize::MAX);
     assert_eq!(SMALL.scratch_len_threads(16, usize::MAX), usize::MAX);
 }
@@ -745,7 +748,7 @@ fn outputs_that_cannot_be() {
     let error = ask(&without, Output::MaskedLm { positions: &[0], out: &mut out[..90] });
     assert_eq!(error, Err(RunError::MissingHead(SectionKind::MaskedLmTransform)));
 
-    // Sections that are no head.
+    // Sections that are not heads.
     let model = Model::from_bytes(&with).unwrap();
     for section in model.sections().filter(|s| !heads.contains(&s.kind)) {
         for length in [0, section.rows, 3 * section.rows] {
@@ -832,4 +835,65 @@ fn executors_that_lie() {
         out: &mut out,
     };
     encoder.encode(&Input::new(&ids), &mut [output]).unwrap();
+}
+
+/// A file that somebody overwrites while it is mapped: wrong answers, and nothing worse.
+#[test]
+#[cfg(unix)]
+fn overwriting_a_mapped_file_does_no_harm() {
+    use std::os::unix::fs::FileExt;
+
+    let path = std::env::temp_dir().join(format!("bertlet-overwritten-{}", std::process::id()));
+    let mut random = common::Random::new(11);
+    for encoding in [Encoding::Int8, Encoding::F16, Encoding::F32] {
+        let mut spec = Spec::new(SMALL, encoding);
+        spec.decoder = true;
+        let whole = spec.file();
+        let table_end = entry(Model::from_bytes(&whole).unwrap().sections().count());
+        for round in 0..80 {
+            std::fs::write(&path, &whole[..]).unwrap();
+            let file = bertlet::ModelFile::open(&path).unwrap();
+            let model = file.model();
+            let (start, length) = match round {
+                0..4 => (0, whole.len()),
+                4..8 => (0, table_end),
+                _ => (random.below(table_end), 1 + random.below(64)),
+            };
+            let fill = [0xff, 0, 0x7f, random.next() as u8][round % 4];
+            let mut patch = vec![fill; length];
+            if round >= 40 {
+                patch.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            }
+            let over = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            over.write_all_at(&patch, start as u64).unwrap();
+
+            assert!(model.verify().is_err(), "round {round}");
+            assert_eq!(*model.config(), spec.config);
+            let bytes: usize = model.sections().map(|s| model.section_bytes(s).len()).sum();
+            assert!(bytes <= model.sections().count() * whole.len());
+            assert_eq!(model.labels().iter().count(), spec.labels);
+            let _ = (model.provenance(), model.tokenizer_bytes());
+            let ids = ids(&spec.config, 18, 1);
+            let (mut a, mut b) = ([0.0; 96], vec![0.0; 18 * 5]);
+            let (mut c, mut d) = ([0.0; 5], vec![0.0; 90]);
+            let mut outputs = [
+                features("sum:all", Pooling::MeanMax, &mut a),
+                Output::Logits { head: SectionKind::TokenClassifier, out: &mut b },
+                Output::Logits { head: SectionKind::SequenceClassifier, out: &mut c },
+                Output::MaskedLm { positions: &[3], out: &mut d },
+            ];
+            run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs).unwrap();
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// The order of the table belongs to the specification, so the writer keeps to it.
+#[test]
+#[should_panic(expected = "not in its place")]
+fn sections_out_of_order_are_not_written() {
+    let mut writer = Spec::new(SMALL, Encoding::Int8).writer();
+    writer.bytes(SectionKind::Tokenizer, vec![1]);
+    writer.bytes(SectionKind::Tokenizer, vec![1]);
+    writer.to_vec();
 }

@@ -71,7 +71,7 @@ pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
 
 fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     let config = bert.config;
-    let problem = match bert.heads.sequence_classifier {
+    let problem_type = match bert.heads.sequence_classifier {
         Some((_, ProblemType::MultiLabel)) => format::ProblemType::MultiLabel,
         Some((_, ProblemType::Regression)) => format::ProblemType::Regression,
         _ => format::ProblemType::SingleLabel,
@@ -85,7 +85,7 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
             Defaults {
                 pooling: extras.pooling,
                 normalize: extras.normalize,
-                problem,
+                problem_type,
                 labels: extras.labels.len(),
             },
         ),

@@ -6,9 +6,11 @@
 
 use crate::error::{Error, Result};
 use crate::source::Source;
-use bertlet::tokenizer::writer::{self, BuildError, Class, Mark, Rule, Spec};
+use bertlet::tokenizer::Settings;
+use bertlet::tokenizer::writer::{
+    self, BuildError, Class, HANGUL, Mark, Rule, Spec, decompose_hangul,
+};
 pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
-use bertlet::tokenizer::{Settings, layout};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -365,9 +367,9 @@ fn one(text: &str) -> Option<char> {
 }
 
 fn is_hangul(code: u32, starters: &[(char, Class)], marks: &[Mark]) -> bool {
-    let jamo = layout::decompose_hangul(code).map(|jamo| (jamo, Class::Word));
+    let jamo = decompose_hangul(code).map(|jamo| (jamo, Class::Word));
     let jamo = if jamo[2].0 == 0 { &jamo[..2] } else { &jamo[..] };
-    (layout::HANGUL_FIRST..=layout::HANGUL_LAST).contains(&code)
+    HANGUL.contains(&code)
         && marks.is_empty()
         && starters.iter().map(|&(c, class)| (c as u32, class)).eq(jamo.iter().copied())
 }
@@ -381,7 +383,7 @@ fn check(settings: &Settings, rules: &[Rule]) -> std::result::Result<(), BuildEr
         match &rules[c as usize] {
             Rule::Keep(_) => put(c),
             Rule::Drop => {}
-            Rule::Hangul => layout::decompose_hangul(c as u32)
+            Rule::Hangul => decompose_hangul(c as u32)
                 .into_iter()
                 .filter(|jamo| *jamo != 0)
                 .filter_map(char::from_u32)

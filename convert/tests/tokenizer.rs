@@ -386,7 +386,7 @@ fn odd_vocabularies() {
     assert_eq!(vocab.len(), 9);
     let both = Both::new(&vocab, Settings::UNCASED);
     let tokenizer = both.ours();
-    assert_eq!(tokenizer.vocab_len(), 9);
+    assert_eq!(tokenizer.vocab_size(), 9);
     assert_eq!(tokenizer.id("a"), Some(5));
     assert_eq!(tokenizer.token(2), Some("a"));
     assert_eq!(tokenizer.token(3), None);
@@ -529,7 +529,7 @@ proptest! {
         }
         let Ok(tokenizer) = Tokenizer::from_bytes(&section) else { return Ok(()) };
         let _ = tokenizer.settings();
-        for id in [0, 1, 100, 250, u32::MAX, tokenizer.vocab_len() as u32] {
+        for id in [0, 1, 100, 250, u32::MAX, tokenizer.vocab_size() as u32] {
             let _ = tokenizer.token(id);
         }
         let _ = tokenizer.id("the");

@@ -4,62 +4,63 @@ use std::fmt;
 
 use super::SectionKind;
 
-/// Why bytes are not a model. Displays what was found, what was expected and the mend.
+/// Why bytes are not a model. `Display` gives what was found, what was expected and a
+/// hint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The bytes do not start at a multiple of 64: how far past one they do.
+    /// The bytes do not start at a multiple of 64; the number is the distance in bytes from the one before.
     Misaligned(usize),
     /// Fewer bytes than the header, or than the file's own length.
     Truncated {
         /// Bytes needed.
         need: u64,
-        /// Bytes there.
+        /// Bytes given.
         have: u64,
     },
     /// More bytes than the file's own length.
     TrailingBytes {
         /// The file's own length.
         need: u64,
-        /// Bytes there.
+        /// Bytes given.
         have: u64,
     },
-    /// The first eight bytes are something else's.
+    /// The first eight bytes are not those of a model file.
     NotAModel,
     /// A version that this library does not read.
     Version(u32),
-    /// Header or table do not have the checksum that the header states.
+    /// The checksum of header and table is not the one that the header states.
     HeaderChecksum {
-        /// As stated.
+        /// The checksum in the header, or when the model was opened.
         stated: u64,
-        /// As computed.
+        /// The checksum of the bytes.
         computed: u64,
     },
-    /// A header field has a value that it cannot have.
+    /// A header field has a value outside of its range.
     Field {
         /// Its name.
         name: &'static str,
         /// Its value.
         value: u64,
     },
-    /// An entry of the table is not what must stand there.
+    /// An entry of the table does not describe the section that belongs there.
     Entry {
-        /// Which entry, from 0.
+        /// Index of the entry, from 0.
         index: usize,
-        /// The field at fault.
+        /// Name of the field.
         field: &'static str,
         /// Its value.
         value: u64,
-        /// What it should be.
+        /// The value that it should have.
         expected: u64,
     },
-    /// A section that others need is not there.
+    /// A section that the model or another section needs is missing.
     Missing(SectionKind),
-    /// A section's bytes do not have its checksum.
+    /// The checksum of a section's bytes is not the one in the table; kind and layer of the section.
     SectionChecksum(SectionKind, u32),
-    /// This byte between two sections, or after the last, is not zero.
+    /// The byte at this offset, between two sections or after the last one, is not zero.
     Gap(usize),
-    /// A section's contents contradict themselves: which, and at which byte.
+    /// The contents of a section contradict themselves at this byte of it.
     Contents(SectionKind, usize),
 }
 
@@ -68,8 +69,8 @@ impl fmt::Display for FormatError {
         match *self {
             Self::Misaligned(past) => write!(
                 f,
-                "the bytes start {past} past a multiple of 64; map the file, or copy it to an \
-                 aligned buffer"
+                "the bytes start {past} bytes after a multiple of 64; map the file, or copy it to \
+                 an aligned buffer"
             ),
             Self::Truncated { need, have } => write!(
                 f,
@@ -78,7 +79,7 @@ impl fmt::Display for FormatError {
             ),
             Self::TrailingBytes { need, have } => write!(
                 f,
-                "the file has {have} bytes where its header says {need}; give exactly the file"
+                "the file has {have} bytes, but its header says {need}; pass exactly the file"
             ),
             Self::NotAModel => f.write_str("not a bertlet file; make one with bertlet-convert"),
             Self::Version(version) => write!(
@@ -93,7 +94,7 @@ impl fmt::Display for FormatError {
                  copy or convert it again"
             ),
             Self::Field { name, value } => {
-                write!(f, "header field `{name}` is {value}, which it cannot be; convert again")
+                write!(f, "header field `{name}` is {value}, which is out of range; convert again")
             }
             Self::Entry { index, field, value, expected } => write!(
                 f,
@@ -104,7 +105,7 @@ impl fmt::Display for FormatError {
             }
             Self::SectionChecksum(kind, layer) => write!(
                 f,
-                "section {kind:?} (layer {layer}) does not have its checksum; the file is \
+                "section {kind:?} (layer {layer}) does not match its checksum; the file is \
                  damaged: copy or convert it again"
             ),
             Self::Gap(at) => write!(

@@ -4,51 +4,63 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use byteorder::{ByteOrder, LittleEndian, WriteBytesExt};
+use byteorder::WriteBytesExt;
 use half::f16;
 
+pub use super::checksum::xxh64;
+use super::model::head_length;
+use super::records::{Entry, Header, head_checksum};
+use super::sections::{OptionalSections, layout};
 use super::{
-    ALIGNMENT, Config, ENTRY_LENGTH, Encoding, HEADER_LENGTH, MAGIC, ProblemType, SectionKind,
-    VERSION, checksum, field, round16,
+    ALIGNMENT, Config, Encoding, MAGIC, ProblemType, SectionKind, VERSION, labels, round16,
 };
 use crate::features::Pooling;
 use crate::kernels::{Rotation, TABLE_GROUP};
 
-/// What the header says besides the shape.
+/// What the header says besides the shape of the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
     /// Pooling that the checkpoint was made for.
     pub pooling: Pooling,
-    /// Whether its pooled vectors are meant to be of length 1.
+    /// Whether the checkpoint's pooled vectors are meant to be of length 1.
     pub normalize: bool,
     /// What the sequence classifier's logits mean.
-    pub problem: ProblemType,
-    /// Outputs of the classifier; 0 without one.
+    pub problem_type: ProblemType,
+    /// Outputs of the classifier; 0 where there is none.
     pub labels: usize,
 }
 
-/// A file being put together. Sections are given in the order of [`SectionKind`], layer by layer.
+/// Collects the sections of a file, which must come in the order of the table: see
+/// [the specification](crate::format).
 pub struct Writer {
     config: Config,
     defaults: Defaults,
-    sections: Vec<(SectionKind, u32, Encoding, Rotation, Vec<u8>)>,
+    sections: Vec<SectionBytes>,
 }
 
-/// Rows of an int8 matrix and what belongs to them.
+struct SectionBytes {
+    kind: SectionKind,
+    layer: usize,
+    encoding: Encoding,
+    rotation: Rotation,
+    bytes: Vec<u8>,
+}
+
+/// An int8 matrix with bias.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizedMatrix<'a> {
     /// Row-major `[rows, cols]`, in [-127, 127].
     pub values: &'a [i8],
-    /// `[rows]`.
+    /// Scale per row, `[rows]`.
     pub scale: &'a [f32],
-    /// `[rows]`.
+    /// Bias per row, `[rows]`.
     pub bias: &'a [f32],
-    /// Of the inputs.
+    /// Rotation of the inputs.
     pub rotation: Rotation,
 }
 
 impl Writer {
-    /// A file for a model of this shape.
+    /// An empty file for a model of this shape.
     pub fn new(config: Config, defaults: Defaults) -> Self {
         Self { config, defaults, sections: Vec::new() }
     }
@@ -58,10 +70,11 @@ impl Writer {
     }
 
     fn push(&mut self, kind: SectionKind, layer: usize, encoding: Encoding, bytes: Vec<u8>) {
-        self.sections.push((kind, layer as u32, encoding, Rotation::NONE, bytes));
+        let rotation = Rotation::NONE;
+        self.sections.push(SectionBytes { kind, layer, encoding, rotation, bytes });
     }
 
-    /// A matrix in int8.
+    /// Adds a matrix in int8.
     ///
     /// # Panics
     /// If a slice does not have the shape that the kind has.
@@ -84,11 +97,11 @@ impl Writer {
         for n in 0..rows16 {
             bytes.extend(sums.get(n).copied().unwrap_or(0).to_le_bytes());
         }
-        self.push(kind, layer, Encoding::Int8, bytes);
-        self.sections.last_mut().expect("just pushed").3 = matrix.rotation;
+        let (encoding, rotation) = (Encoding::Int8, matrix.rotation);
+        self.sections.push(SectionBytes { kind, layer, encoding, rotation, bytes });
     }
 
-    /// A matrix in f16 or f32, from row-major `[rows, cols]` weights.
+    /// Adds a matrix in f16 or f32, from row-major `[rows, cols]` weights.
     ///
     /// # Panics
     /// If a slice does not have the shape that the kind has.
@@ -115,7 +128,7 @@ impl Writer {
         self.push(kind, layer, encoding, bytes);
     }
 
-    /// A table in f16 or f32, from row-major `[rows, hidden]` values.
+    /// Adds a table in f16 or f32, from row-major `[rows, hidden]` values.
     ///
     /// # Panics
     /// If the slice does not have the shape that the kind has.
@@ -131,7 +144,7 @@ impl Writer {
         self.push(kind, 0, encoding, bytes);
     }
 
-    /// A table in int8: row-major `[rows, hidden]` values in [-127, 127] and their scales,
+    /// Adds a table in int8: row-major `[rows, hidden]` values in [-127, 127] and their scales,
     /// `[rows, ceil(hidden / 64)]`.
     ///
     /// # Panics
@@ -150,7 +163,7 @@ impl Writer {
         self.push(kind, 0, Encoding::Int8, bytes);
     }
 
-    /// A layer norm.
+    /// Adds a layer norm.
     ///
     /// # Panics
     /// If a slice is not `[hidden]`.
@@ -162,7 +175,7 @@ impl Writer {
         self.push(kind, layer, Encoding::F32, bytes);
     }
 
-    /// A vector.
+    /// Adds a vector.
     ///
     /// # Panics
     /// If the slice does not have the kind's length.
@@ -173,93 +186,92 @@ impl Writer {
         self.push(kind, 0, Encoding::F32, bytes);
     }
 
-    /// The labels' names.
+    /// Adds the labels' names.
     ///
     /// # Panics
-    /// If there are not as many as [`Defaults::labels`] says.
-    pub fn labels<S: AsRef<str>>(&mut self, labels: &[S]) {
-        assert_eq!(labels.len(), self.defaults.labels);
-        let mut bytes = (labels.len() as u32).to_le_bytes().to_vec();
-        let mut offset = 0u32;
-        for label in labels {
-            bytes.extend(offset.to_le_bytes());
-            offset += label.as_ref().len() as u32;
-        }
-        bytes.extend(offset.to_le_bytes());
-        bytes.extend(labels.iter().flat_map(|l| l.as_ref().bytes()));
-        self.bytes(SectionKind::Labels, bytes);
+    /// If their number is not [`Defaults::labels`].
+    pub fn labels<S: AsRef<str>>(&mut self, names: &[S]) {
+        assert_eq!(names.len(), self.defaults.labels);
+        self.bytes(SectionKind::Labels, labels::write(names));
     }
 
-    /// A section of bytes.
+    /// Adds a section of bytes.
     pub fn bytes(&mut self, kind: SectionKind, bytes: Vec<u8>) {
         self.push(kind, 0, Encoding::Bytes, bytes);
     }
 
-    /// Header and table, and where each section starts.
+    /// Header and table.
     fn head(&self) -> Vec<u8> {
-        let table_end = HEADER_LENGTH + self.sections.len() * ENTRY_LENGTH;
-        let mut table = Vec::with_capacity(table_end);
-        let mut end = table_end;
-        for (kind, layer, encoding, rotation, bytes) in &self.sections {
-            let (rows, cols) = self.shape(*kind);
+        let kinds = self.sections.iter().map(|section| (section.kind, section.layer));
+        let optional = OptionalSections::new(kinds.clone().map(|(kind, _)| kind as u32));
+        let order = layout(self.config.num_hidden_layers, optional);
+        assert!(kinds.eq(order), "a section is missing or not in its place");
+
+        let length = head_length(self.sections.len());
+        let mut table = Vec::with_capacity(length);
+        let mut end = length;
+        for SectionBytes { kind, layer, encoding, rotation, bytes } in &self.sections {
+            let (rows, columns) = self.shape(*kind);
             let offset = end.next_multiple_of(ALIGNMENT);
             end = offset + bytes.len();
-            for n in [
-                *kind as u32,
-                *layer,
-                *encoding as u32,
-                rows as u32,
-                cols as u32,
-                rotation.block as u32,
-                rotation.stride as u32,
-                0,
-            ] {
-                table.extend(n.to_le_bytes());
-            }
-            for n in [offset as u64, bytes.len() as u64, checksum::xxh64(bytes), 0] {
-                table.extend(n.to_le_bytes());
-            }
+            let entry = Entry {
+                kind: *kind as u32,
+                layer: *layer as u32,
+                encoding: *encoding as u32,
+                rows: rows as u32,
+                columns: columns as u32,
+                rotation_block: rotation.block as u32,
+                rotation_stride: rotation.stride as u32,
+                reserved: 0,
+                offset: offset as u64,
+                length: bytes.len() as u64,
+                checksum: xxh64(bytes),
+                reserved_end: 0,
+            };
+            entry.write(&mut table);
         }
-        let mut head = vec![0; HEADER_LENGTH];
-        head[..8].copy_from_slice(&MAGIC);
-        let c = &self.config;
-        for (at, n) in [
-            (field::VERSION, VERSION),
-            (field::SECTIONS, self.sections.len() as u32),
-            (field::HIDDEN, c.hidden_size as u32),
-            (field::LAYERS, c.num_hidden_layers as u32),
-            (field::HEADS, c.num_attention_heads as u32),
-            (field::INTERMEDIATE, c.intermediate_size as u32),
-            (field::VOCAB, c.vocab_size as u32),
-            (field::POSITIONS, c.max_position_embeddings as u32),
-            (field::TOKEN_TYPES, c.type_vocab_size as u32),
-            (field::EPS, c.layer_norm_eps.to_bits()),
-            (field::ACTIVATION, c.hidden_act as u32),
-            (field::ATTENTION, c.attention as u32),
-            (field::POOLING, self.defaults.pooling as u32),
-            (field::NORMALIZE, self.defaults.normalize.into()),
-            (field::PROBLEM, self.defaults.problem as u32),
-            (field::LABELS, self.defaults.labels as u32),
-        ] {
-            LittleEndian::write_u32(&mut head[at..], n);
-        }
-        let length = end.next_multiple_of(ALIGNMENT) as u64;
-        LittleEndian::write_u64(&mut head[field::FILE_LENGTH..], length);
-        head.extend(table);
-        let checksum = super::model::header_checksum(&head);
-        LittleEndian::write_u64(&mut head[field::CHECKSUM..], checksum);
-        head
+        let Self { config, defaults, .. } = self;
+        let mut header = Header {
+            magic: MAGIC,
+            version: VERSION,
+            sections: self.sections.len() as u32,
+            file_length: end.next_multiple_of(ALIGNMENT) as u64,
+            checksum: 0,
+            hidden_size: config.hidden_size as u32,
+            num_hidden_layers: config.num_hidden_layers as u32,
+            num_attention_heads: config.num_attention_heads as u32,
+            intermediate_size: config.intermediate_size as u32,
+            vocab_size: config.vocab_size as u32,
+            max_position_embeddings: config.max_position_embeddings as u32,
+            type_vocab_size: config.type_vocab_size as u32,
+            layer_norm_eps: config.layer_norm_eps,
+            hidden_act: config.hidden_act as u32,
+            attention: config.attention as u32,
+            pooling: defaults.pooling as u32,
+            normalize: defaults.normalize.into(),
+            problem_type: defaults.problem_type as u32,
+            labels: defaults.labels as u32,
+            reserved: [0; _],
+        };
+        let head = |header: Header| {
+            let mut head = Vec::with_capacity(length);
+            header.write(&mut head);
+            head.extend(&table);
+            head
+        };
+        header.checksum = head_checksum(&head(header));
+        head(header)
     }
 
     /// Writes the file to `out`.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Errors of `out`.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let head = self.head();
         out.write_all(&head)?;
         let mut end = head.len();
-        for (.., bytes) in &self.sections {
+        for SectionBytes { bytes, .. } in &self.sections {
             pad(out, &mut end)?;
             out.write_all(bytes)?;
             end += bytes.len();
@@ -267,27 +279,28 @@ impl Writer {
         pad(out, &mut end)
     }
 
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub fn file_length(&self) -> usize {
-        let head = HEADER_LENGTH + self.sections.len() * ENTRY_LENGTH;
-        let lengths = self.sections.iter().map(|(.., bytes)| bytes.len());
+        let lengths = self.sections.iter().map(|section| section.bytes.len());
         // Each section starts, and the file ends, at the next boundary.
         lengths
-            .fold(head, |end, length| end.next_multiple_of(ALIGNMENT) + length)
+            .fold(head_length(self.sections.len()), |end, length| {
+                end.next_multiple_of(ALIGNMENT) + length
+            })
             .next_multiple_of(ALIGNMENT)
     }
 
-    /// The file's bytes.
+    /// The file.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write(&mut bytes).expect("writing to memory cannot fail");
         bytes
     }
 
-    /// Writes the file beside `path` and renames it: what stands at `path` is whole, always.
+    /// Writes the file beside `path` and renames it, so that the file at `path` is complete at any moment.
     ///
     /// # Errors
-    /// Those of the file system; then nothing has changed.
+    /// Errors of the file system; then `path` is as it was.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}.tmp", std::process::id()));
@@ -298,7 +311,7 @@ impl Writer {
             std::fs::rename(&beside, path)
         });
         if written.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = std::fs::remove_file(&beside);
         }
         written

@@ -85,7 +85,7 @@ impl<'a> SequenceClassifier<'a> {
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
         let count = outputs(model, SectionKind::SequenceClassifier)?;
-        Ok(Self { labels: model.labels(), count, problem: model.problem() })
+        Ok(Self { labels: model.labels(), count, problem: model.problem_type() })
     }
 
     /// The names of its outputs.

@@ -14,7 +14,7 @@ pub struct Token {
     pub id: u32,
     /// First byte in the original text.
     pub start: u32,
-    /// Byte behind the last one in the original text.
+    /// One past the last byte in the original text.
     pub end: u32,
     /// Index of the word the token belongs to: counted by the tokenizer, or the index in a list of
     /// words (then `start` and `end` count from the start of that word).
@@ -62,11 +62,11 @@ impl Source<'_> {
     }
 }
 
-/// Where the next word starts: enough to go on from there later.
+/// Where the next word starts, so that reading can go on from there later.
 #[derive(Clone, Copy)]
 struct Cursor<'t> {
     scanner: Scanner<'t>,
-    /// Words not begun yet (empty for running text).
+    /// Words still to be read (empty for running text).
     words: &'t [&'t str],
     /// Index of the next word.
     word: u32,
@@ -86,7 +86,7 @@ impl<'t> Cursor<'t> {
 
 /// The tokens of a text, one by one, without special tokens around them.
 ///
-/// Needs a few kilobytes whatever the length of the text. Ends at the first error.
+/// Takes a few kilobytes, whatever the length of the text. Ends at the first error.
 pub struct Tokens<'k, 't> {
     tokenizer: &'k Tokenizer<'k>,
     cursor: Cursor<'t>,
@@ -94,7 +94,7 @@ pub struct Tokens<'k, 't> {
     pieces: Pieces,
     /// The added token that is the current word, if it is one.
     added: Option<(u32, u32, u32)>,
-    /// Next piece of the current word, pieces of it, its index.
+    /// Next piece of the current word, number of its pieces, index of the word.
     next: usize,
     len: usize,
     index: u32,
@@ -198,7 +198,7 @@ impl Iterator for Tokens<'_, '_> {
     }
 }
 
-/// Buffers for one model input. Every slice but `input_ids` may be empty: then it is not written.
+/// Buffers for one model input. Every slice except `input_ids` may be empty; it is then not written.
 #[derive(Debug, Default)]
 pub struct TokenBuffer<'b> {
     /// Token ids.
@@ -241,42 +241,42 @@ impl TokenBuffer<'_> {
     }
 }
 
-/// Which text gives way when an input is too long.
+/// Which text is truncated when an input is too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Truncation {
-    /// The longer one first; when both are long they share the room.
+    /// The longer text first. If both are long, they share the tokens equally.
     #[default]
     LongestFirst,
     /// Only the first; an error if that is not enough.
     OnlyFirst,
     /// Only the second; an error if there is none or that is not enough.
     OnlySecond,
-    /// None: too long is an error.
+    /// Neither: an input that is too long is an error.
     Never,
 }
 
-/// How long an input may become.
+/// The length limit of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tokens, special ones included.
+    /// Most tokens, special tokens included.
     pub max_length: usize,
-    /// What is cut.
+    /// Which text is truncated.
     pub truncation: Truncation,
 }
 
 impl Limits {
-    /// At most `max_length` tokens, the longer text cut first.
+    /// At most `max_length` tokens; the longer text is truncated first.
     pub const fn new(max_length: usize) -> Self {
         Self { max_length, truncation: Truncation::LongestFirst }
     }
 }
 
-/// A stretch of a text's tokens.
+/// A range of a text's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Index of the first token.
     pub start: usize,
-    /// Index behind the last one.
+    /// One past the last token.
     pub end: usize,
 }
 
@@ -295,13 +295,13 @@ impl Span {
 /// What was written into a [`TokenBuffer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
-    /// Tokens written, special ones included.
+    /// Tokens written, special tokens included.
     pub len: usize,
-    /// Tokens of the text are missing.
+    /// Whether tokens of a text were left out.
     pub truncated: bool,
-    /// The tokens of the first text that were written; they stand at `1..1 + first.len()`.
+    /// The tokens of the first text that were written, at `1..1 + first.len()`.
     pub first: Span,
-    /// The tokens of the second text; they stand behind those of the first and one `[SEP]`.
+    /// The tokens of the second text, after those of the first and one `[SEP]`.
     pub second: Span,
 }
 
@@ -353,11 +353,11 @@ impl<'a> Tokenizer<'a> {
     /// Writes `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]`, into `out`.
     ///
     /// Works on `&str`, on `&[u8]` (invalid UTF-8 is an error that tells where) and on lists of
-    /// words. A text longer than the limit is cut as asked for, and the result says so. A single text
-    /// is not read far behind the cut, so invalid UTF-8 there goes unnoticed.
+    /// words. A text longer than the limit is truncated as `limits` says, and the result says so. A single
+    /// text is not read far beyond the limit, so invalid UTF-8 there goes unnoticed.
     ///
     /// # Errors
-    /// Any [`TokenizeError`] but [`TokenizeError::StrideTooLarge`].
+    /// Any [`TokenizeError`] except [`TokenizeError::StrideTooLarge`].
     pub fn encode<'t, T: Into<Source<'t>>>(
         &self,
         text: T,
@@ -377,7 +377,7 @@ impl<'a> Tokenizer<'a> {
     ) -> Result<Encoded, TokenizeError> {
         let room = self.check(text, pair, limits)?;
         let buffer = out.room();
-        // The first text goes where it belongs, as far as it may stay at all.
+        // The first text goes to its final position, as far as it can stay.
         let mut tokens = Tokens::new(self, text);
         let mut first = 0;
         while first <= room
@@ -390,8 +390,8 @@ impl<'a> Tokenizer<'a> {
         }
         let mut second = 0;
         if let Some(pair) = pair {
-            // Most pairs fit: the second text goes right behind the first. If it does not fit, only
-            // its length is still of use (unless the first stays whole).
+            // Most pairs fit, so the second text goes directly after the first. If it does not fit, only
+            // its length is needed (unless the first text stays whole).
             let mut tokens = Tokens::new(self, pair);
             while first + second <= room
                 && let Some(token) = tokens.next_token()?
@@ -436,7 +436,7 @@ impl<'a> Tokenizer<'a> {
         Ok(encoded)
     }
 
-    /// Tokens there is room for besides the special ones.
+    /// Tokens that fit, without the special ones.
     fn check(
         &self,
         text: Source<'_>,

@@ -1,6 +1,7 @@
-//! Where everything stands in the tokenizer section; the writer and the reader share this file.
-//! The layout is described in the documentation of [`crate::tokenizer`].
+//! The layout of the tokenizer section, which the writer and the reader share. The documentation of
+//! [`crate::tokenizer`] describes it.
 
+use std::ops::RangeInclusive;
 /// First four bytes of the section.
 pub const MAGIC: [u8; 4] = *b"WPC\0";
 /// Layout version.
@@ -10,13 +11,11 @@ pub const HEADER_LEN: usize = 256;
 
 /// Header fields: byte offsets of little-endian `u32` values.
 pub mod field {
-    #![allow(missing_docs)]
-    pub const MAGIC: usize = 0;
     pub const VERSION: usize = 4;
     pub const SECTION_LEN: usize = 8;
     pub const FLAGS: usize = 12;
     pub const MAX_WORD_CHARS: usize = 16;
-    pub const VOCAB_LEN: usize = 20;
+    pub const VOCAB_SIZE: usize = 20;
     pub const UNK: usize = 24;
     pub const CLS: usize = 28;
     pub const SEP: usize = 32;
@@ -54,31 +53,30 @@ pub mod field {
 
 /// Bits of the `FLAGS` field.
 pub mod flag {
-    #![allow(missing_docs)]
     pub const LOWERCASE: u32 = 1;
     pub const CHINESE: u32 = 1 << 1;
     pub const CLEAN: u32 = 1 << 2;
-    /// `strip_accents` was given explicitly ...
+    /// `strip_accents` was given explicitly.
     pub const STRIP_GIVEN: u32 = 1 << 3;
-    /// ... and its value.
+    /// The value of `strip_accents`.
     pub const STRIP: u32 = 1 << 4;
 }
 
-/// An id that means "absent".
+/// Stands for an absent id.
 pub const NO_ID: u32 = u32::MAX;
 /// A free slot of the hash table.
 pub const EMPTY_SLOT: u32 = u32::MAX;
-/// At most this many bits of a slot hold the token id.
+/// Most bits of a slot that hold the token id.
 pub const MAX_ID_BITS: u32 = 24;
-/// Longest token of the vocabulary, in bytes: 32 of them must fit the 16-bit relative offsets.
+/// Longest token of the vocabulary, in bytes: 32 tokens must fit the 16-bit relative offsets.
 pub const MAX_TOKEN_BYTES: usize = 2000;
-/// Token offsets: one `u32` base for so many tokens.
+/// Tokens per `u32` base of the token offsets.
 pub const TOKENS_PER_BASE: usize = 32;
 /// Upper limit of `max_word_chars` (Google's code uses 200, Hugging Face 100).
 pub const MAX_WORD_CHARS: usize = 200;
-/// Longest continuation prefix.
+/// Longest continuation prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
-/// Longest run of slots looked at for one key.
+/// Most slots that a search visits.
 pub const MAX_PROBES: u32 = 64;
 /// Most added tokens a section may hold.
 pub const MAX_ADDED: u32 = 1024;
@@ -90,9 +88,8 @@ pub const BLOCK_SHIFT: u32 = 7;
 /// Blocks that cover all code points.
 pub const INDEX_BLOCKS: usize = 0x11_0000 >> BLOCK_SHIFT;
 
-/// What a code point becomes: the low three bits of a normaliser entry, the rest is the argument.
+/// What a code point becomes: the low three bits of a normaliser entry. The other bits are its argument.
 pub mod action {
-    #![allow(missing_docs)]
     pub const WORD: u16 = 0;
     pub const DROP: u16 = 1;
     pub const SPACE: u16 = 2;
@@ -103,12 +100,12 @@ pub mod action {
     pub const HANGUL: u16 = 7;
     pub const BITS: u32 = 3;
     pub const MASK: u16 = 7;
+    #[cfg(feature = "writer")]
     pub const MAX_ARGUMENT: usize = (1 << 13) - 1;
 }
 
 /// Items of `SINGLES` and of expansion records: a code point (21 bits), a class (2 bits), a rank.
 pub mod item {
-    #![allow(missing_docs)]
     pub const WORD: u32 = 0;
     pub const SPACE: u32 = 1;
     pub const ISOLATED: u32 = 2;
@@ -134,35 +131,31 @@ pub mod item {
 
 /// Header word of an expansion record.
 pub mod record {
-    #![allow(missing_docs)]
-    /// Most items written at once.
+    /// Most starters of a record.
     pub const MAX_STARTERS: usize = 8;
     pub const STARTERS_MASK: u32 = 0xff;
     pub const TOTAL_SHIFT: u32 = 8;
-    /// The decomposition holds a starter (combining class 0), so it ends a run of marks.
+    /// The decomposition holds a starter (combining class 0), which ends a run of marks.
     pub const ANCHOR: u32 = 1 << 16;
-    /// A mark of this record survives the stripping of accents.
-    pub const SURVIVOR: u32 = 1 << 17;
+    /// A mark of this record remains when accents are stripped.
+    pub const REMAINS: u32 = 1 << 17;
 }
 
-/// Entries of the ASCII table: 0 asks the slow path, [`ascii::SPACE`] is white space, otherwise the
-/// normalised character, with the high bit if it is a word of its own.
+/// Entries of the ASCII table: 0 for the slow path, [`ascii::SPACE`] for white space, otherwise the
+/// normalised character, with the high bit set if it is a word of its own.
 pub mod ascii {
-    #![allow(missing_docs)]
     pub const SLOW: u8 = 0;
     pub const SPACE: u8 = b' ';
     pub const ISOLATED: u8 = 0x80;
 }
 
-/// First and last precomposed Hangul syllable.
-pub const HANGUL_FIRST: u32 = 0xAC00;
-#[allow(missing_docs)]
-pub const HANGUL_LAST: u32 = 0xD7A3;
+/// The precomposed Hangul syllables.
+pub const HANGUL: RangeInclusive<u32> = 0xAC00..=0xD7A3;
 
-/// The two or three jamo of a Hangul syllable (Unicode standard, section 3.12); the third is 0 if
-/// there is none.
+/// The two or three jamo of a Hangul syllable (Unicode standard, section 3.12); the third is 0 for
+/// two jamo.
 pub const fn decompose_hangul(code: u32) -> [u32; 3] {
-    let s = code.wrapping_sub(HANGUL_FIRST);
+    let s = code.wrapping_sub(*HANGUL.start());
     let t = s % 28;
     [0x1100 + s / 588, 0x1161 + (s % 588) / 28, if t == 0 { 0 } else { 0x11A7 + t }]
 }
@@ -170,14 +163,14 @@ pub const fn decompose_hangul(code: u32) -> [u32; 3] {
 /// State of the token hash before the first byte (FNV-1a).
 pub const HASH_SEED: u32 = 0x811c_9dc5;
 
-/// Adds a byte to the hash. FNV-1a grows byte by byte, so one pass over a word gives the hashes of
-/// all its prefixes.
+/// Adds a byte to the hash. FNV-1a works byte by byte, so one pass over a word gives the hashes of all
+/// its prefixes.
 #[inline(always)]
 pub const fn hash_byte(state: u32, byte: u8) -> u32 {
     (state ^ byte as u32).wrapping_mul(0x0100_0193)
 }
 
-/// Mixes a finished state, for FNV-1a leaves its high bits poor (the finaliser of MurmurHash3).
+/// Mixes a finished state (the finaliser of MurmurHash3): FNV-1a mixes its high bits poorly.
 #[inline(always)]
 pub const fn hash_finish(state: u32) -> u32 {
     let mut h = state;
@@ -188,7 +181,7 @@ pub const fn hash_finish(state: u32) -> u32 {
     h ^ (h >> 16)
 }
 
-/// The slot where the search for a finished hash starts.
+/// The slot at which the search for a finished hash starts.
 #[inline(always)]
 pub const fn home_slot(hash: u32, capacity: u32) -> usize {
     ((hash as u64 * capacity as u64) >> 32) as usize

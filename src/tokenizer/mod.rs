@@ -3,49 +3,51 @@
 //! The reference is Hugging Face's `tokenizers` crate with its `BertNormalizer`, `BertPreTokenizer`,
 //! `WordPiece` and `BertProcessing`, which follow `tokenization.py` of <https://github.com/google-research/bert>
 //! (`BasicTokenizer`, then `WordpieceTokenizer`) and add offsets. Ids and offsets are equal to the
-//! reference's, quirks included: places of combining marks that NFD sorted, `[CLS]` and its like
-//! matched literally in the text before it is normalised, words of more than 100 characters unknown.
+//! reference's, including its quirks: the offsets of combining marks that NFD reorders, `[CLS]` and other
+//! added tokens matched literally before normalisation, words of more than 100 characters unknown.
 //!
-//! No table of Unicode is compiled in. The writer asks the reference what becomes of each code point
-//! under the settings of the checkpoint, and stores the answers; the reader looks them up.
+//! No Unicode table is compiled in. The converter asks the reference what each code point becomes under
+//! the settings of the checkpoint and stores the answers; the reader looks them up.
 //!
 //! # The section
 //!
-//! One run of bytes, all numbers little-endian, offsets from the first byte of the section. It starts
-//! at a multiple of 64 in the model file, but nothing relies on that. The header is 256 bytes; the
-//! constants of [`layout`] name its fields ([`layout::field`]). Tables follow in any order.
+//! All numbers are little-endian, and all offsets count from the first byte of the section. The section
+//! starts at a multiple of 64 in the model file, but nothing relies on that. The header has 256 bytes, in
+//! fields of u32 except for the last two. Tables follow in any order.
 //!
 //! | offset | field |
 //! |---|---|
-//! | 0 | `"WPC\0"`, then version (1), length of the section |
+//! | 0 | `"WPC\0"`, version (1), length of the section |
 //! | 12 | flags: 1 lower case, 2 spaces around Chinese characters, 4 clean text, 8 `strip_accents` was given, 16 its value |
-//! | 16 | characters in the longest word; length of the vocabulary; ids of `[UNK]` `[CLS]` `[SEP]` `[PAD]` `[MASK]` (all ones: absent) |
-//! | 44 | bits of an id in a slot, capacity of the hash table, longest search in slots |
+//! | 16 | characters of the longest word; `vocab_size`; ids of `[UNK]` `[CLS]` `[SEP]` `[PAD]` `[MASK]` (all ones: absent) |
+//! | 44 | bits of an id in a slot, capacity of the hash table, slots of the longest search |
 //! | 56 | longest token in bytes at the start of a word, inside a word (without prefix), length of the prefix, number of added tokens |
-//! | 72 | offsets of the tables (and lengths where they do not follow), see below |
+//! | 72 | offsets of hash table, `bases`, `relative`, `text`; bytes of `text` |
+//! | 92 | offsets of added tokens and added text; bytes of added text |
+//! | 104 | offsets and lengths (in bytes, blocks, u32, u32) of `index`, `blocks`, `singles`, `expansions`; offset of the ASCII table |
 //! | 160 | the continuation prefix (`##`), 16 bytes, zero-padded |
-//! | 176 | 256 bits: the bytes some added token starts with |
+//! | 176 | 256 bits: bit `b % 8` of byte `b / 8` is set if an added token starts with the byte `b` |
 //!
 //! **Vocabulary.** `text` holds all tokens one after another in the order of their ids. Token `i` is
 //! `text[offset(i)..offset(i + 1)]` with `offset(i) = bases[i / 32] + relative[i]` (`u32` and `u16`).
-//! An empty token is a gap. Of equal tokens the last is found, as in the reference.
+//! An empty token is a gap. If tokens are equal, the last one is found, as in the reference.
 //!
 //! **Hash table.** `capacity + longest search` slots of `u32`. The hash of a token is 32-bit FNV-1a
-//! over its bytes (for continuations: prefix, then piece), finished like MurmurHash3. The search
-//! starts at slot `hash * capacity >> 32` and goes up one by one, until a free slot (all ones) or
-//! the longest search. A slot is `hash << bits | id`, cut to 32 bits: nothing is built at load, a
-//! pass over a word gives the hashes of all its prefixes, and few texts are compared in vain.
+//! over its bytes (for continuations: prefix, then piece), with the finaliser of MurmurHash3. The
+//! search starts at slot `hash * capacity >> 32` and goes up one slot at a time, up to a free slot (all
+//! ones) or the longest search. A slot is `hash << bits | id`, truncated to 32 bits. Nothing is built at
+//! load, one pass over a word gives the hashes of all its prefixes, and few comparisons of texts fail.
 //!
-//! **Added tokens**: `id`, offset and length in `added text` (`u32` each), longest first. They may
+//! **Added tokens**: `id`, offset and length in `added text` (`u32` each), longest first. Ids may
 //! lie beyond the vocabulary.
 //!
 //! **Normaliser.** Code point `c` has the entry `blocks[index[c >> 7] * 128 + c % 128]` (`index`: one
-//! byte a block, `blocks`: `u16`). Its low three bits say what becomes of the character, the others
+//! byte per block, `blocks`: `u16`). Its low three bits say what the character becomes; the other bits
 //! are an argument `a`:
 //!
 //! | | |
 //! |---|---|
-//! | 0 word, 2 white space, 3 isolated | itself, part of a word / between words / a word of its own (punctuation, Chinese characters) |
+//! | 0 word, 2 white space, 3 isolated | itself: part of a word / between words / a word of its own (punctuation, Chinese characters) |
 //! | 1 drop | removed by cleaning |
 //! | 4 mark | removed as an accent; `a` ranks its canonical combining class (0: class 0) |
 //! | 5 single | the item `singles[a]` |
@@ -56,19 +58,20 @@
 //! dropped). A record is a head, `starters | total << 8 | flags << 16`, and `total` items: first the
 //! characters of combining class 0 that remain, then the marks of the decomposition. Flags: 1 the
 //! decomposition holds a character of class 0 (even if it is dropped), 2 one of its marks remains.
-//! Where marks remain (rare), the run of marks around them is sorted by rank, stably, and the k-th
-//! character that is first in its decomposition is given the place of the k-th source character.
+//! Where marks remain (rare), the run of marks around them is sorted by rank, stably. The k-th character
+//! that is first in its decomposition then gets the offsets of the k-th source character.
 //!
-//! **ASCII table**, 128 bytes: 0 look in the normaliser, 32 white space, otherwise the character to
-//! use, plus 128 if it is a word of its own. No byte that starts an added token is in it.
+//! **ASCII table**, 128 bytes: 0 for "use the normaliser", 32 for white space, otherwise the character to
+//! use, plus 128 if it is a word of its own. Bytes that start an added token have 0.
 
 mod encode;
-pub mod layout;
+mod layout;
 mod offsets;
 mod read;
 mod scan;
 mod wordpiece;
 #[cfg(feature = "writer")]
+#[doc(hidden)]
 pub mod writer;
 
 pub use encode::{
@@ -80,16 +83,16 @@ pub use offsets::{OffsetUnit, convert_offsets};
 use core::fmt;
 use layout::flag;
 
-/// The switches of `BertNormalizer`, and the longest word.
+/// The settings of `BertNormalizer`, and the longest word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Lower case (`do_lower_case`).
     pub lowercase: bool,
-    /// Remove accents; unset follows `lowercase`.
+    /// Remove accents; `None` follows `lowercase`.
     pub strip_accents: Option<bool>,
     /// Put spaces around Chinese characters (`tokenize_chinese_chars`).
     pub handle_chinese_chars: bool,
-    /// Remove control characters, make all white space equal.
+    /// Remove control characters, replace all white space by spaces.
     pub clean_text: bool,
     /// Words of more characters become `[UNK]`: 100 in Hugging Face's code, 200 in Google's.
     pub max_word_chars: usize,
@@ -122,13 +125,13 @@ impl Settings {
 pub enum SectionError {
     /// It ends before its own length.
     TooShort,
-    /// It does not start with the right four bytes.
+    /// It does not start with the four bytes of a tokenizer section.
     BadMagic,
-    /// It was written by a newer writer.
+    /// A version that this library does not read.
     UnsupportedVersion(u32),
-    /// This table does not lie inside of the section.
+    /// This table does not lie within the section.
     OutOfBounds(&'static str),
-    /// This field has a value that cannot be.
+    /// This field has a value outside of its range.
     BadField(&'static str),
 }
 
@@ -138,10 +141,14 @@ impl fmt::Display for SectionError {
             Self::TooShort => f.write_str("tokenizer section is cut short"),
             Self::BadMagic => f.write_str("not a tokenizer section"),
             Self::UnsupportedVersion(version) => {
-                write!(f, "tokenizer section has version {version}, known is {}", layout::VERSION)
+                write!(
+                    f,
+                    "tokenizer section of version {version}, this library reads {}",
+                    layout::VERSION
+                )
             }
             Self::OutOfBounds(table) => write!(f, "tokenizer section: {table} out of bounds"),
-            Self::BadField(name) => write!(f, "tokenizer section: impossible {name}"),
+            Self::BadField(name) => write!(f, "tokenizer section: {name} is out of range"),
         }
     }
 }
@@ -152,31 +159,31 @@ impl core::error::Error for SectionError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenizeError {
-    /// The text is no UTF-8; the character at byte `at` is broken.
+    /// The text is not UTF-8; the character at byte `at` is invalid.
     InvalidUtf8 {
         /// Byte position in the text.
         at: usize,
     },
-    /// The text has more bytes than offsets can tell (4 GiB).
+    /// The text has more bytes than offsets can count (4 GiB).
     TextTooLong,
-    /// A buffer of the caller has not enough room.
+    /// A buffer of the caller is too small.
     BufferTooSmall {
         /// Tokens it must hold.
         needed: usize,
     },
-    /// `max_length` does not even hold the special tokens.
+    /// `max_length` is below the number of special tokens.
     LimitTooSmall {
-        /// Special tokens of such an input.
+        /// Special tokens of this input.
         needed: usize,
     },
-    /// The input is too long, and nothing may be cut.
+    /// The input is too long, and truncation is off.
     TooLong {
-        /// Tokens there was room for, besides the special ones.
+        /// Tokens that fit, without the special ones.
         max_length: usize,
     },
-    /// Only the second text may be cut, and there is none.
+    /// Only the second text may be truncated, and there is none.
     NoSecondText,
-    /// The text that may be cut is too short for that.
+    /// The text that may be truncated is too short.
     CannotTruncate,
     /// Windows cannot share as many tokens as they hold.
     StrideTooLarge {
@@ -195,11 +202,13 @@ impl fmt::Display for TokenizeError {
                 write!(f, "limit is below the {needed} special tokens of the input")
             }
             Self::TooLong { max_length } => {
-                write!(f, "input has more than {max_length} tokens and must not be cut")
+                write!(f, "input has more than {max_length} tokens and must not be truncated")
             }
-            Self::NoSecondText => f.write_str("only the second text may be cut, but there is none"),
+            Self::NoSecondText => {
+                f.write_str("only the second text may be truncated, but there is none")
+            }
             Self::CannotTruncate => {
-                f.write_str("the text that may be cut is too short to reach the limit")
+                f.write_str("the text that may be truncated is too short to reach the limit")
             }
             Self::StrideTooLarge { window } => {
                 write!(f, "stride must be below the {window} tokens of a window")
@@ -210,7 +219,7 @@ impl fmt::Display for TokenizeError {
 
 impl core::error::Error for TokenizeError {}
 
-/// A tokenizer that reads its tables where they are.
+/// A tokenizer that reads its tables in place.
 #[derive(Clone, Copy)]
 pub struct Tokenizer<'a> {
     tables: read::Tables<'a>,
@@ -220,17 +229,17 @@ impl fmt::Debug for Tokenizer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("settings", &self.settings())
-            .field("vocab_len", &self.vocab_len())
+            .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
     }
 }
 
 impl<'a> Tokenizer<'a> {
-    /// Opens a section. Bytes behind its own length are ignored.
+    /// Opens a section. Bytes after its own length are ignored.
     ///
     /// Checks the header and the bounds of the tables, and reads nothing else. Whatever the tables
-    /// hold, all functions end in bounded time with an answer or an error; a section that was
-    /// tampered with gives wrong tokens, so compare checksums where that matters.
+    /// hold, all functions end in bounded time with an answer or an error. A section that was
+    /// tampered with gives wrong tokens; [`crate::Model::verify`] notices it.
     ///
     /// # Errors
     /// Any [`SectionError`].
@@ -238,7 +247,7 @@ impl<'a> Tokenizer<'a> {
         Ok(Self { tables: read::Tables::parse(bytes)? })
     }
 
-    /// The settings the section was written for.
+    /// The settings that the section was written for.
     pub fn settings(&self) -> Settings {
         let is = |bit: u32| self.tables.flags & bit != 0;
         Settings {
@@ -250,12 +259,12 @@ impl<'a> Tokenizer<'a> {
         }
     }
 
-    /// Number of ids of the vocabulary, gaps included, added tokens beyond it not.
-    pub fn vocab_len(&self) -> usize {
+    /// Number of ids of the vocabulary, with gaps, without added tokens beyond it.
+    pub fn vocab_size(&self) -> usize {
         self.tables.vocabulary.len as usize
     }
 
-    /// The text of a token, with its `##`. `None` for gaps and ids that do not exist.
+    /// The text of a token, with its `##`; `None` for gaps and ids that do not exist.
     pub fn token(&self, id: u32) -> Option<&'a str> {
         let in_vocabulary = self.tables.vocabulary.bytes(id).filter(|text| !text.is_empty());
         let bytes = in_vocabulary.or_else(|| {
@@ -264,7 +273,7 @@ impl<'a> Tokenizer<'a> {
         core::str::from_utf8(bytes).ok()
     }
 
-    /// The id of a token (continuations with their `##`).
+    /// The id of a token; a continuation has its `##`.
     pub fn id(&self, token: &str) -> Option<u32> {
         let bytes = token.as_bytes();
         let added = self.tables.added.iter().find(|(_, text)| *text == bytes);
@@ -275,27 +284,27 @@ impl<'a> Tokenizer<'a> {
         })
     }
 
-    /// Id of the unknown token.
+    /// Id of `[UNK]`, for unknown words.
     pub fn unk_id(&self) -> u32 {
         self.tables.unk
     }
 
-    /// Id of the token put in front of every input.
+    /// Id of `[CLS]`, the first token of every input.
     pub fn cls_id(&self) -> u32 {
         self.tables.cls
     }
 
-    /// Id of the token put behind every text.
+    /// Id of `[SEP]`, which follows every text.
     pub fn sep_id(&self) -> u32 {
         self.tables.sep
     }
 
-    /// Id of the padding token.
+    /// Id of `[PAD]`, if the vocabulary has it.
     pub fn pad_id(&self) -> Option<u32> {
         Some(self.tables.pad).filter(|id| *id != layout::NO_ID)
     }
 
-    /// Id of the token for masked words.
+    /// Id of `[MASK]`, if the vocabulary has it.
     pub fn mask_id(&self) -> Option<u32> {
         Some(self.tables.mask).filter(|id| *id != layout::NO_ID)
     }

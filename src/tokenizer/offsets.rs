@@ -9,7 +9,7 @@ pub enum OffsetUnit {
     Utf16,
 }
 
-/// Turns byte positions of a text into other units, reading on from the last one asked for.
+/// Converts byte positions of a text to other units. Reads on from the last position.
 #[derive(Clone, Copy, Debug)]
 struct Counter<'t> {
     text: &'t [u8],
@@ -22,13 +22,13 @@ impl Counter<'_> {
     fn at(&mut self, byte: u32) -> u32 {
         let byte = (byte as usize).min(self.text.len());
         if byte < self.byte {
-            // Only in offsets that do not grow: start again.
+            // Offsets that do not grow: start again.
             self.byte = 0;
             self.units = 0;
         }
         for &b in &self.text[self.byte..byte] {
-            // Every character has one byte that is no continuation; beyond the basic plane
-            // (lead byte F0 and up) it takes two units of UTF-16.
+            // Every character has one byte that is not a continuation byte. Characters beyond the basic
+            // plane (first byte F0 and up) take two units of UTF-16.
             let utf16 = self.unit == OffsetUnit::Utf16 && b >= 0xF0;
             self.units += u32::from(b & 0xC0 != 0x80) + u32::from(utf16);
         }
@@ -39,8 +39,8 @@ impl Counter<'_> {
 
 /// Converts byte offsets into `text` to characters or UTF-16 units, in place.
 ///
-/// One pass over the text, as offsets from the tokenizer grow; special tokens stay `(0, 0)`. Of a
-/// pair, convert each half with its own text.
+/// Offsets of the tokenizer grow, so this is one pass over the text. Special tokens stay `(0, 0)`. Convert
+/// the two texts of a pair separately.
 pub fn convert_offsets(text: &[u8], offsets: &mut [(u32, u32)], unit: OffsetUnit) {
     let mut starts = Counter { text, unit, byte: 0, units: 0 };
     for (start, end) in offsets {

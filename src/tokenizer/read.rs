@@ -36,7 +36,7 @@ pub(super) struct Vocabulary<'a> {
 }
 
 impl<'a> Vocabulary<'a> {
-    /// The bytes of token `id`. Empty for a gap.
+    /// The bytes of token `id`, empty for a gap.
     #[inline]
     pub fn bytes(&self, id: u32) -> Option<&'a [u8]> {
         if id >= self.len {
@@ -95,7 +95,7 @@ pub(super) struct Added<'a> {
 }
 
 impl<'a> Added<'a> {
-    /// Whether some added token starts with this byte.
+    /// Whether an added token starts with this byte.
     #[inline(always)]
     pub fn may_start(&self, byte: u8) -> bool {
         self.first_bytes[usize::from(byte / 8)] & (1 << (byte % 8)) != 0
@@ -129,8 +129,8 @@ pub(super) struct Normalizer<'a> {
 }
 
 impl Normalizer<'_> {
-    /// Action and argument of a code point. Code points a broken table does not cover are taken as
-    /// they are.
+    /// Action and argument of a code point. A code point that a damaged table does not cover stays as it
+    /// is.
     #[inline(always)]
     pub fn entry(&self, code: u32) -> (u16, usize) {
         let block = self.index.get((code >> layout::BLOCK_SHIFT) as usize).copied().unwrap_or(0);
@@ -153,7 +153,7 @@ impl Normalizer<'_> {
     }
 }
 
-/// Everything of a section.
+/// All tables of a section.
 #[derive(Clone, Copy)]
 pub(super) struct Tables<'a> {
     pub flags: u32,
@@ -169,7 +169,7 @@ pub(super) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    /// Reads the header and checks that every table lies inside of the section. No table is walked.
+    /// Reads the header and checks that every table lies within the section. Reads no table.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SectionError> {
         let header: &[u8; layout::HEADER_LEN] =
             bytes.first_chunk().ok_or(SectionError::TooShort)?;
@@ -189,7 +189,7 @@ impl<'a> Tables<'a> {
         };
         let check = |ok: bool, name| if ok { Ok(()) } else { Err(SectionError::BadField(name)) };
 
-        let len = get(field::VOCAB_LEN);
+        let len = get(field::VOCAB_SIZE);
         let id_bits = get(field::ID_BITS);
         check((1..=layout::MAX_ID_BITS).contains(&id_bits), "id bits")?;
         check(len > 0 && len < 1 << id_bits, "vocabulary length")?;

@@ -5,16 +5,16 @@ use super::layout::{self, action, ascii, item, record};
 use super::read::{Normalizer, Tables};
 use super::{MAX_WORD_CHARS, TokenizeError};
 
-/// A word after normalisation, with the place of every character in the original text.
+/// A word after normalisation, with the offsets of every character in the original text.
 ///
-/// A word of plain ASCII, where one byte became one byte, keeps no places: character `i` stands at
+/// A plain word, of ASCII whose bytes each became one byte, stores no offsets: character `i` stands at
 /// `start + i`.
 pub(super) struct Word {
     pub bytes: [u8; MAX_WORD_CHARS * 4],
-    /// Characters of the word; may exceed `MAX_WORD_CHARS`, then the excess is not stored.
+    /// Number of characters. Characters beyond `MAX_WORD_CHARS` are counted and not stored.
     pub chars: usize,
     pub plain: bool,
-    /// Where the first character starts and the last one ends in the original text.
+    /// Start of the first and end of the last character in the original text.
     pub start: u32,
     pub end: u32,
     /// End of each character in `bytes`.
@@ -49,9 +49,9 @@ impl Word {
         if PLAIN { i + 1 } else { usize::from(self.ends[i]) }
     }
 
-    /// Place of the characters `from..to` (not empty) in the original text.
+    /// Offsets of the characters `from..to` (not empty) in the original text.
     #[inline(always)]
-    pub fn place(&self, from: usize, to: usize) -> (u32, u32) {
+    pub fn offsets(&self, from: usize, to: usize) -> (u32, u32) {
         if self.plain {
             (self.start + from as u32, self.start + to as u32)
         } else {
@@ -76,7 +76,7 @@ impl Word {
         if self.chars < MAX_WORD_CHARS {
             let i = self.chars;
             let from = if i == 0 { 0 } else { usize::from(self.ends[i - 1]) };
-            // A broken table may hold something that is no character.
+            // A damaged table may hold a number that is not a character.
             let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
             let to = from + c.encode_utf8(&mut self.bytes[from..from + 4]).len();
             self.ends[i] = to as u16;
@@ -89,45 +89,45 @@ impl Word {
 
 /// What the scanner found.
 pub(super) enum Found {
-    /// A word, now in the `Word` that was handed in.
+    /// A word, now in the caller's `Word`.
     Word,
-    /// An added token: id and place.
+    /// An added token: id, start and end.
     Added(u32, u32, u32),
     /// The end of the text.
     End,
 }
 
-/// One normalised character and the place it came from.
+/// A normalised character and the source character that it came from.
 #[derive(Clone, Copy)]
-struct Step {
+struct NormalizedChar {
     item: u32,
     start: usize,
     len: usize,
 }
 
-/// A run of combining marks of which some survive, given in canonical order.
+/// A run of combining marks of which some remain, yielded in canonical order.
 ///
 /// `BertNormalizer` decomposes to NFD, which sorts each run of marks by combining class, and then
-/// drops the nonspacing ones. Places are given by position in the *sorted* run: the k-th first
-/// character of a decomposition takes the place of the k-th source character. Marks that survive
-/// (musical stems, a few viramas, marks newer than the reference's Unicode tables) are rare, so the
-/// run is not stored but read again, once for each class in it: no buffer, however long the run.
+/// drops the nonspacing ones. It assigns offsets by position in the *sorted* run: the k-th first character
+/// of a decomposition gets the offsets of the k-th source character. Marks that remain (musical stems, a
+/// few viramas, marks newer than the reference's Unicode tables) are rare. The run is therefore not
+/// stored but read again, once per class in it, and needs no buffer whatever its length.
 #[derive(Clone, Copy)]
-struct Run {
+struct MarkRun {
     active: bool,
-    /// First source character of the run (its starter, if there is one) and the end.
+    /// First source character of the run (its starter, if there is one), and one past its last byte.
     start: usize,
     end: usize,
-    /// Class now given out, and the next larger one met on this pass.
+    /// Class that this pass yields, and the next larger one seen in this pass.
     rank: u8,
     next_rank: u8,
-    /// Source character and item now looked at.
+    /// Current source character and item of its decomposition.
     at: usize,
     item: usize,
-    /// Source character that lends its place, and where the next one is looked for.
-    place: usize,
-    place_len: usize,
-    next_place: usize,
+    /// Source character whose offsets are in use, and where to look for the next one.
+    source: usize,
+    source_len: usize,
+    next_source: usize,
 }
 
 /// Reads a text, word by word.
@@ -135,17 +135,17 @@ struct Run {
 pub(super) struct Scanner<'t> {
     text: &'t [u8],
     pos: usize,
-    /// Behind the last added token: marks never reorder across it.
+    /// End of the last added token: marks are not reordered across it.
     segment: usize,
-    /// A character that was read but starts the next word.
-    held: Option<Step>,
-    /// Normalised characters of the last source character not given out yet.
+    /// A character that was read and starts the next word.
+    held: Option<NormalizedChar>,
+    /// Normalised characters of the last source character that are still to be yielded.
     queue: [u32; record::MAX_STARTERS],
     queue_at: usize,
     queue_len: usize,
     queue_start: usize,
     queue_char_len: usize,
-    run: Run,
+    run: MarkRun,
 }
 
 impl<'t> Scanner<'t> {
@@ -160,7 +160,7 @@ impl<'t> Scanner<'t> {
             queue_len: 0,
             queue_start: 0,
             queue_char_len: 0,
-            run: Run {
+            run: MarkRun {
                 active: false,
                 start: 0,
                 end: 0,
@@ -168,9 +168,9 @@ impl<'t> Scanner<'t> {
                 next_rank: 0,
                 at: 0,
                 item: 0,
-                place: 0,
-                place_len: 0,
-                next_place: 0,
+                source: 0,
+                source_len: 0,
+                next_source: 0,
             },
         }
     }
@@ -227,7 +227,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// The fast path: reads on while single bytes become single bytes. True if a word ended.
+    /// The fast path: reads on while single bytes become single bytes. Returns true at the end of a word.
     #[inline(always)]
     fn ascii_word(&mut self, table: &[u8; 128], word: &mut Word) -> bool {
         let text = self.text;
@@ -256,8 +256,8 @@ impl<'t> Scanner<'t> {
                 self.pos = pos;
                 return true;
             } else if word.plain && (word.chars == 0 || word.end as usize == pos) {
-                // The body of a word, in a loop of its own. (Where a character was dropped inside
-                // of a word, places are no longer in a row.)
+                // The body of a word, in a loop of its own. (Where a character was dropped within a
+                // word, offsets are no longer consecutive.)
                 let mut chars = word.chars;
                 if chars == 0 {
                     word.start = pos as u32;
@@ -288,15 +288,19 @@ impl<'t> Scanner<'t> {
         false
     }
 
-    /// The next normalised character, or `None` if the next source character gives none.
-    fn next_char(&mut self, tables: &Tables<'_>) -> Result<Option<Step>, TokenizeError> {
+    /// The next normalised character, or `None` if the next source character becomes nothing.
+    fn next_char(&mut self, tables: &Tables<'_>) -> Result<Option<NormalizedChar>, TokenizeError> {
         if let Some(step) = self.held.take() {
             return Ok(Some(step));
         }
         if self.queue_at < self.queue_len {
             let item = self.queue[self.queue_at];
             self.queue_at += 1;
-            return Ok(Some(Step { item, start: self.queue_start, len: self.queue_char_len }));
+            return Ok(Some(NormalizedChar {
+                item,
+                start: self.queue_start,
+                len: self.queue_char_len,
+            }));
         }
         let normalizer = &tables.normalizer;
         if self.run.active {
@@ -306,7 +310,7 @@ impl<'t> Scanner<'t> {
         let (code, len) = decode(self.text, start)?;
         let (kind, argument) = normalizer.entry(code);
         self.pos += len;
-        let one = |item| Ok(Some(Step { item, start, len }));
+        let one = |item| Ok(Some(NormalizedChar { item, start, len }));
         match kind {
             action::WORD => one(item::pack(code, item::WORD, 0)),
             action::SPACE => one(item::pack(code, item::SPACE, 0)),
@@ -326,7 +330,7 @@ impl<'t> Scanner<'t> {
                     *slot = normalizer.expansion(argument + 1 + i);
                 }
                 self.set_queue(starters, start, len);
-                if head & record::SURVIVOR != 0 {
+                if head & record::REMAINS != 0 {
                     self.start_run(tables, start)?;
                 }
                 Ok(None)
@@ -343,7 +347,7 @@ impl<'t> Scanner<'t> {
         self.queue_char_len = char_len;
     }
 
-    /// Finds the bounds of the run of marks around the surviving mark at `at`.
+    /// Finds the bounds of the run of marks around the remaining mark at `at`.
     #[cold]
     fn start_run(&mut self, tables: &Tables<'_>, at: usize) -> Result<(), TokenizeError> {
         let normalizer = &tables.normalizer;
@@ -373,10 +377,10 @@ impl<'t> Scanner<'t> {
             }
             end += len;
         }
-        // The starter has already taken its own place.
-        let (place_len, next_place) =
+        // The starter has already taken its own offsets.
+        let (source_len, next_source) =
             if anchored { (decode(self.text, start)?.1, start) } else { (0, start) };
-        self.run = Run {
+        self.run = MarkRun {
             active: true,
             start,
             end,
@@ -384,14 +388,17 @@ impl<'t> Scanner<'t> {
             next_rank: u8::MAX,
             at: start,
             item: 0,
-            place: start,
-            place_len,
-            next_place: next_place + place_len,
+            source: start,
+            source_len,
+            next_source: next_source + source_len,
         };
         Ok(())
     }
 
-    fn next_of_run(&mut self, normalizer: &Normalizer<'_>) -> Result<Option<Step>, TokenizeError> {
+    fn next_of_run(
+        &mut self,
+        normalizer: &Normalizer<'_>,
+    ) -> Result<Option<NormalizedChar>, TokenizeError> {
         let run = &mut self.run;
         loop {
             while run.at < run.end {
@@ -406,20 +413,20 @@ impl<'t> Scanner<'t> {
                         continue;
                     }
                     if first {
-                        // Dropped characters have no place to lend.
-                        while run.next_place < run.end {
-                            let (code, len) = decode(self.text, run.next_place)?;
-                            run.place = run.next_place;
-                            run.place_len = len;
-                            run.next_place += len;
+                        // Dropped characters do not count as source characters.
+                        while run.next_source < run.end {
+                            let (code, len) = decode(self.text, run.next_source)?;
+                            run.source = run.next_source;
+                            run.source_len = len;
+                            run.next_source += len;
                             if normalizer.entry(code).0 != action::DROP {
                                 break;
                             }
                         }
                     }
                     if item::class(mark) != item::DROPPED {
-                        let (start, len) = (run.place, run.place_len);
-                        return Ok(Some(Step { item: mark, start, len }));
+                        let (start, len) = (run.source, run.source_len);
+                        return Ok(Some(NormalizedChar { item: mark, start, len }));
                     }
                 }
                 run.at += len;

@@ -9,11 +9,11 @@ use super::scan::Word;
 pub(super) struct Pieces {
     pub len: usize,
     ids: [u32; MAX_WORD_CHARS],
-    /// Character where each piece ends.
+    /// Index of the character at which each piece ends.
     ends: [u8; MAX_WORD_CHARS],
-    /// The word is one token: its place is the whole word.
+    /// The word is one token, with the offsets of the whole word.
     whole: bool,
-    /// Hash states of the prefixes of what is left of the word.
+    /// Hash states of the prefixes of the rest of the word.
     hashes: [u32; MAX_WORD_CHARS],
 }
 
@@ -30,7 +30,7 @@ impl Pieces {
         }
     }
 
-    /// Id and place in the original text of piece `i < len`.
+    /// Id, start and end in the original text of piece `i < len`.
     #[inline(always)]
     pub fn get(&self, i: usize, word: &Word) -> (u32, u32, u32) {
         let id = self.ids[i];
@@ -38,7 +38,7 @@ impl Pieces {
             return (id, word.start, word.end);
         }
         let from = if i == 0 { 0 } else { usize::from(self.ends[i - 1]) };
-        let (start, end) = word.place(from, usize::from(self.ends[i]));
+        let (start, end) = word.offsets(from, usize::from(self.ends[i]));
         (id, start, end)
     }
 
@@ -48,7 +48,7 @@ impl Pieces {
         self.whole = true;
     }
 
-    /// Splits a word. One that is too long, or cannot be covered, becomes `[UNK]` as a whole.
+    /// Splits a word. A word that is too long, or that no tokens cover, becomes one `[UNK]`.
     #[inline(always)]
     pub fn split(&mut self, word: &Word, tables: &Tables<'_>) {
         let done = word.chars <= tables.max_word_chars as usize

@@ -1,12 +1,13 @@
-//! Writes the tokenizer section. What becomes of each code point is the caller's answer; the
-//! converter gets it from the reference.
+//! Writes the tokenizer section. The caller says what each code point becomes; the converter asks the
+//! reference.
 
 use super::layout::{self, action, ascii, field, flag, item, record};
+pub use super::layout::{HANGUL, decompose_hangul};
 use super::{SectionError, Settings, Tokenizer};
 use std::collections::HashMap;
 use std::fmt;
 
-/// What a normalised character is to the splitting into words.
+/// How a normalised character takes part in the splitting into words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Part of a word.
@@ -22,11 +23,11 @@ pub enum Class {
 pub struct Mark {
     /// Rank of its canonical combining class among those that exist, from 1.
     pub rank: u8,
-    /// What remains of it, if anything does.
+    /// The character that remains of it, if accents are not stripped.
     pub remains: Option<(char, Class)>,
 }
 
-/// What becomes of a code point.
+/// What a code point becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// It stays as it is.
@@ -42,7 +43,7 @@ pub enum Rule {
         starters: Vec<(char, Class)>,
         /// Marks of the decomposition.
         marks: Vec<Mark>,
-        /// The decomposition holds a character of class 0, be it one that does not remain.
+        /// The decomposition holds a character of class 0, which need not remain.
         anchor: bool,
     },
 }
@@ -50,15 +51,15 @@ pub enum Rule {
 /// Ids and texts of the special tokens.
 #[derive(Clone, Debug)]
 pub struct SpecialTokens {
-    /// Stands for unknown words.
+    /// For unknown words.
     pub unk: String,
-    /// In front of every input.
+    /// The first token of every input.
     pub cls: String,
-    /// Behind every text.
+    /// Follows every text.
     pub sep: String,
-    /// Padding; need not exist.
+    /// For padding; need not exist.
     pub pad: String,
-    /// Masked words; need not exist.
+    /// For masked words; need not exist.
     pub mask: String,
 }
 
@@ -79,22 +80,22 @@ impl Default for SpecialTokens {
 pub struct AddedToken {
     /// Its text.
     pub text: String,
-    /// Its id; may lie beyond the vocabulary.
+    /// Its id, which may lie beyond the vocabulary.
     pub id: u32,
 }
 
-/// Everything a section is made of.
+/// The contents of a section.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<'s> {
-    /// Switches of the normaliser, for the record; the rules must come from the same.
+    /// Settings of the normaliser, which are stored for information. The rules must agree with them.
     pub settings: Settings,
-    /// Tokens by id. An empty string is a gap. Of equal tokens the last is found.
+    /// Tokens by id. An empty string is a gap. If tokens are equal, the last one is found.
     pub vocab: &'s [String],
     /// The prefix of tokens inside a word.
     pub continuation_prefix: &'s str,
-    /// The special tokens. Those that exist are also added tokens.
+    /// The special tokens. Those in the vocabulary are also added tokens.
     pub specials: &'s SpecialTokens,
-    /// More tokens matched literally.
+    /// More tokens that are matched literally.
     pub added: &'s [AddedToken],
     /// A rule for each code point up to U+10FFFF.
     pub rules: &'s [Rule],
@@ -104,9 +105,9 @@ pub struct Spec<'s> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There is no token.
+    /// The vocabulary has no token.
     EmptyVocabulary,
-    /// This token must be in the vocabulary.
+    /// The vocabulary does not have this token, which is required.
     MissingToken(String),
     /// More tokens than ids.
     TooManyTokens(usize),
@@ -125,11 +126,11 @@ pub enum BuildError {
     MaxWordChars(usize),
     /// The continuation prefix is too long.
     PrefixTooLong(usize),
-    /// The rules are not one for each code point, or one of them cannot be stored.
+    /// There is not one rule per code point, or the rule of this one cannot be stored.
     Rule(u32, &'static str),
     /// The section would reach 4 GiB.
     TooLarge,
-    /// The reader refuses what was written.
+    /// The reader refuses the written section.
     Unreadable(SectionError),
 }
 
@@ -163,15 +164,15 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-/// Where the tables end up.
-struct Output(Vec<u8>);
+/// The section so far.
+struct SectionBuffer(Vec<u8>);
 
-impl Output {
+impl SectionBuffer {
     fn set(&mut self, at: usize, value: u32) {
         self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Appends a table, aligned to 64 bytes, and notes its offset.
+    /// Appends a table, aligned to 64 bytes, and stores its offset in the field `at`.
     fn table(&mut self, at: usize, bytes: impl IntoIterator<Item = u8>) -> Result<(), BuildError> {
         self.0.resize(self.0.len().next_multiple_of(64), 0);
         let offset = u32::try_from(self.0.len()).map_err(|_| BuildError::TooLarge)?;
@@ -188,7 +189,7 @@ impl Output {
 /// Writes the section.
 ///
 /// # Errors
-/// Any [`BuildError`]: what is wrong with the specification.
+/// Any [`BuildError`]: what is wrong with `spec`.
 pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
     let vocab = spec.vocab;
     if vocab.iter().all(String::is_empty) {
@@ -205,7 +206,7 @@ pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
     {
         return Err(BuildError::TokenTooLong { id, len: token.len() });
     }
-    // A later line wins over an equal earlier one, as in the reference.
+    // The last of equal tokens wins, as in the reference.
     let ids: HashMap<&str, u32> =
         vocab.iter().enumerate().map(|(id, token)| (token.as_str(), id as u32)).collect();
     let mut added: Vec<AddedToken> = spec.added.to_vec();
@@ -226,7 +227,7 @@ pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
     let pad = special(&specials.pad).unwrap_or(layout::NO_ID);
     let mask = special(&specials.mask).unwrap_or(layout::NO_ID);
 
-    let mut out = Output(vec![0; layout::HEADER_LEN]);
+    let mut out = SectionBuffer(vec![0; layout::HEADER_LEN]);
     out.0[..4].copy_from_slice(&layout::MAGIC);
     out.set(field::VERSION, layout::VERSION);
     out.set(field::FLAGS, flags(&spec.settings));
@@ -259,7 +260,10 @@ fn flags(settings: &Settings) -> u32 {
         | bit(settings.strip_accents == Some(true), flag::STRIP)
 }
 
-fn write_added(out: &mut Output, mut added: Vec<AddedToken>) -> Result<[u8; 32], BuildError> {
+fn write_added(
+    out: &mut SectionBuffer,
+    mut added: Vec<AddedToken>,
+) -> Result<[u8; 32], BuildError> {
     if added.len() > layout::MAX_ADDED as usize {
         return Err(BuildError::TooManyAddedTokens(added.len()));
     }
@@ -281,14 +285,15 @@ fn write_added(out: &mut Output, mut added: Vec<AddedToken>) -> Result<[u8; 32],
     Ok(first_bytes)
 }
 
-/// Stores words once each, and tells where.
+/// Stores each sequence of words once.
 #[derive(Default)]
-struct Pool {
+struct Interner {
     words: Vec<u32>,
     known: HashMap<Vec<u32>, usize>,
 }
 
-impl Pool {
+impl Interner {
+    /// The offset of `words`.
     fn put(&mut self, words: Vec<u32>) -> usize {
         *self.known.entry(words).or_insert_with_key(|words| {
             self.words.extend_from_slice(words);
@@ -308,8 +313,8 @@ const fn class_of(class: Class) -> u32 {
 fn entry(
     code: u32,
     rule: &Rule,
-    singles: &mut Pool,
-    expansions: &mut Pool,
+    singles: &mut Interner,
+    expansions: &mut Interner,
 ) -> Result<u16, BuildError> {
     let error = |problem| BuildError::Rule(code, problem);
     let with = |kind: u16, argument: usize| {
@@ -337,12 +342,12 @@ fn entry(
                 if starters.len() > record::MAX_STARTERS || marks.len() > 16 {
                     return Err(error("the expansion is too long"));
                 }
-                let survivor = marks.iter().any(|mark| mark.remains.is_some());
+                let remains = marks.iter().any(|mark| mark.remains.is_some());
                 let total = (starters.len() + marks.len()) as u32;
                 let head = starters.len() as u32
                     | total << record::TOTAL_SHIFT
                     | if *anchor { record::ANCHOR } else { 0 }
-                    | if survivor { record::SURVIVOR } else { 0 };
+                    | if remains { record::REMAINS } else { 0 };
                 let starters = starters.iter().map(|&(c, class)| (c, class_of(class), 0));
                 let marks = marks.iter().map(|mark| match mark.remains {
                     Some((c, class)) => (c, class_of(class), u32::from(mark.rank)),
@@ -357,11 +362,15 @@ fn entry(
     }
 }
 
-fn write_rules(out: &mut Output, rules: &[Rule], first_bytes: &[u8; 32]) -> Result<(), BuildError> {
+fn write_rules(
+    out: &mut SectionBuffer,
+    rules: &[Rule],
+    first_bytes: &[u8; 32],
+) -> Result<(), BuildError> {
     if rules.len() != 0x11_0000 {
-        return Err(BuildError::Rule(rules.len() as u32, "there must be one for each code point"));
+        return Err(BuildError::Rule(rules.len() as u32, "there must be one per code point"));
     }
-    let (mut singles, mut expansions) = (Pool::default(), Pool::default());
+    let (mut singles, mut expansions) = (Interner::default(), Interner::default());
     let mut blocks: Vec<u8> = Vec::new();
     let mut known: HashMap<Vec<u8>, u8> = HashMap::new();
     let mut index = Vec::new();
@@ -419,7 +428,7 @@ fn write_rules(out: &mut Output, rules: &[Rule], first_bytes: &[u8; 32]) -> Resu
 }
 
 fn write_vocabulary(
-    out: &mut Output,
+    out: &mut SectionBuffer,
     vocab: &[String],
     ids: &HashMap<&str, u32>,
     prefix: &str,
@@ -455,7 +464,7 @@ fn write_vocabulary(
     // A token that starts with the prefix can also be found at the start of a word.
     out.set(field::LONGEST_FIRST, longest(&|token| Some(token.len())));
     out.set(field::LONGEST_CONTINUATION, longest(&continuation));
-    out.set(field::VOCAB_LEN, vocab.len() as u32);
+    out.set(field::VOCAB_SIZE, vocab.len() as u32);
     out.set(field::ID_BITS, id_bits);
     out.set(field::CAPACITY, capacity);
     out.set(field::MAX_PROBES, max_probes);
@@ -480,8 +489,8 @@ fn write_vocabulary(
     out.table(field::TEXT, text)
 }
 
-/// Fills a table of this capacity; `None` if some search would get too long. Returns the slots and
-/// the longest search.
+/// Fills a hash table of this capacity. Returns the slots and the longest search; `None` if a search
+/// would be too long.
 fn fill(findable: &[(u32, u32)], capacity: u32, id_bits: u32) -> Option<(Vec<u32>, u32)> {
     let len = capacity as usize + layout::MAX_PROBES as usize;
     let mut slots = vec![layout::EMPTY_SLOT; len];

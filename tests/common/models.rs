@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
 
-use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
-use bertlet::format::{Activation, Attention, Encoding, ProblemType, checksum, field, round16};
+use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer, xxh64};
+use bertlet::format::{Activation, Attention, Encoding, ProblemType, round16};
 use bertlet::kernels::{Rotation, TABLE_GROUP};
 use bertlet::{
     Config, Encoder, Executor, Input, Isa, Model, Output, Pooling, RunError, SectionKind,
@@ -166,7 +166,7 @@ impl Spec {
         let defaults = Defaults {
             pooling: Pooling::Mean,
             normalize: true,
-            problem: ProblemType::SingleLabel,
+            problem_type: ProblemType::SingleLabel,
             labels: self.labels,
         };
         let writer = Writer::new(self.config, defaults);
@@ -312,12 +312,35 @@ impl Builder {
     }
 }
 
+/// Where the header's fields stand, by the specification.
+pub mod field {
+    pub const VERSION: usize = 8;
+    pub const SECTIONS: usize = 12;
+    pub const FILE_LENGTH: usize = 16;
+    pub const CHECKSUM: usize = 24;
+    pub const HIDDEN_SIZE: usize = 32;
+    pub const LAYERS: usize = 36;
+    pub const HEADS: usize = 40;
+    pub const INTERMEDIATE_SIZE: usize = 44;
+    pub const VOCAB_SIZE: usize = 48;
+    pub const POSITIONS: usize = 52;
+    pub const TOKEN_TYPES: usize = 56;
+    pub const EPS: usize = 60;
+    pub const ACTIVATION: usize = 64;
+    pub const ATTENTION: usize = 68;
+    pub const POOLING: usize = 72;
+    pub const NORMALIZE: usize = 76;
+    pub const PROBLEM_TYPE: usize = 80;
+    pub const LABELS: usize = 84;
+    pub const RESERVED: usize = 88;
+}
+
 /// Updates the checksum of header and section table, if `bytes` holds both.
-pub fn mend_checksum(bytes: &mut [u8]) {
+pub fn fix_checksum(bytes: &mut [u8]) {
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let end = 128 + 64 * number(field::SECTIONS);
     if let Some(head) = bytes.get(field::CHECKSUM + 8..end) {
-        let sum = checksum::xxh64(head).to_le_bytes();
+        let sum = xxh64(head).to_le_bytes();
         bytes[field::CHECKSUM..field::CHECKSUM + 8].copy_from_slice(&sum);
     }
 }

@@ -251,12 +251,12 @@ impl Facts<'_> {
             .plain("normalize", model.default_normalize())
             .list("heads", self.heads(), |out, head| json::string(out, &head))
             .list("labels", model.labels().iter(), json::string)
-            .string("problem", problem(model.problem()));
+            .string("problem", problem(model.problem_type()));
         if let Some(tokenizer) = self.tokenizer() {
             let settings = tokenizer.settings();
             all.object("tokenizer", |object| {
                 object
-                    .plain("vocab_size", tokenizer.vocab_len())
+                    .plain("vocab_size", tokenizer.vocab_size())
                     .plain("lowercase", settings.lowercase)
                     .plain("strip_accents", settings.strips_accents())
                     .plain("handle_chinese_chars", settings.handle_chinese_chars)
@@ -322,7 +322,7 @@ impl Facts<'_> {
             let settings = tokenizer.settings();
             let case = if settings.lowercase { "lower case" } else { "cased" };
             let accents = if settings.strips_accents() { ", without accents" } else { "" };
-            format!("{} tokens, {case}{accents}", grouped(tokenizer.vocab_len()))
+            format!("{} tokens, {case}{accents}", grouped(tokenizer.vocab_size()))
         });
         row(out, "tokenizer", tokenizer.as_deref().unwrap_or("none: give --ids"));
         for (i, (part, count)) in [

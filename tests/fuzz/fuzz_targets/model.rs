@@ -7,9 +7,8 @@ mod support;
 
 use std::sync::OnceLock;
 
-use bertlet::format::field;
 use bertlet::{Encoder, Input, Isa, SectionKind, Layers, Model, Output, Pooling, features_len};
-use common::{Aligned, Spec, mend_checksum};
+use common::{Aligned, Spec, field, fix_checksum};
 
 /// Scratch that a run may take.
 const MOST_SCRATCH: usize = 16 << 20;
@@ -29,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if mode % 2 == 0 && bytes.len() > 128 {
         let length = bytes.len() as u64;
         bytes[field::FILE_LENGTH..][..8].copy_from_slice(&length.to_le_bytes());
-        mend_checksum(&mut bytes);
+        fix_checksum(&mut bytes);
     }
     let file = Aligned::new(&bytes);
     // The portable kernels are slow.
@@ -48,9 +47,9 @@ fn files() -> &'static [Vec<u8>] {
         (0..16)
             .map(|seed| {
                 let mut spec = Spec::random(seed);
-                spec.config.intermediate = spec.config.intermediate.min(40);
-                spec.config.layers = spec.config.layers.min(2);
-                spec.config.hidden = spec.config.heads * spec.config.head_size().min(20);
+                spec.config.intermediate_size = spec.config.intermediate_size.min(40);
+                spec.config.num_hidden_layers = spec.config.num_hidden_layers.min(2);
+                spec.config.hidden_size = spec.config.num_attention_heads * spec.config.head_size().min(20);
                 spec.tokenizer = support::section();
                 let mut writer = spec.writer();
                 if seed == 0 {
@@ -74,15 +73,15 @@ fn try_file(bytes: &[u8], isa: Isa) {
     let _ = (model.labels().iter().map(str::len).sum::<usize>(), model.labels().get(usize::MAX));
     let _ = (model.provenance(), model.tokenizer_bytes(), format!("{model:?}"));
     let config = *model.config();
-    let tokens = config.positions.min(19);
+    let tokens = config.max_position_embeddings.min(19);
     if config.multiply_adds(tokens) > MOST_WORK || config.scratch_len(tokens) > MOST_SCRATCH {
         return;
     }
     let mut scratch = vec![0; config.scratch_len(tokens)];
-    let ids: Vec<u32> = (0..tokens).map(|t| (t * 7 % config.vocab) as u32).collect();
-    let types: Vec<u8> = (0..tokens).map(|t| (t % config.token_types) as u8).collect();
+    let ids: Vec<u32> = (0..tokens).map(|t| (t * 7 % config.vocab_size) as u32).collect();
+    let types: Vec<u8> = (0..tokens).map(|t| (t % config.type_vocab_size) as u8).collect();
     let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t % 3 != 1)).collect();
-    let input = Input { ids: &ids, type_ids: Some(&types), mask: Some(&mask) };
+    let input = Input { input_ids: &ids, token_type_ids: Some(&types), attention_mask: Some(&mask) };
     let mut encoder =
         Encoder::new(model, isa, &mut scratch, tokens).expect("scratch_len says how much");
 
@@ -90,7 +89,7 @@ fn try_file(bytes: &[u8], isa: Isa) {
     let layers: Layers = "concat:-1,0".parse().expect("a selection");
     let mut wanted: Vec<(Option<SectionKind>, Pooling, usize)> = Vec::new();
     for (_, pooling) in Pooling::NAMES {
-        if pooling != Pooling::Pooler || model.head(SectionKind::Pooler).is_some() {
+        if pooling != Pooling::Pooler || model.section(SectionKind::Pooler).is_some() {
             let length = features_len(&config, tokens, &layers, pooling).expect("they exist");
             wanted.push((None, pooling, length));
         }
@@ -111,10 +110,10 @@ fn try_file(bytes: &[u8], isa: Isa) {
             None => Output::Features { layers, pooling: *pooling, normalize: true, out },
         });
     }
-    let mut map = vec![0.0; tokens * tokens * config.heads];
+    let mut map = vec![0.0; tokens * tokens * config.num_attention_heads];
     outputs.push(Output::Attention { layer: 0, out: &mut map });
-    let (mut words, positions) = (vec![0.0; config.vocab], [tokens - 1]);
-    if model.masked_lm().is_some() {
+    let (mut words, positions) = (vec![0.0; config.vocab_size], [tokens - 1]);
+    if model.section(SectionKind::MaskedLmTransform).is_some() {
         outputs.push(Output::MaskedLm { positions: &positions, out: &mut words });
     }
     encoder.encode(&input, &mut outputs).expect("nothing is asked that is not there");

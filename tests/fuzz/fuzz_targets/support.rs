@@ -89,7 +89,7 @@ fn rule(code: u32) -> Rule {
 /// Everything that a tokenizer can be asked about a text.
 pub fn tokenize(section: &[u8], text: &[u8]) {
     let Ok(tokenizer) = Tokenizer::from_bytes(section) else { return };
-    for id in [0, 1, 100, tokenizer.vocab_len() as u32, u32::MAX] {
+    for id in [0, 1, 100, tokenizer.vocab_size() as u32, u32::MAX] {
         let _ = tokenizer.token(id);
     }
     let _ = (tokenizer.settings(), tokenizer.pad_id(), tokenizer.mask_id());
