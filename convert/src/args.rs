@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bertlet_convert::convert::{Options, Weights};
+use bertlet_convert::{ConvertOptions, WeightType};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Converts BERT checkpoints (safetensors, PyTorch, TensorFlow) into bertlet's model files, and
@@ -154,12 +154,12 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 impl Convert {
     /// What the library wants to know.
-    pub fn options(&self) -> Options {
-        Options {
+    pub fn options(&self) -> ConvertOptions {
+        ConvertOptions {
             weights: match self.weights {
-                WeightsArg::Int8 => Weights::Int8,
-                WeightsArg::F16 => Weights::F16,
-                WeightsArg::F32 => Weights::F32,
+                WeightsArg::Int8 => WeightType::Int8,
+                WeightsArg::F16 => WeightType::F16,
+                WeightsArg::F32 => WeightType::F32,
             },
             calibration: self.calibration.clone(),
             min_cosine: self.min_cosine,

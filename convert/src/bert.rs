@@ -2,7 +2,7 @@
 //!
 //! Every matrix is row-major `[outputs, inputs]`, whatever the checkpoint's own orientation was.
 
-pub use bertlet::format::{Activation, Attention, Config};
+pub use bertlet::format::{Activation, Attention, Config, ProblemType};
 
 /// A row-major matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,16 +74,19 @@ pub struct Layer {
     pub output_norm: LayerNorm,
 }
 
-/// What a sequence classifier's logits mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ProblemType {
-    /// One of the labels: softmax.
-    #[default]
-    SingleLabel,
-    /// Any of the labels: sigmoid each.
-    MultiLabel,
-    /// A number (or several): the logits are the answer.
-    Regression,
+impl Layer {
+    /// Query, key and value as one linear layer, `[3 * hidden, hidden]`.
+    pub fn fused_qkv(&self) -> Linear {
+        let parts = [&self.query, &self.key, &self.value];
+        Linear {
+            weight: Matrix {
+                rows: parts.iter().map(|part| part.weight.rows).sum(),
+                cols: self.query.weight.cols,
+                data: parts.iter().flat_map(|part| &part.weight.data).copied().collect(),
+            },
+            bias: parts.iter().flat_map(|part| &part.bias).copied().collect(),
+        }
+    }
 }
 
 /// The masked-word head: `decoder(norm(activation(transform(h))))+ bias`.
@@ -101,7 +104,7 @@ pub struct MaskedLm {
 
 /// The heads that the checkpoint has.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heads {
+pub struct TaskHeads {
     /// `[labels, hidden]`, on every token of the last layer.
     pub token_classifier: Option<Linear>,
     /// `[labels, hidden]`, on the pooler's output.
@@ -126,5 +129,5 @@ pub struct Bert {
     /// `tanh(W h[CLS] + b)`, `[hidden, hidden]`; `None` where the checkpoint has none.
     pub pooler: Option<Linear>,
     /// Task heads.
-    pub heads: Heads,
+    pub heads: TaskHeads,
 }

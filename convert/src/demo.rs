@@ -10,9 +10,9 @@ use bertlet::tokenizer::{Limits, TokenBuffer};
 use bertlet::{
     Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, SequenceClassifier, Session,
 };
-use bertlet_convert::convert::{Options, convert};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::report::{Report, size};
+use bertlet_convert::{ConvertOptions, convert};
 
 use crate::{Bar, answer};
 
@@ -48,9 +48,10 @@ pub fn run() -> Result<()> {
         let mut bar = Bar::default();
         let source = Path::new(MODELS).join(name);
         let started = Instant::now();
-        let report = convert(&source, &file, &Options::default(), &mut |step, done, total| {
-            bar.show(step, done, total);
-        });
+        let report =
+            convert(&source, &file, &ConvertOptions::default(), &mut |step, done, total| {
+                bar.show(step, done, total);
+            });
         bar.clear();
         answer(&converted(&ink, name, &report?, started.elapsed().as_secs_f64()))?;
         files.push(ModelFile::open(&file).map_err(Error::opening)?);

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
 use crate::error::{Error, Result};
+use crate::load;
 use crate::measure;
-use crate::names;
 use crate::reference::{self, Sequence, fast, spans};
 use crate::source;
 
@@ -89,11 +89,11 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     };
     if loaded.section(head).is_none() {
         return Err(Error::new(model, format!("{head:?}"), "is not in the model")
-            .mend("choose the other --task, or convert a checkpoint that has it"));
+            .hint("choose the other --task, or convert a checkpoint that has it"));
     }
     let section = loaded.tokenizer_bytes().ok_or_else(|| {
         Error::new(model, "tokenizer", "is not in the model")
-            .mend("convert the checkpoint with its vocab.txt or tokenizer.json")
+            .hint("convert the checkpoint with its vocab.txt or tokenizer.json")
     })?;
     let tokenizer = Tokenizer::from_bytes(section).map_err(|e| Error::new(model, "", e))?;
     let labels: Vec<String> = loaded.labels().iter().map(str::to_owned).collect();
@@ -111,11 +111,11 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     let logits = measure::logits(loaded, head, &inputs.batch)
         .map_err(|e| Error::new(model, "", format!("cannot run: {e}")))?;
     let reference = reference.map(|path| {
-        let source = source::open(path, source::Options { allow_missing_vocabulary: true })?;
-        let (bert, _) = names::load(&source, true)?;
+        let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
+        let (bert, _) = load::bert(&source, true)?;
         if bert.config.vocab_size != loaded.config().vocab_size {
             return Err(Error::new(path, "vocab_size", "is not that of the model")
-                .mend("name the checkpoint that the model was made from"));
+                .hint("name the checkpoint that the model was made from"));
         }
         let logits = reference_logits(&bert, head, &inputs.batch)
             .ok_or_else(|| Error::new(path, format!("{head:?}"), "is not in the checkpoint"))?;
@@ -156,12 +156,12 @@ fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Optio
 }
 
 /// The words of a sentence and their tags.
-pub(crate) type Tagged<'t> = (Vec<&'t str>, Vec<&'t str>);
+pub(crate) type TaggedWords<'t> = (Vec<&'t str>, Vec<&'t str>);
 
 /// Labelled data.
 pub(crate) enum Examples<'t> {
     /// Sentences.
-    Ner(Vec<Tagged<'t>>),
+    Ner(Vec<TaggedWords<'t>>),
     /// Text and index of its label.
     Classify(Vec<(&'t str, usize)>),
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bertlet_convert::convert::{self, Step};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::evaluate::{self, Task};
 use bertlet_convert::html;
+use bertlet_convert::pipeline::Stage;
 use bertlet_convert::probe;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,9 +51,10 @@ fn convert_command(args: &args::Convert) -> Result<()> {
     let source = args.source.as_deref().expect("clap asks for it");
     let output = args.output.clone().unwrap_or_else(|| default_output(source));
     let mut bar = Bar::default();
-    let report = convert::convert(source, &output, &args.options(), &mut |step, done, total| {
-        bar.show(step, done, total);
-    });
+    let report =
+        bertlet_convert::convert(source, &output, &args.options(), &mut |step, done, total| {
+            bar.show(step, done, total);
+        });
     bar.clear();
     let report = report?;
     eprint!("{}", report.text());
@@ -92,7 +93,7 @@ fn evaluate_command(args: &args::Evaluate) -> Result<()> {
 }
 
 fn probe_command(args: &args::Probe) -> Result<()> {
-    let options = probe::Options { epochs: args.epochs as usize, seeds: args.seeds as usize };
+    let options = probe::ProbeOptions { epochs: args.epochs as usize, seeds: args.seeds as usize };
     let mut bar = Bar::default();
     let table =
         probe::probe(&args.model, &args.train, &args.dev, &options, &mut |name, done, total| {
@@ -112,12 +113,12 @@ pub struct Bar(Option<(&'static str, ProgressBar)>);
 
 impl Bar {
     /// Shows how far a step of a conversion is.
-    pub fn show(&mut self, step: Step, done: usize, total: usize) {
-        let name = match step {
-            Step::Read => "reading",
-            Step::Quantize => "quantising",
-            Step::Search => "what to keep in f16",
-            Step::Measure => "measuring",
+    pub fn show(&mut self, stage: Stage, done: usize, total: usize) {
+        let name = match stage {
+            Stage::Read => "reading",
+            Stage::Quantize => "quantising",
+            Stage::Search => "what to keep in f16",
+            Stage::Measure => "measuring",
         };
         self.show_named(name, done, total);
     }

@@ -120,7 +120,7 @@ pub fn logits(
 }
 
 /// The f32 model on the texts that a written model is compared on.
-pub struct Yardstick {
+pub struct Baseline {
     batch: Vec<Sequence>,
     states: Vec<Matrix>,
     outputs: Vec<(SectionKind, Matrix)>,
@@ -144,7 +144,7 @@ pub struct Quality {
     pub outputs: Vec<OutputError>,
 }
 
-impl Yardstick {
+impl Baseline {
     /// Runs the f32 model.
     pub fn new(bert: &Bert, batch: Vec<Sequence>) -> Self {
         let states = reference::hidden_states(bert, &batch);

@@ -2,13 +2,12 @@
 
 use bertlet::Pooling;
 use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
-use bertlet::format::{self, Encoding, SectionKind, round16};
+use bertlet::format::{Encoding, SectionKind, round16};
 use half::f16;
 
-use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, ProblemType};
-use crate::quantize::{
-    Projection, QuantizedBert, QuantizedLayer, QuantizedLinear, Rotation, Words,
-};
+use crate::bert::{Bert, LayerNorm, Linear, ProblemType, TaskHeads};
+use crate::quantize::HadamardRotation;
+use crate::stored::{Int8Linear, StoredBert, StoredLinear, WordTable};
 
 /// What a file holds besides weights.
 #[derive(Clone, Debug, Default)]
@@ -29,53 +28,18 @@ pub struct Extras {
 
 /// A file in f16 or f32, with attention in f32.
 pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
-    let stored = QuantizedBert {
-        config: bert.config,
-        words: Words::Half(bert.embeddings.word.clone()),
-        positions: bert.embeddings.position.clone(),
-        token_types: bert.embeddings.token_type.clone(),
-        embedding_norm: bert.embeddings.norm.clone(),
-        layers: bert
-            .layers
-            .iter()
-            .map(|layer| {
-                let parts = [&layer.query, &layer.key, &layer.value];
-                let hidden = bert.config.hidden_size;
-                QuantizedLayer {
-                    qkv: Projection::Full(Linear {
-                        weight: Matrix {
-                            rows: 3 * hidden,
-                            cols: hidden,
-                            data: parts.iter().flat_map(|p| &p.weight.data).copied().collect(),
-                        },
-                        bias: parts.iter().flat_map(|p| &p.bias).copied().collect(),
-                    }),
-                    attention_output: Projection::Full(layer.attention_output.clone()),
-                    attention_norm: layer.attention_norm.clone(),
-                    intermediate: Projection::Full(layer.intermediate.clone()),
-                    output: Projection::Full(layer.output.clone()),
-                    output_norm: layer.output_norm.clone(),
-                }
-            })
-            .collect(),
-        pooler: bert.pooler.clone(),
-        heads: bert.heads.clone(),
-    };
-    pack(&stored, encoding, extras)
+    pack(&StoredBert::float(bert), encoding, extras)
 }
 
 /// A file in int8, with attention in integers; what is not int8 is f16.
-pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
+pub fn int8(bert: &StoredBert, extras: &Extras) -> Writer {
     pack(bert, Encoding::F16, extras)
 }
 
-fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
+fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
     let config = bert.config;
-    let problem = match bert.heads.sequence_classifier {
-        Some((_, ProblemType::MultiLabel)) => format::ProblemType::MultiLabel,
-        Some((_, ProblemType::Regression)) => format::ProblemType::Regression,
-        _ => format::ProblemType::SingleLabel,
-    };
+    let classifier = bert.heads.sequence_classifier.as_ref();
+    let problem = classifier.map_or(ProblemType::SingleLabel, |(_, problem)| *problem);
     let mut packer = Packer {
         heads: config.num_attention_heads,
         head_size: config.head_size(),
@@ -91,10 +55,10 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
         ),
     };
     match &bert.words {
-        Words::Half(words) => {
+        WordTable::Float(words) => {
             packer.writer.float_table(SectionKind::WordEmbeddings, float, &words.data);
         }
-        Words::Int8 { cols, group, values, scales } => {
+        WordTable::Int8 { cols, group, values, scales } => {
             let scales = regroup(scales, *cols, *group);
             packer.writer.int8_table(SectionKind::WordEmbeddings, values, &scales);
         }
@@ -103,11 +67,11 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     packer.writer.float_table(SectionKind::TokenTypeEmbeddings, float, &bert.token_types.data);
     packer.norm(SectionKind::EmbeddingsNorm, 0, &bert.embedding_norm);
     for (i, layer) in bert.layers.iter().enumerate() {
-        packer.projection(SectionKind::QueryKeyValue, i, &layer.qkv);
-        packer.projection(SectionKind::AttentionOutput, i, &layer.attention_output);
+        packer.stored(SectionKind::QueryKeyValue, i, &layer.qkv);
+        packer.stored(SectionKind::AttentionOutput, i, &layer.attention_output);
         packer.norm(SectionKind::AttentionNorm, i, &layer.attention_norm);
-        packer.projection(SectionKind::Intermediate, i, &layer.intermediate);
-        packer.projection(SectionKind::Output, i, &layer.output);
+        packer.stored(SectionKind::Intermediate, i, &layer.intermediate);
+        packer.stored(SectionKind::Output, i, &layer.output);
         packer.norm(SectionKind::OutputNorm, i, &layer.output_norm);
     }
     if let Some(pooler) = &bert.pooler {
@@ -159,18 +123,18 @@ impl Packer {
         self.writer.float_matrix(kind, layer, self.float, &linear.weight.data, &linear.bias);
     }
 
-    fn projection(&mut self, kind: SectionKind, layer: usize, projection: &Projection) {
-        match projection {
-            Projection::Full(linear) => {
+    fn stored(&mut self, kind: SectionKind, layer: usize, linear: &StoredLinear) {
+        match linear {
+            StoredLinear::Float(linear) => {
                 let weight = self.pad(kind, linear.weight.cols, &linear.weight.data);
                 let bias = self.pad_rows(kind, 1, &linear.bias);
                 self.writer.float_matrix(kind, layer, self.float, &weight, &bias);
             }
-            Projection::Int8(linear) => self.int8(kind, layer, linear),
+            StoredLinear::Int8(linear) => self.int8(kind, layer, linear),
         }
     }
 
-    fn int8(&mut self, kind: SectionKind, layer: usize, linear: &QuantizedLinear) {
+    fn int8(&mut self, kind: SectionKind, layer: usize, linear: &Int8Linear) {
         let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
         // The runtime's transform is not normalised.
         let norm = (linear.rotation.block as f32).sqrt();
@@ -183,7 +147,11 @@ impl Packer {
     }
 
     /// The rotation in terms of padded heads.
-    fn rotation(&self, kind: SectionKind, rotation: Rotation) -> bertlet::kernels::Rotation {
+    fn rotation(
+        &self,
+        kind: SectionKind,
+        rotation: HadamardRotation,
+    ) -> bertlet::kernels::Rotation {
         let across_heads =
             kind == SectionKind::AttentionOutput && rotation.stride == self.head_size;
         let stride = if across_heads { round16(self.head_size) } else { rotation.stride };
@@ -224,7 +192,7 @@ impl Packer {
         round16(self.head_size) - self.head_size
     }
 
-    fn task_heads(&mut self, heads: &Heads) {
+    fn task_heads(&mut self, heads: &TaskHeads) {
         if let Some(head) = &heads.token_classifier {
             self.linear(SectionKind::TokenClassifier, 0, head);
         }

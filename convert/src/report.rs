@@ -8,8 +8,8 @@ use bertlet::format::Encoding;
 use serde::Serialize;
 
 use crate::bert::{Activation, Bert, LayerNorm, Linear, Matrix};
+use crate::load::{Fate, TensorReport};
 use crate::measure::{OutputError, Quality};
-use crate::names::{Fate, TensorReport};
 
 /// The part of a report that travels in the file: where it came from, how it was made, how good it is.
 ///

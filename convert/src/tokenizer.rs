@@ -5,7 +5,7 @@
 //! of all steps together is compared with the reference's for every code point.
 
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::Checkpoint;
 use bertlet::tokenizer::writer::{self, BuildError, Class, Mark, Rule, Spec};
 pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
 use bertlet::tokenizer::{Settings, layout};
@@ -73,7 +73,7 @@ pub fn build_with(
 
 /// The tokenizer of a checkpoint.
 #[derive(Clone, Debug)]
-pub struct Section {
+pub struct TokenizerSection {
     /// The section's bytes.
     pub bytes: Vec<u8>,
     /// What differs from the checkpoint's own tokenizer or is only assumed, each a line of text.
@@ -81,7 +81,7 @@ pub struct Section {
 }
 
 /// Writes the section for a checkpoint's tokenizer; `None` where it has no vocabulary.
-pub fn section(source: &Source) -> Result<Option<Section>> {
+pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
     let Some(tokenizer) = &source.tokenizer else { return Ok(None) };
     let settings = Settings {
         lowercase: tokenizer.lowercase,
@@ -124,9 +124,9 @@ pub fn section(source: &Source) -> Result<Option<Section>> {
         added.push(AddedToken { text: token.content.clone(), id: token.id });
     }
     match build_with(vocabulary, &settings, &specials, "##", &added) {
-        Ok(bytes) => Ok(Some(Section { bytes, notes })),
+        Ok(bytes) => Ok(Some(TokenizerSection { bytes, notes })),
         Err(problem) => Err(Error::new(&source.folder, "tokenizer", problem)
-            .mend("compare vocab.txt or tokenizer.json with those of a BERT")),
+            .hint("compare vocab.txt or tokenizer.json with those of a BERT")),
     }
 }
 

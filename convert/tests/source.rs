@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bertlet::Pooling;
 use bertlet_convert::bert::{Bert, ProblemType};
 use bertlet_convert::error::Result;
-use bertlet_convert::names::{self, Fate, TensorReport};
-use bertlet_convert::source::{self, Format, Options, Pooling, Source};
+use bertlet_convert::load::{self, Fate, TensorReport};
+use bertlet_convert::source::{self, Checkpoint, CheckpointFormat, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,12 +15,12 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-fn open(path: impl AsRef<Path>) -> Result<Source> {
-    source::open(path.as_ref(), Options::default())
+fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    source::open(path.as_ref(), OpenOptions::default())
 }
 
 fn load(path: impl AsRef<Path>) -> Result<(Bert, Vec<TensorReport>)> {
-    names::load(&open(path)?, false)
+    load::bert(&open(path)?, false)
 }
 
 fn bert(name: &str) -> Bert {
@@ -132,12 +133,12 @@ fn every_spelling_of_micro_is_the_same_model() {
 #[test]
 fn the_formats_are_told_apart() {
     for (name, format) in [
-        ("micro", Format::Safetensors),
-        ("formats/sharded-safetensors", Format::Safetensors),
-        ("formats/pt-zip", Format::PyTorch),
-        ("formats/pt-legacy", Format::PyTorch),
-        ("formats/sharded-bin", Format::PyTorch),
-        ("formats/tf1", Format::TensorFlow),
+        ("micro", CheckpointFormat::Safetensors),
+        ("formats/sharded-safetensors", CheckpointFormat::Safetensors),
+        ("formats/pt-zip", CheckpointFormat::PyTorch),
+        ("formats/pt-legacy", CheckpointFormat::PyTorch),
+        ("formats/sharded-bin", CheckpointFormat::PyTorch),
+        ("formats/tf1", CheckpointFormat::TensorFlow),
     ] {
         assert_eq!(open(fixture(name)).unwrap().format, format, "{name}");
     }
@@ -284,7 +285,7 @@ fn unknown_tensors_are_refused_or_dropped() {
     });
     let message = error(&dir);
     assert!(message.contains("adapter.weight") && message.contains("layer.2."), "{message}");
-    let (b, reports) = names::load(&open(&dir).unwrap(), true).unwrap();
+    let (b, reports) = load::bert(&open(&dir).unwrap(), true).unwrap();
     assert_same("unknown", &b, &bert("micro"), 0.0);
     let fate = &reports.iter().find(|r| r.name == "adapter.weight").unwrap().fate;
     assert_eq!(*fate, Fate::Dropped("unknown name".into()));
@@ -392,7 +393,7 @@ fn googles_fine_tuned_classifiers_are_read() {
         tensors.push(("output_bias".into(), vec![4], vec![0.5; 4]));
     });
     let source = open(&dir).unwrap();
-    let (bert, _) = names::load(&source, false).unwrap();
+    let (bert, _) = load::bert(&source, false).unwrap();
     let (classifier, problem) = bert.heads.sequence_classifier.unwrap();
     // Unlike TensorFlow's kernels, this matrix is [labels, hidden].
     assert_eq!((classifier.weight.row(1)[0], problem), (32.0, ProblemType::SingleLabel));
@@ -417,8 +418,8 @@ fn the_vocabulary_may_be_shorter_than_the_table_but_not_longer() {
 fn safetensors_come_before_pytorch_before_tensorflow() {
     let dir = copy("formats/tf1");
     for (file, format) in [
-        ("formats/pt-zip/pytorch_model.bin", Format::PyTorch),
-        ("micro/model.safetensors", Format::Safetensors),
+        ("formats/pt-zip/pytorch_model.bin", CheckpointFormat::PyTorch),
+        ("micro/model.safetensors", CheckpointFormat::Safetensors),
     ] {
         fs::copy(fixture(file), dir.path().join(Path::new(file).file_name().unwrap())).unwrap();
         assert_eq!(open(&dir).unwrap().format, format);
@@ -459,7 +460,7 @@ fn what_is_missing_is_named() {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     assert!(error(&dir).contains("vocab.txt: is missing"));
-    let options = Options { allow_missing_vocabulary: true };
+    let options = OpenOptions { allow_missing_vocabulary: true };
     let source = source::open(dir.path(), options).unwrap();
     assert!(source.vocabulary.is_empty() && source.tokenizer.is_none());
     fs::write(dir.path().join("tf_model.h5"), "").unwrap();
@@ -910,7 +911,7 @@ fn torch_pickle(
 }
 
 /// Opens a folder whose `pytorch_model.bin` is `bytes`.
-fn open_torch(bytes: &[u8]) -> (TempDir, Result<Source>) {
+fn open_torch(bytes: &[u8]) -> (TempDir, Result<Checkpoint>) {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     fs::write(dir.path().join("pytorch_model.bin"), bytes).unwrap();

@@ -1,6 +1,6 @@
 //! Chinese, from a checkpoint of bert-base-chinese's vocabulary (21,128 words) to entities and pairs.
 //!
-//! Weights are random (of a seed), but for a few characters that are planted: the labels they get are
+//! WeightType are random (of a seed), but for a few characters that are planted: the labels they get are
 //! known. The vocabulary is made up; with `BERTLET_DATA` the real one is used as well.
 
 #[path = "../common/checkpoints.rs"]
@@ -15,9 +15,9 @@ use std::process::Command;
 use bertlet::tasks::{Aggregation, Entity, EntityOptions, EntityRecognizer, Label, Text};
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
-use bertlet_convert::convert::{Options, Weights, convert};
 use bertlet_convert::report::Report;
 use bertlet_convert::tokenizer::reference_normalizer;
+use bertlet_convert::{ConvertOptions, WeightType, convert};
 use checkpoint::{Shape, VOCAB, vocabularies, write};
 use common::Folder;
 use serde_json::{Value, json};
@@ -45,11 +45,11 @@ fn converted(
     planted: &[(char, &str)],
 ) -> (PathBuf, Report) {
     write(&folder.0, &SMALL, vocab, architecture, labels, planted);
-    convert_with(folder, Options { weights: Weights::Int8, ..Options::default() })
+    convert_with(folder, ConvertOptions { weights: WeightType::Int8, ..ConvertOptions::default() })
 }
 
 /// Converts the checkpoint in a folder.
-fn convert_with(folder: &Folder, options: Options) -> (PathBuf, Report) {
+fn convert_with(folder: &Folder, options: ConvertOptions) -> (PathBuf, Report) {
     let out = folder.0.join("model.bertlet");
     let report = convert(&folder.0, &out, &options, &mut |_, _, _| ());
     (out, report.unwrap_or_else(|error| panic!("{error}")))

@@ -13,7 +13,7 @@ use crate::bert::Matrix;
 
 /// A matrix in eight bits: `value * scale[row]`, every value in `-127..=127`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct QuantizedMatrix {
+pub struct QuantizedWeight {
     /// Output channels.
     pub rows: usize,
     /// Inputs.
@@ -24,7 +24,7 @@ pub struct QuantizedMatrix {
     pub scales: Vec<f32>,
 }
 
-impl QuantizedMatrix {
+impl QuantizedWeight {
     /// Rounds every weight to the nearest step of its row.
     pub fn nearest(weight: &Matrix) -> Self {
         let mut quantized = Self { rows: weight.rows, cols: weight.cols, ..Self::default() };
@@ -90,7 +90,7 @@ impl Factor {
 
     /// Rounds the rows of `weight`, trying each of `clips` (shares of a row's largest magnitude that 127
     /// stands for) and keeping what errs least by the moments.
-    pub fn round(&self, weight: &Matrix, clips: &[f32]) -> QuantizedMatrix {
+    pub fn round(&self, weight: &Matrix, clips: &[f32]) -> QuantizedWeight {
         let n = self.n;
         assert_eq!(weight.cols, n, "the moments are those of the layer's inputs");
         let diagonal: Vec<f32> = (0..n).map(|k| self.lower[k * n + k] as f32).collect();
@@ -106,7 +106,7 @@ impl Factor {
             .par_chunks((GROUP * n).max(1))
             .map(|rows| self.round_group(rows, clips, &feedback, &diagonal))
             .collect();
-        let mut quantized = QuantizedMatrix { rows: weight.rows, cols: n, ..Default::default() };
+        let mut quantized = QuantizedWeight { rows: weight.rows, cols: n, ..Default::default() };
         for (values, scales) in chunks {
             quantized.values.extend(values);
             quantized.scales.extend(scales);

@@ -10,14 +10,14 @@ use crate::bert::Linear;
 /// The members of block `b` are the elements `(b * block + j) * stride + s` for `j` in `0..block`, one such
 /// block for every `s` in `0..stride`. `block` is a power of two; 1 means no rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rotation {
+pub struct HadamardRotation {
     /// Elements mixed with each other.
     pub block: usize,
     /// Distance between two members of a block.
     pub stride: usize,
 }
 
-impl Rotation {
+impl HadamardRotation {
     /// Leaves everything as it is.
     pub const NONE: Self = Self { block: 1, stride: 1 };
 

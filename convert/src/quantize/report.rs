@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Projection, QuantizedBert, fold_heads, half_linear, simulate};
+use super::{fold_heads, half_linear, simulate};
 use crate::bert::{Bert, Matrix};
-use crate::reference::{self, Sequence, Site, spans};
+use crate::reference::{self, LinearKind, Sequence, spans};
+use crate::stored::{StoredBert, StoredLinear};
 
 /// The error of one hidden state over all tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +99,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Measures a quantised model on `held_out`.
-pub fn report(bert: &Bert, quantized: &QuantizedBert, held_out: &[Sequence]) -> Report {
+pub fn report(bert: &Bert, quantized: &StoredBert, held_out: &[Sequence]) -> Report {
     let reference = reference::hidden_states(bert, held_out);
     Report::compare(&reference, &simulate::hidden_states(quantized, held_out), held_out)
 }
@@ -108,21 +109,21 @@ pub fn report(bert: &Bert, quantized: &QuantizedBert, held_out: &[Sequence]) -> 
 /// is too little.
 pub fn keep_for_cosine<E>(
     bert: &Bert,
-    quantized: &QuantizedBert,
+    quantized: &StoredBert,
     wanted: f64,
-    measure: &mut dyn FnMut(&QuantizedBert) -> Result<f64, E>,
+    measure: &mut dyn FnMut(&StoredBert) -> Result<f64, E>,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Result<BTreeSet<(usize, Site)>, f64>, E> {
-    let mut cosine = |keep: &[(usize, Site)]| {
+) -> Result<Result<BTreeSet<(usize, LinearKind)>, f64>, E> {
+    let mut cosine = |keep: &[(usize, LinearKind)]| {
         let mut model = quantized.clone();
-        keep.iter().for_each(|&(layer, site)| keep_full(bert, &mut model, layer, site));
+        keep.iter().for_each(|&(layer, kind)| keep_float(bert, &mut model, layer, kind));
         measure(&model)
     };
     if cosine(&[])? >= wanted {
         return Ok(Ok(BTreeSet::new()));
     }
     let all: Vec<_> =
-        (0..bert.layers.len()).flat_map(|l| Site::ALL.map(|site| (l, site))).collect();
+        (0..bert.layers.len()).flat_map(|l| LinearKind::ALL.map(|kind| (l, kind))).collect();
     let best = cosine(&all)?;
     if best < wanted {
         return Ok(Err(best));
@@ -145,16 +146,16 @@ pub fn keep_for_cosine<E>(
 }
 
 /// Puts one linear layer back to f16.
-pub fn keep_full(bert: &Bert, model: &mut QuantizedBert, index: usize, site: Site) {
+pub fn keep_float(bert: &Bert, model: &mut StoredBert, index: usize, kind: LinearKind) {
     let source = &bert.layers[index];
     let layer = &mut model.layers[index];
-    let (place, linear) = match site {
-        Site::Qkv => (&mut layer.qkv, &fold_heads(bert, index).qkv),
-        Site::AttentionOutput => {
+    let (place, linear) = match kind {
+        LinearKind::Qkv => (&mut layer.qkv, &fold_heads(bert, index).qkv),
+        LinearKind::AttentionOutput => {
             (&mut layer.attention_output, &fold_heads(bert, index).attention_output)
         }
-        Site::Intermediate => (&mut layer.intermediate, &source.intermediate),
-        Site::Output => (&mut layer.output, &source.output),
+        LinearKind::Intermediate => (&mut layer.intermediate, &source.intermediate),
+        LinearKind::Output => (&mut layer.output, &source.output),
     };
-    *place = Projection::Full(half_linear(linear));
+    *place = StoredLinear::Float(half_linear(linear));
 }

@@ -61,8 +61,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::reference::{self, Linear, Sequence, matmul};
-    use crate::{names, source};
+    use crate::reference::{self, LinearFn, Sequence, matmul};
+    use crate::{load, source};
 
     fn values(seed: u32, count: usize) -> Vec<f32> {
         let mut state = seed;
@@ -93,12 +93,13 @@ mod tests {
     fn a_whole_model_agrees_with_the_written_order() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         for name in ["micro", "micro-token-classification", "micro-sequence-classification"] {
-            let source = source::open(&fixtures.join(name), source::Options::default()).unwrap();
-            let (bert, _) = names::load(&source, false).unwrap();
+            let source =
+                source::open(&fixtures.join(name), source::OpenOptions::default()).unwrap();
+            let (bert, _) = load::bert(&source, false).unwrap();
             let batch: Vec<_> = (1..6)
                 .map(|n| Sequence::single((0..n * 7).map(|i| (i * n * 31 + 5) % 256).collect()))
                 .collect();
-            let run = |linear: Linear| {
+            let run = |linear: LinearFn| {
                 let mut states = reference::hidden_states_by(linear, &bert, &batch);
                 let logits = reference::logits_by(linear, &bert, &states[states.len() - 1], &batch);
                 states.extend(logits.token_classifier);

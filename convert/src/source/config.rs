@@ -94,14 +94,14 @@ impl Fields<'_> {
         let only = |key, allowed: &str| match self.text(key)? {
             Some(other) if other != allowed => Err(self
                 .error(key, format!("{other:?} is not supported"))
-                .mend(format!("only {allowed:?} is"))),
+                .hint(format!("only {allowed:?} is"))),
             _ => Ok(()),
         };
         only("model_type", "bert")?;
         only("position_embedding_type", "absolute")?;
         for key in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
             if self.json[key] == Value::Bool(true) {
-                return Err(self.error(key, "true is not supported").mend("only encoders are"));
+                return Err(self.error(key, "true is not supported").hint("only encoders are"));
             }
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Fields<'_> {
             other => {
                 return Err(self
                     .error("hidden_act", format!("{other:?} is not supported"))
-                    .mend(
+                    .hint(
                         "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
                     ));
             }
@@ -160,7 +160,7 @@ impl Fields<'_> {
             Some(other) => {
                 return Err(self
                     .error("problem_type", format!("{other:?} is unknown"))
-                    .mend("it may be single_label_classification, multi_label_classification or regression"));
+                    .hint("it may be single_label_classification, multi_label_classification or regression"));
             }
         })
     }

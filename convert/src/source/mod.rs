@@ -4,6 +4,7 @@
 //! their elements are read later, one tensor at a time. Nothing in a checkpoint is executed or
 //! trusted: every size is checked against the file before memory is taken for it.
 
+mod checksum;
 mod config;
 mod dtype;
 mod files;
@@ -11,6 +12,7 @@ mod map;
 mod pickle;
 mod safetensors;
 mod sstable;
+mod storage;
 mod tensorflow;
 mod tensors;
 mod tokenizer;
@@ -19,14 +21,15 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+use bertlet::Pooling;
 use serde_json::Value;
 
 pub use config::ModelConfig;
 pub use dtype::DType;
 pub use files::FileRecord;
 pub use tensors::TensorInfo;
-pub use tokenizer::{AddedToken, Tokenizer};
-pub use weights::Format;
+pub use tokenizer::{AddedTokenConfig, TokenizerConfig};
+pub use weights::CheckpointFormat;
 
 use crate::error::{Error, Result};
 use files::Files;
@@ -34,39 +37,26 @@ use tensors::Tensors;
 
 /// How to open a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct OpenOptions {
     /// Accept a checkpoint without `vocab.txt` and `tokenizer.json`.
     pub allow_missing_vocabulary: bool,
 }
 
-/// How sentence-transformers makes one vector of the last hidden states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The state of `[CLS]`.
-    Cls,
-    /// The mean over all tokens.
-    Mean,
-    /// The maximum over all tokens.
-    Max,
-    /// The sum over all tokens, divided by the square root of their number.
-    MeanSqrtLen,
-}
-
 /// An opened checkpoint.
 #[derive(Debug)]
-pub struct Source {
+pub struct Checkpoint {
     /// The folder of the weights.
     pub folder: PathBuf,
     /// The weights file, or the index of several.
     pub weights: PathBuf,
     /// What the weights are written in.
-    pub format: Format,
+    pub format: CheckpointFormat,
     /// The configuration.
     pub config: ModelConfig,
     /// Tokens in the order of their ids; empty where there is no vocabulary and that is allowed.
     pub vocabulary: Vec<String>,
     /// How texts become ids; `None` with an empty vocabulary.
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<TokenizerConfig>,
     /// Pooling that `1_Pooling/config.json` of sentence-transformers asks for.
     pub pooling: Option<Pooling>,
     /// Whether `modules.json` of sentence-transformers normalises the pooled vector.
@@ -78,7 +68,7 @@ pub struct Source {
     tensors: Tensors,
 }
 
-impl Source {
+impl Checkpoint {
     /// Every tensor of the checkpoint.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors.infos()
@@ -99,7 +89,7 @@ impl Source {
 ///
 /// Where a folder has weights in several formats, safetensors are used before PyTorch's, and those
 /// before TensorFlow's: the order in which they leave least to interpretation.
-pub fn open(path: &Path, options: Options) -> Result<Source> {
+pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     let mut files = Files::default();
     let modules = read_modules(path, &mut files)?;
     let found = match weights::find(path, &mut files) {
@@ -114,13 +104,13 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
 
     // Google's file comes first beside Google's weights, which may lie next to converted ones.
     let mut names = ["config.json", "bert_config.json"];
-    if found.format() == Format::TensorFlow {
+    if found.format() == CheckpointFormat::TensorFlow {
         names.reverse();
     }
     let config_file =
         names.iter().map(|name| folder.join(name)).find(|file| file.exists()).ok_or_else(|| {
             Error::new(folder.join("config.json"), "", "is missing")
-                .mend("put it beside the weights (Google calls it bert_config.json)")
+                .hint("put it beside the weights (Google calls it bert_config.json)")
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
 
@@ -129,11 +119,11 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
         None if options.allow_missing_vocabulary => (Vec::new(), None),
         None => {
             return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
-                .mend("put it, or tokenizer.json, beside the weights"));
+                .hint("put it, or tokenizer.json, beside the weights"));
         }
     };
     let tensors = found.read(&mut files)?;
-    Ok(Source {
+    Ok(Checkpoint {
         folder,
         weights: found.path().to_owned(),
         format: found.format(),
@@ -199,7 +189,7 @@ impl Modules {
             ["pooling_mode_cls_token"] => Some(Pooling::Cls),
             ["pooling_mode_mean_tokens"] => Some(Pooling::Mean),
             ["pooling_mode_max_tokens"] => Some(Pooling::Max),
-            ["pooling_mode_mean_sqrt_len_tokens"] => Some(Pooling::MeanSqrtLen),
+            ["pooling_mode_mean_sqrt_len_tokens"] => Some(Pooling::MeanSqrt),
             [] => None,
             several => {
                 let modes = several.join(" with ");

@@ -209,10 +209,10 @@ struct Machine<'a> {
     values: usize,
 }
 
-type Step<T> = Result<T, String>;
+type Parsed<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    fn run(&mut self) -> Step<Value<'a>> {
+    fn run(&mut self) -> Parsed<Value<'a>> {
         loop {
             let opcode = self.byte()?;
             if opcode == b'.' {
@@ -223,7 +223,7 @@ impl<'a> Machine<'a> {
     }
 
     /// One instruction; the letters are those of Python's `pickletools`.
-    fn step(&mut self, opcode: u8) -> Step<()> {
+    fn step(&mut self, opcode: u8) -> Parsed<()> {
         match opcode {
             // PROTO
             0x80 => match self.byte()? {
@@ -421,32 +421,32 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn take(&mut self, n: usize) -> Step<&'a [u8]> {
+    fn take(&mut self, n: usize) -> Parsed<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..n).ok_or("the file ends inside it")?;
         self.at += n;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let mut a = [0; N];
         a.copy_from_slice(self.take(N)?);
         Ok(a)
     }
 
-    fn byte(&mut self) -> Step<u8> {
+    fn byte(&mut self) -> Parsed<u8> {
         Ok(self.take(1)?[0])
     }
 
-    fn u32(&mut self) -> Step<u32> {
+    fn u32(&mut self) -> Parsed<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Step<usize> {
+    fn u64(&mut self) -> Parsed<usize> {
         usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| "impossible size".into())
     }
 
-    fn line(&mut self) -> Step<&'a str> {
+    fn line(&mut self) -> Parsed<&'a str> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|&b| b == b'\n');
         let line = &rest[..end.ok_or("the file ends inside it")?];
@@ -454,27 +454,27 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(line).map_err(|_| "a name that is not UTF-8".into())
     }
 
-    fn decimal(&mut self) -> Step<u32> {
+    fn decimal(&mut self) -> Parsed<u32> {
         self.line()?.parse().map_err(|_| "a bad number".into())
     }
 
-    fn text(&mut self, n: usize) -> Step<()> {
+    fn text(&mut self, n: usize) -> Parsed<()> {
         let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a text that is not UTF-8")?;
         self.push(Value::Str(text))
     }
 
-    fn bytes_or_text(&mut self, n: usize) -> Step<()> {
+    fn bytes_or_text(&mut self, n: usize) -> Parsed<()> {
         let text = std::str::from_utf8(self.take(n)?);
         self.push(text.map_or(Value::Bytes, Value::Str))
     }
 
-    fn opaque_bytes(&mut self, n: usize) -> Step<()> {
+    fn opaque_bytes(&mut self, n: usize) -> Parsed<()> {
         self.take(n)?;
         self.push(Value::Bytes)
     }
 
     /// A two's complement integer of `n` bytes.
-    fn long(&mut self, n: usize) -> Step<()> {
+    fn long(&mut self, n: usize) -> Parsed<()> {
         let bytes = self.take(n)?;
         if n > MAX_LONG {
             return Err("an integer that is too long".into());
@@ -488,7 +488,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Int(i64::from_le_bytes(extended)))
     }
 
-    fn push(&mut self, value: Value<'a>) -> Step<()> {
+    fn push(&mut self, value: Value<'a>) -> Parsed<()> {
         self.values += 1;
         if self.values > MAX_VALUES {
             return Err("too many values".into());
@@ -497,19 +497,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pop(&mut self) -> Step<Value<'a>> {
+    fn pop(&mut self) -> Parsed<Value<'a>> {
         if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
             return Err("takes a value that is not there".into());
         }
         self.stack.pop().ok_or_else(|| "empty stack".into())
     }
 
-    fn pop_mark(&mut self) -> Step<Vec<Value<'a>>> {
+    fn pop_mark(&mut self) -> Parsed<Vec<Value<'a>>> {
         let height = self.marks.pop().ok_or("no mark")?;
         Ok(self.stack.split_off(height))
     }
 
-    fn new_object(&mut self, object: Object<'a>) -> Step<()> {
+    fn new_object(&mut self, object: Object<'a>) -> Parsed<()> {
         if self.objects.len() == MAX_OBJECTS {
             return Err("too many objects".into());
         }
@@ -518,7 +518,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The object on top of the stack, which stays there.
-    fn top_object(&mut self) -> Step<&mut Object<'a>> {
+    fn top_object(&mut self) -> Parsed<&mut Object<'a>> {
         let top = self.pop()?;
         self.stack.push(top);
         match top {
@@ -527,7 +527,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn extend_list(&mut self, items: Vec<Value<'a>>) -> Step<()> {
+    fn extend_list(&mut self, items: Vec<Value<'a>>) -> Parsed<()> {
         match self.top_object()? {
             Object::List(list) => list.extend(items),
             Object::Opaque => {}
@@ -536,7 +536,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn extend_dict(&mut self, items: &[Value<'a>]) -> Step<()> {
+    fn extend_dict(&mut self, items: &[Value<'a>]) -> Parsed<()> {
         if !items.len().is_multiple_of(2) {
             return Err("a key without a value".into());
         }
@@ -547,7 +547,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn put(&mut self, slot: u32) -> Step<()> {
+    fn put(&mut self, slot: u32) -> Parsed<()> {
         let top = self.pop()?;
         self.stack.push(top);
         if self.memo.len() == MAX_OBJECTS {
@@ -557,12 +557,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn fetch(&mut self, slot: u32) -> Step<()> {
+    fn fetch(&mut self, slot: u32) -> Parsed<()> {
         let value = *self.memo.get(&slot).ok_or("an unknown memo slot")?;
         self.push(value)
     }
 
-    fn push_global(&mut self, module: &'a str, name: &'a str) -> Step<()> {
+    fn push_global(&mut self, module: &'a str, name: &'a str) -> Parsed<()> {
         let short = |s: &str| s.chars().take(80).collect::<String>();
         match global(module, name) {
             Some(global) => self.push(Value::Global(global)),
@@ -573,7 +573,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn tuple(&self, value: Value<'a>) -> Step<&[Value<'a>]> {
+    fn tuple(&self, value: Value<'a>) -> Parsed<&[Value<'a>]> {
         match value {
             Value::Object(i) => match &self.objects[i] {
                 Object::Tuple(items) => Ok(items),
@@ -584,7 +584,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Shape or strides.
-    fn sizes(&self, value: Value<'a>) -> Step<Vec<usize>> {
+    fn sizes(&self, value: Value<'a>) -> Parsed<Vec<usize>> {
         let items = self.tuple(value)?;
         if items.len() > MAX_RANK {
             return Err("a tensor of too many dimensions".into());
@@ -593,7 +593,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Calls one of the allowed callables, which is to say: describes its result.
-    fn reduce(&mut self) -> Step<()> {
+    fn reduce(&mut self) -> Parsed<()> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
         let arguments = self.tuple(arguments)?;
@@ -627,7 +627,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Counts the values that a copy brings into being without a push.
-    fn charge(&mut self, object: &Object<'a>) -> Step<()> {
+    fn charge(&mut self, object: &Object<'a>) -> Parsed<()> {
         self.values += match object {
             Object::Tuple(items) => items.len(),
             Object::Dict(items) => items.len(),
@@ -639,7 +639,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pairs(&self, list: Value<'a>) -> Step<Vec<(Value<'a>, Value<'a>)>> {
+    fn pairs(&self, list: Value<'a>) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
         let items = match list {
             Value::Object(i) => match &self.objects[i] {
                 Object::List(items) | Object::Tuple(items) => items,
@@ -669,7 +669,7 @@ impl<'a> Machine<'a> {
         offset: Value<'a>,
         shape: Value<'a>,
         strides: Value<'a>,
-    ) -> Step<Object<'a>> {
+    ) -> Parsed<Object<'a>> {
         let Value::Object(i) = storage else {
             return Err("a tensor without a storage".into());
         };
@@ -685,7 +685,7 @@ impl<'a> Machine<'a> {
     }
 
     /// `("storage", class, key, location, elements[, (view key, offset, elements)])`.
-    fn persistent(&mut self) -> Step<()> {
+    fn persistent(&mut self) -> Parsed<()> {
         let id = self.pop()?;
         let items = self.tuple(id)?;
         let (&[tag, class, key, _, elements], view) =
@@ -714,7 +714,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Sets attributes. Only dictionaries have any here (`_metadata`), and they do not matter.
-    fn build(&mut self) -> Step<()> {
+    fn build(&mut self) -> Parsed<()> {
         self.pop()?;
         match self.top_object()? {
             Object::Dict(_) | Object::Tensor(_) => Ok(()),
@@ -724,7 +724,7 @@ impl<'a> Machine<'a> {
 }
 
 /// A number of elements.
-fn size(value: Value<'_>) -> Step<usize> {
+fn size(value: Value<'_>) -> Parsed<usize> {
     match value {
         Value::Int(i) => usize::try_from(i).map_err(|_| format!("a size of {i}")),
         _ => Err("a size that is no number".into()),

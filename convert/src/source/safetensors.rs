@@ -7,7 +7,8 @@ use safetensors::tensor::Metadata;
 
 use super::dtype::DType;
 use super::map::Map;
-use super::tensors::{Storage, Tensor, TensorInfo, Tensors};
+use super::storage::Storage;
+use super::tensors::{Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
 /// The longest header that the format allows.
@@ -19,7 +20,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// whose sum of the two may overflow.
 pub(super) fn read(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     let failed =
-        |problem: String| Error::new(map.path(), "header", problem).mend("download the file again");
+        |problem: String| Error::new(map.path(), "header", problem).hint("download the file again");
     let Some((size, rest)) = map.split_first_chunk::<8>() else {
         return Err(failed("the file ends inside it".into()));
     };

@@ -4,7 +4,7 @@
 //! blocks are; a block is a run of entries whose keys share prefixes with the key before. Behind
 //! every block stand one byte (0: plain, 1: snappy) and a masked CRC-32C.
 
-use super::tensorflow::verify;
+use super::checksum::verify;
 
 const MAGIC: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
 const FOOTER: usize = 48;

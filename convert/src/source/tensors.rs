@@ -1,13 +1,11 @@
 //! Tensors of a checkpoint as places in mapped files, converted to `f32` one at a time.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use super::checksum;
 use super::dtype::DType;
-use super::map::Map;
-use super::{tensorflow, torch};
+use super::storage::{InflateCache, Storage};
 use crate::error::{Error, Result};
 
 /// Most dimensions a tensor may have; BERT's have two.
@@ -30,32 +28,6 @@ impl TensorInfo {
     /// An error about this tensor, naming its file.
     pub fn error(&self, problem: impl std::fmt::Display) -> Error {
         Error::new(&self.file, &self.name, problem)
-    }
-}
-
-/// Bytes that one or several tensors are views of.
-#[derive(Clone, Debug)]
-pub(super) enum Storage {
-    /// Bytes of a mapped file.
-    Mapped(Arc<Map>, Range<usize>),
-    /// A compressed entry of a zip file: its index and inflated size.
-    Deflated(Arc<Map>, usize, usize),
-}
-
-impl Storage {
-    /// `range` of a mapped file, which must lie inside it.
-    pub(super) fn mapped(map: &Arc<Map>, start: u64, len: u64) -> Option<Self> {
-        let start = usize::try_from(start).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        (end <= map.len()).then(|| Self::Mapped(map.clone(), start..end))
-    }
-
-    /// Size in bytes.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Mapped(_, range) => range.len(),
-            Self::Deflated(.., len) => *len,
-        }
     }
 }
 
@@ -177,16 +149,12 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// File, entry and bytes of a compressed storage.
-type Inflated = (PathBuf, usize, Arc<Vec<u8>>);
-
 /// All tensors of a checkpoint, by name.
 #[derive(Debug, Default)]
 pub(super) struct Tensors {
     list: Vec<Tensor>,
     by_name: HashMap<String, usize>,
-    /// The compressed storage that was inflated last: many tensors may be views of one.
-    inflated: Mutex<Option<Inflated>>,
+    inflated: InflateCache,
 }
 
 impl Tensors {
@@ -220,44 +188,26 @@ impl Tensors {
             Storage::Mapped(map, range) => {
                 let bytes = &map[range.clone()];
                 if let Some(expected) = tensor.checksum {
-                    tensorflow::verify(bytes, expected)
+                    checksum::verify(bytes, expected)
                         .map_err(|problem| tensor.info.error(problem))?;
                 }
                 let values = tensor.decode(bytes);
                 map.release(range.clone());
                 values
             }
-            Storage::Deflated(map, entry, len) => {
-                let bytes = self.inflate(map, *entry, *len, &tensor.info)?;
+            Storage::Deflated(deflated) => {
+                let bytes = self.inflated.get(deflated).map_err(|p| tensor.info.error(p))?;
                 tensor.decode(&bytes)
             }
         }
-    }
-
-    fn inflate(
-        &self,
-        map: &Map,
-        entry: usize,
-        len: usize,
-        info: &TensorInfo,
-    ) -> Result<Arc<Vec<u8>>> {
-        let mut last = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((path, e, bytes)) = &*last
-            && *e == entry
-            && path == map.path()
-        {
-            return Ok(bytes.clone());
-        }
-        // Free the last one before the next: only one is in memory at a time.
-        *last = None;
-        let bytes = Arc::new(torch::inflate(map, entry, len).map_err(|p| info.error(p))?);
-        *last = Some((map.path().to_owned(), entry, bytes.clone()));
-        Ok(bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::map::Map;
     use super::*;
 
     fn storage(elements: usize) -> (tempfile::NamedTempFile, Storage) {

@@ -32,7 +32,7 @@ const CLASSES: &[&str] = &[
 
 /// How texts become ids.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tokenizer {
+pub struct TokenizerConfig {
     /// Lowercase the text.
     pub lowercase: bool,
     /// Whether a file says so; else `lowercase` is BertTokenizer's default, true, which is wrong
@@ -59,12 +59,12 @@ pub struct Tokenizer {
     /// The longest input that the tokenizer's author had in mind.
     pub model_max_length: Option<usize>,
     /// Tokens that are found in the text before anything else, special or not.
-    pub added_tokens: Vec<AddedToken>,
+    pub added_tokens: Vec<AddedTokenConfig>,
 }
 
 /// A token that is matched as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddedToken {
+pub struct AddedTokenConfig {
     /// Its id.
     pub id: u32,
     /// Its text.
@@ -82,7 +82,10 @@ pub struct AddedToken {
 }
 
 /// Reads what the folder has; `None` where it has no vocabulary at all.
-pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<String>, Tokenizer)>> {
+pub(super) fn read(
+    folder: &Path,
+    files: &mut Files,
+) -> Result<Option<(Vec<String>, TokenizerConfig)>> {
     let config_file = folder.join("tokenizer_config.json");
     let config = files.json_if_there(&config_file)?.unwrap_or_default();
     let map_file = folder.join("special_tokens_map.json");
@@ -106,7 +109,7 @@ pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<Strin
         let added = files.json_if_there(&folder.join("added_tokens.json"))?;
         vocabulary.add(added.as_ref(), &config)?;
         let settings = from_config(&config_file, &config)?;
-        let tokenizer = Tokenizer {
+        let tokenizer = TokenizerConfig {
             unk: vocabulary.need(&special("unk_token", "[UNK]"))?,
             cls: vocabulary.need(&special("cls_token", "[CLS]"))?,
             sep: vocabulary.need(&special("sep_token", "[SEP]"))?,
@@ -128,7 +131,7 @@ pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<Strin
             tokenizer.pad,
             tokenizer.mask,
         ];
-        let token = |id: u32| AddedToken {
+        let token = |id: u32| AddedTokenConfig {
             id,
             content: vocabulary.tokens[id as usize].clone(),
             special: true,
@@ -168,7 +171,7 @@ impl<'a> Vocabulary<'a> {
         for (number, line) in text.split_terminator('\n').enumerate() {
             let token = line.strip_suffix('\r').unwrap_or(line);
             vocabulary.push(token.to_owned()).map_err(|e| {
-                e.mend(format!("line {} can never be produced: give it another text", number + 1))
+                e.hint(format!("line {} can never be produced: give it another text", number + 1))
             })?;
         }
         Ok(vocabulary)
@@ -233,13 +236,13 @@ impl<'a> Vocabulary<'a> {
     fn need(&self, token: &str) -> Result<u32> {
         self.id(token).ok_or_else(|| {
             Error::new(self.file, token, "is not in the vocabulary")
-                .mend("name the token that stands for it in tokenizer_config.json")
+                .hint("name the token that stands for it in tokenizer_config.json")
         })
     }
 }
 
 /// Settings of a folder without `tokenizer.json`.
-fn from_config(file: &Path, config: &Value) -> Result<Tokenizer> {
+fn from_config(file: &Path, config: &Value) -> Result<TokenizerConfig> {
     let flag = |key: &str| match &config[key] {
         Value::Null => Ok(None),
         Value::Bool(b) => Ok(Some(*b)),
@@ -249,13 +252,13 @@ fn from_config(file: &Path, config: &Value) -> Result<Tokenizer> {
         && !CLASSES.contains(&class)
     {
         return Err(Error::new(file, "tokenizer_class", format!("{class:?} is not supported"))
-            .mend("save the tokenizer as a tokenizer.json"));
+            .hint("save the tokenizer as a tokenizer.json"));
     }
     if flag("do_basic_tokenize")? == Some(false) {
         return Err(Error::new(file, "do_basic_tokenize", "false is not supported"));
     }
     let lowercase = flag("do_lower_case")?;
-    Ok(Tokenizer {
+    Ok(TokenizerConfig {
         lowercase: lowercase.unwrap_or(true),
         lowercase_stated: lowercase.is_some(),
         strip_accents: flag("strip_accents")?,
@@ -292,7 +295,7 @@ impl<'a> FromJson<'a> {
             None if component == "model" && value["max_input_chars_per_word"].is_number() => Ok(()),
             found => Err(self
                 .error(component, format!("{} is not supported", found.unwrap_or("nothing")))
-                .mend(format!("only {wanted} is, as BERT has it"))),
+                .hint(format!("only {wanted} is, as BERT has it"))),
         }
     }
 
@@ -307,7 +310,7 @@ impl<'a> FromJson<'a> {
         }
     }
 
-    fn read(&self) -> Result<(Vocabulary<'a>, Tokenizer)> {
+    fn read(&self) -> Result<(Vocabulary<'a>, TokenizerConfig)> {
         self.must_be("model", "WordPiece")?;
         self.must_be("normalizer", "BertNormalizer")?;
         self.must_be("pre_tokenizer", "BertPreTokenizer")?;
@@ -322,7 +325,7 @@ impl<'a> FromJson<'a> {
         let unk = vocabulary.need(text("unk_token", "[UNK]"))?;
         let (cls, sep) = self.frame(&vocabulary)?;
         let lowercase = self.flag("lowercase")?;
-        let tokenizer = Tokenizer {
+        let tokenizer = TokenizerConfig {
             lowercase: lowercase.unwrap_or(true),
             lowercase_stated: lowercase.is_some(),
             strip_accents: self.flag("strip_accents")?,
@@ -372,13 +375,13 @@ impl<'a> FromJson<'a> {
         Ok(vocabulary)
     }
 
-    fn added_tokens(&self) -> Result<Vec<AddedToken>> {
+    fn added_tokens(&self) -> Result<Vec<AddedTokenConfig>> {
         let Some(list) = self.json["added_tokens"].as_array() else {
             return Ok(Vec::new());
         };
         let token = |t: &Value| {
             let flag = |key: &str| t[key].as_bool().unwrap_or(false);
-            Some(AddedToken {
+            Some(AddedTokenConfig {
                 id: t["id"].as_u64()?.try_into().ok()?,
                 content: t["content"].as_str().filter(|c| !c.is_empty())?.to_owned(),
                 special: flag("special"),
@@ -398,7 +401,7 @@ impl<'a> FromJson<'a> {
         let processor = &self.json["post_processor"];
         let other = || {
             self.error("post_processor", "is not BERT's")
-                .mend("it must make [CLS] A [SEP] and [CLS] A [SEP] B [SEP], B with type 1")
+                .hint("it must make [CLS] A [SEP] and [CLS] A [SEP] B [SEP], B with type 1")
         };
         match processor["type"].as_str() {
             None if processor.is_null() => Ok(("[CLS]".into(), "[SEP]".into())),

@@ -2,16 +2,15 @@
 //! a zip file (since PyTorch 1.6) or one after the other (before).
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use zip::CompressionMethod;
-use zip::read::ZipArchive;
 
 use super::dtype::DType;
 use super::map::Map;
 use super::pickle::{self, Object, Pickle, StorageRef, Value};
-use super::tensors::{Storage, Tensor, TensorInfo, Tensors};
+use super::storage::{Deflated, Storage, open_zip};
+use super::tensors::{Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
 /// What every zip file starts with.
@@ -52,7 +51,7 @@ fn read_zip(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     }
     let bytes_of = |name: &str| {
         let entry = entries.get(&format!("{prefix}{name}"))?;
-        Some(read_all(entry).map_err(|p| failed(name, p)))
+        Some(entry.to_vec().map_err(|p| failed(name, p)))
     };
     if let Some(order) = bytes_of("byteorder").transpose()?
         && order != b"little"
@@ -96,35 +95,11 @@ fn entries(map: &Arc<Map>) -> std::result::Result<HashMap<String, Storage>, Stri
             _ if len > INFLATE_FREE.max(packed.saturating_mul(MAX_INFLATE)) => {
                 return Err(format!("{name} claims to expand from {packed} to {len} bytes"));
             }
-            _ => Storage::Deflated(map.clone(), i, len as usize),
+            _ => Storage::Deflated(Deflated { map: map.clone(), entry: i, len: len as usize }),
         };
         entries.insert(name, entry);
     }
     Ok(entries)
-}
-
-fn open_zip(map: &Map) -> std::result::Result<ZipArchive<Cursor<&[u8]>>, String> {
-    ZipArchive::new(Cursor::new(&map[..])).map_err(|e| format!("{e}: is the download complete?"))
-}
-
-fn read_all(entry: &Storage) -> std::result::Result<Vec<u8>, String> {
-    match entry {
-        Storage::Mapped(map, range) => Ok(map[range.clone()].to_vec()),
-        Storage::Deflated(map, entry, len) => inflate(map, *entry, *len),
-    }
-}
-
-/// The bytes of a compressed entry, of which there must be `len`.
-pub(super) fn inflate(map: &Map, entry: usize, len: usize) -> std::result::Result<Vec<u8>, String> {
-    let mut zip = open_zip(map)?;
-    let file = zip.by_index(entry).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    let read = file.take(len as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|e| format!("cannot be decompressed: {e}"))?;
-    if bytes.len() != len {
-        return Err(format!("does not expand to {len} bytes"));
-    }
-    Ok(bytes)
 }
 
 fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
@@ -140,7 +115,7 @@ fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
         Ok((pickle, _)) if is_magic(&pickle) => {}
         _ => {
             return Err(failed("", "is not a PyTorch file".into())
-                .mend("if it is, save it again with PyTorch 1.6 or newer"));
+                .hint("if it is, save it again with PyTorch 1.6 or newer"));
         }
     }
     if next()?.0.root != Value::Int(LEGACY_PROTOCOL) {
@@ -222,7 +197,7 @@ fn info(map: &Map, name: &str, dtype: &DType, shape: &[usize]) -> TensorInfo {
 
 fn refused(map: &Map, problem: String) -> Error {
     Error::new(map.path(), "", problem)
-        .mend("save only the weights, with torch.save(model.state_dict(), ...), or as safetensors")
+        .hint("save only the weights, with torch.save(model.state_dict(), ...), or as safetensors")
 }
 
 type Named<'p, 'a> = (&'a str, &'p StorageRef<'a>, &'p pickle::TensorRef<'a>);

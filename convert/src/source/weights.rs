@@ -15,7 +15,7 @@ const MAX_SHARDS: usize = 10_000;
 
 /// What weights are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum CheckpointFormat {
     /// safetensors.
     Safetensors,
     /// `torch.save`, before or since PyTorch 1.6.
@@ -26,20 +26,20 @@ pub enum Format {
 
 /// Weights that were found.
 #[derive(Debug)]
-pub(super) enum Weights {
+pub(super) enum WeightFiles {
     /// One file.
-    Single(Format, PathBuf),
+    Single(CheckpointFormat, PathBuf),
     /// The index of several.
-    Sharded(Format, PathBuf),
+    Sharded(CheckpointFormat, PathBuf),
     /// `PREFIX.index`.
     TensorFlow(PathBuf),
 }
 
-impl Weights {
-    pub(super) fn format(&self) -> Format {
+impl WeightFiles {
+    pub(super) fn format(&self) -> CheckpointFormat {
         match self {
             Self::Single(format, _) | Self::Sharded(format, _) => *format,
-            Self::TensorFlow(_) => Format::TensorFlow,
+            Self::TensorFlow(_) => CheckpointFormat::TensorFlow,
         }
     }
 
@@ -66,17 +66,22 @@ impl Weights {
     }
 }
 
-fn read_file(format: Format, path: &Path, files: &mut Files, tensors: &mut Tensors) -> Result<()> {
+fn read_file(
+    format: CheckpointFormat,
+    path: &Path,
+    files: &mut Files,
+    tensors: &mut Tensors,
+) -> Result<()> {
     let map = files.map(path)?;
     match format {
-        Format::Safetensors => safetensors::read(&map, tensors),
+        CheckpointFormat::Safetensors => safetensors::read(&map, tensors),
         _ => torch::read(&map, tensors),
     }
 }
 
 /// `{"weight_map": {tensor: file}}`: every tensor must be in the file that the index says.
 fn read_shards(
-    format: Format,
+    format: CheckpointFormat,
     index: &Path,
     files: &mut Files,
     tensors: &mut Tensors,
@@ -105,7 +110,7 @@ fn read_shards(
             Some(info) if info.file == **shard => {}
             _ => {
                 return Err(Error::new(shard, tensor.as_str(), "is not in this file")
-                    .mend(format!("{} says it should be", index.display())));
+                    .hint(format!("{} says it should be", index.display())));
             }
         }
     }
@@ -113,54 +118,55 @@ fn read_shards(
 }
 
 /// Finds the weights that `path` means: a folder, a file, or a TensorFlow prefix.
-pub(super) fn find(path: &Path, files: &mut Files) -> Result<Weights> {
+pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if path.is_dir() {
         return find_in_folder(path, files);
     }
     let prefix_index = with_suffix(path, ".index");
     if !path.exists() && prefix_index.is_file() {
-        return Ok(Weights::TensorFlow(prefix_index));
+        return Ok(WeightFiles::TensorFlow(prefix_index));
     }
     let path = path.to_owned();
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if name.ends_with(".safetensors.index.json") {
-        return Ok(Weights::Sharded(Format::Safetensors, path));
+        return Ok(WeightFiles::Sharded(CheckpointFormat::Safetensors, path));
     }
     if name.ends_with(".bin.index.json") {
-        return Ok(Weights::Sharded(Format::PyTorch, path));
+        return Ok(WeightFiles::Sharded(CheckpointFormat::PyTorch, path));
     }
     if name.ends_with(".index") {
-        return Ok(Weights::TensorFlow(path));
+        return Ok(WeightFiles::TensorFlow(path));
     }
     if name.contains(".data-") && path.with_extension("index").is_file() {
-        return Ok(Weights::TensorFlow(path.with_extension("index")));
+        return Ok(WeightFiles::TensorFlow(path.with_extension("index")));
     }
     if name.ends_with(".safetensors") {
-        return Ok(Weights::Single(Format::Safetensors, path));
+        return Ok(WeightFiles::Single(CheckpointFormat::Safetensors, path));
     }
     // Whatever its name is: a zip file, or a pickle of a protocol with a header.
     let map = files.map(&path)?;
     if map.starts_with(b"PK") || map.first() == Some(&0x80) {
-        return Ok(Weights::Single(Format::PyTorch, path));
+        return Ok(WeightFiles::Single(CheckpointFormat::PyTorch, path));
     }
     Err(unknown(&path))
 }
 
-fn find_in_folder(folder: &Path, files: &mut Files) -> Result<Weights> {
-    for (suffix, format) in
-        [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::PyTorch)]
-    {
+fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
+    for (suffix, format) in [
+        ("model.safetensors", CheckpointFormat::Safetensors),
+        ("pytorch_model.bin", CheckpointFormat::PyTorch),
+    ] {
         let single = folder.join(suffix);
         if single.is_file() {
-            return Ok(Weights::Single(format, single));
+            return Ok(WeightFiles::Single(format, single));
         }
         let index = folder.join(format!("{suffix}.index.json"));
         if index.is_file() {
-            return Ok(Weights::Sharded(format, index));
+            return Ok(WeightFiles::Sharded(format, index));
         }
     }
     if let Some(index) = named_by_checkpoint(folder, files)? {
-        return Ok(Weights::TensorFlow(index));
+        return Ok(WeightFiles::TensorFlow(index));
     }
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .map_err(|e| Error::new(folder, "", format!("cannot be read: {e}")))?
@@ -175,13 +181,13 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<Weights> {
             [one] => folder.join(one),
             _ => {
                 return Err(Error::new(folder, "", format!("has {} files *{suffix}", found.len()))
-                    .mend("name the one to convert"));
+                    .hint("name the one to convert"));
             }
         };
         return Ok(if suffix == ".safetensors" {
-            Weights::Single(Format::Safetensors, path)
+            WeightFiles::Single(CheckpointFormat::Safetensors, path)
         } else {
-            Weights::TensorFlow(path)
+            WeightFiles::TensorFlow(path)
         });
     }
     Err(unknown(folder))
@@ -216,7 +222,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn unknown(path: &Path) -> Error {
-    Error::new(path, "", "no weights that can be read").mend(
+    Error::new(path, "", "no weights that can be read").hint(
         "wanted: model.safetensors, pytorch_model.bin (or their .index.json), or bert_model.ckpt.index",
     )
 }

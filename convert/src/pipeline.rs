@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use bertlet::format::Encoding;
 use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
-use bertlet::tokenizer::Tokenizer;
 use bertlet::{Model, ModelFile, Pooling, SectionKind, Session};
-use sha2::{Digest, Sha256};
 
 use crate::bert::Bert;
 use crate::error::{Error, Result};
-use crate::measure::{Image, Quality, Yardstick};
-use crate::names::{self, Fate, TensorReport};
+use crate::load::{self, Fate, TensorReport};
+use crate::measure::{Baseline, Image, Quality};
 use crate::pack::{self, Extras};
-use crate::quantize::report::{keep_for_cosine, keep_full};
-use crate::quantize::{self, QuantizedBert, text};
-use crate::reference::{Sequence, Site};
+use crate::quantize;
+use crate::quantize::report::{keep_float, keep_for_cosine};
+use crate::reference::{LinearKind, Sequence};
 use crate::report::{
-    Calibration, Choices, Dropped, Errors, Parameters, Report, Shape, SourceFile, Summary, Tensor,
-    Totals, Written, activation_name,
+    Choices, Dropped, Errors, Parameters, Report, Shape, SourceFile, Summary, Tensor, Totals,
+    Written, activation_name,
 };
-use crate::source::{self, Source};
+use crate::source::{self, Checkpoint};
+use crate::stored::StoredBert;
+use crate::texts::{Texts, file_name};
 use crate::tokenizer;
 
 /// How matrices are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Weights {
+pub enum WeightType {
     /// Eight bits, rotated and calibrated; the attention is computed in integers.
     #[default]
     Int8,
@@ -37,7 +37,7 @@ pub enum Weights {
     F32,
 }
 
-impl Weights {
+impl WeightType {
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,9 +50,9 @@ impl Weights {
 
 /// What can be chosen.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct ConvertOptions {
     /// How matrices are stored.
-    pub weights: Weights,
+    pub weights: WeightType,
     /// A text to calibrate on, one a line, in place of the built-in one.
     pub calibration: Option<PathBuf>,
     /// Keep linear layers in f16 until the mean pooled cosine on held-out text is at least this.
@@ -71,7 +71,7 @@ pub struct Options {
 
 /// The long parts of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// Reading the checkpoint.
     Read,
     /// Quantising linear layers.
@@ -83,7 +83,7 @@ pub enum Step {
 }
 
 /// Hears which step is at which of how many parts.
-pub type Progress<'p> = &'p mut (dyn FnMut(Step, usize, usize) + Send);
+pub type Progress<'p> = &'p mut (dyn FnMut(Stage, usize, usize) + Send);
 
 /// Converts the checkpoint at `source` into the file `out`.
 ///
@@ -95,7 +95,7 @@ pub type Progress<'p> = &'p mut (dyn FnMut(Step, usize, usize) + Send);
 pub fn convert(
     source: &Path,
     out: &Path,
-    options: &Options,
+    options: &ConvertOptions,
     progress: Progress<'_>,
 ) -> Result<Report> {
     let pool = rayon::ThreadPoolBuilder::new()
@@ -105,15 +105,20 @@ pub fn convert(
     pool.install(|| run(source, out, options, progress))
 }
 
-fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Result<Report> {
+fn run(
+    path: &Path,
+    out: &Path,
+    options: &ConvertOptions,
+    progress: Progress<'_>,
+) -> Result<Report> {
     let folder = beside(out)?;
-    progress(Step::Read, 0, 2);
-    let source = source::open(path, source::Options { allow_missing_vocabulary: true })?;
-    let (bert, tensors) = names::load(&source, options.allow_unknown)?;
+    progress(Stage::Read, 0, 2);
+    let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
+    let (bert, tensors) = load::bert(&source, options.allow_unknown)?;
     check_limits(&source, &bert)?;
-    progress(Step::Read, 1, 2);
+    progress(Stage::Read, 1, 2);
     let section = tokenizer::section(&source)?;
-    progress(Step::Read, 2, 2);
+    progress(Stage::Read, 2, 2);
 
     let mut notes = source.notes.clone();
     let extras = extras(&source, &bert, section.as_ref(), options)?;
@@ -124,27 +129,31 @@ fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Re
     let texts = Texts::new(&source, &bert, &extras.tokenizer)?;
     let measuring = |e| Error::new(&source.weights, "", format!("the written model fails: {e}"));
 
-    progress(Step::Measure, 0, 2);
-    let yardstick = Yardstick::new(&bert, texts.held_out()?);
-    progress(Step::Measure, 1, 2);
+    progress(Stage::Measure, 0, 2);
+    let baseline = Baseline::new(&bert, texts.held_out()?);
+    progress(Stage::Measure, 1, 2);
     let mut calibration = None;
     let mut kept = BTreeSet::new();
     let mut writer = match options.weights {
-        Weights::F32 => pack::float(&bert, Encoding::F32, &extras),
-        Weights::F16 => pack::float(&bert, Encoding::F16, &extras),
-        Weights::Int8 => {
+        WeightType::F32 => pack::float(&bert, Encoding::F32, &extras),
+        WeightType::F16 => pack::float(&bert, Encoding::F16, &extras),
+        WeightType::Int8 => {
             let (batch, about) = texts.calibration(options.calibration.as_deref())?;
             calibration = Some(about);
-            let mut quantized =
-                quantize::quantize(&bert, &batch, &quantize::Options::default(), &mut |i, n| {
-                    progress(Step::Quantize, i, n);
-                });
+            let mut quantized = quantize::quantize(
+                &bert,
+                &batch,
+                &quantize::QuantizeOptions::default(),
+                &mut |i, n| {
+                    progress(Stage::Quantize, i, n);
+                },
+            );
             if let Some(wanted) = options.min_cosine {
-                kept = search(&bert, &quantized, &yardstick, &extras, wanted, progress)
+                kept = search(&bert, &quantized, &baseline, &extras, wanted, progress)
                     .map_err(measuring)?
                     .map_err(|best| unreachable_cosine(wanted, best))?;
                 kept.iter().for_each(|&(layer, site)| {
-                    keep_full(&bert, &mut quantized, layer, site);
+                    keep_float(&bert, &mut quantized, layer, site);
                 });
             }
             pack::int8(&quantized, &extras)
@@ -152,8 +161,8 @@ fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Re
     };
 
     let (quality, self_test) =
-        measure(&writer, &yardstick, &texts.self_test()?).map_err(measuring)?;
-    progress(Step::Measure, 2, 2);
+        measure(&writer, &baseline, &texts.self_test()?).map_err(measuring)?;
+    progress(Stage::Measure, 2, 2);
     if let Some(wanted) = options.min_cosine
         && quality.states.pooled_cosine < wanted
     {
@@ -178,7 +187,7 @@ fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Re
         tensors: totals(&tensors),
         dropped: dropped(&tensors),
         notes,
-        error: Errors::new(quality, yardstick.batch().len()),
+        error: Errors::new(quality, baseline.batch().len()),
     };
     let provenance = serde_json::to_vec(&summary)
         .map_err(|e| Error::new(out, "provenance", format!("cannot be written: {e}")))?;
@@ -204,14 +213,10 @@ fn run(path: &Path, out: &Path, options: &Options, progress: Progress<'_>) -> Re
     })
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 /// The folder that `out` shall stand in.
 fn beside(out: &Path) -> Result<PathBuf> {
     if out.is_dir() {
-        return Err(Error::new(out, "", "is a folder").mend("name the file to write"));
+        return Err(Error::new(out, "", "is a folder").hint("name the file to write"));
     }
     let folder = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -219,12 +224,12 @@ fn beside(out: &Path) -> Result<PathBuf> {
     };
     match folder.is_dir() {
         true => Ok(folder),
-        false => Err(Error::new(&folder, "", "is no folder").mend("make it first")),
+        false => Err(Error::new(&folder, "", "is no folder").hint("make it first")),
     }
 }
 
 /// What the file format and the runtime take at most.
-fn check_limits(source: &Source, bert: &Bert) -> Result<()> {
+fn check_limits(source: &Checkpoint, bert: &Bert) -> Result<()> {
     let c = &bert.config;
     let padded_heads =
         c.num_attention_heads * bertlet::format::round16(c.hidden_size / c.num_attention_heads);
@@ -248,10 +253,10 @@ fn check_limits(source: &Source, bert: &Bert) -> Result<()> {
 }
 
 fn extras(
-    source: &Source,
+    source: &Checkpoint,
     bert: &Bert,
-    section: Option<&tokenizer::Section>,
-    options: &Options,
+    section: Option<&tokenizer::TokenizerSection>,
+    options: &ConvertOptions,
 ) -> Result<Extras> {
     let heads = &bert.heads;
     let classifier = heads
@@ -267,19 +272,13 @@ fn extras(
                 "{} names for the {outputs} outputs of the checkpoint's classifier",
                 labels.len()
             );
-            return Err(Error::new(&source.weights, "--labels", problem).mend("give one name each"));
+            return Err(Error::new(&source.weights, "--labels", problem).hint("give one name each"));
         }
     };
-    let stated = source.pooling.map_or(Pooling::None, |pooling| match pooling {
-        source::Pooling::Cls => Pooling::Cls,
-        source::Pooling::Mean => Pooling::Mean,
-        source::Pooling::Max => Pooling::Max,
-        source::Pooling::MeanSqrtLen => Pooling::MeanSqrt,
-    });
-    let pooling = options.pooling.unwrap_or(stated);
+    let pooling = options.pooling.or(source.pooling).unwrap_or(Pooling::None);
     if pooling == Pooling::Pooler && bert.pooler.is_none() {
         return Err(Error::new(&source.weights, "--pooling", "the checkpoint has no pooler")
-            .mend("choose another pooling"));
+            .hint("choose another pooling"));
     }
     Ok(Extras {
         pooling,
@@ -290,138 +289,28 @@ fn extras(
     })
 }
 
-/// Inputs for the model at hand: texts, or random ids where it has no vocabulary.
-struct Texts<'a> {
-    source: &'a Source,
-    tokenizer: Option<Tokenizer<'a>>,
-    vocab: usize,
-    positions: usize,
-    token_types: usize,
-}
-
-impl<'a> Texts<'a> {
-    fn new(source: &'a Source, bert: &Bert, section: &'a [u8]) -> Result<Self> {
-        let tokenizer = match section {
-            [] => None,
-            section => Some(Tokenizer::from_bytes(section).map_err(|e| {
-                Error::new(&source.folder, "tokenizer", format!("cannot be read back: {e}"))
-            })?),
-        };
-        let c = &bert.config;
-        let (vocab, positions, token_types) =
-            (c.vocab_size, c.max_position_embeddings, c.type_vocab_size);
-        Ok(Self { source, tokenizer, vocab, positions, token_types })
-    }
-
-    /// Models with a single token type have no second text.
-    fn clamp(&self, mut batch: Vec<Sequence>) -> Vec<Sequence> {
-        let last = self.token_types as u32 - 1;
-        batch.iter_mut().flat_map(|s| &mut s.types).for_each(|kind| *kind = (*kind).min(last));
-        batch
-    }
-
-    fn failed(&self, e: impl std::fmt::Display) -> Error {
-        Error::new(&self.source.config.file, "max_position_embeddings", e)
-    }
-
-    fn lines(&self, lines: &str, length: usize) -> Result<Vec<Sequence>> {
-        let length = length.min(self.positions);
-        let batch = match &self.tokenizer {
-            Some(tokenizer) => {
-                text::sequences(tokenizer, lines, length).map_err(|e| self.failed(e))?
-            }
-            None => random(lines.lines().map(|line| 2 + line.len() / 5), length, self.vocab),
-        };
-        Ok(self.clamp(batch))
-    }
-
-    /// What errors are measured on.
-    fn held_out(&self) -> Result<Vec<Sequence>> {
-        self.lines(text::HELD_OUT, self.positions)
-    }
-
-    /// A single text, a pair, and one of several blocks of tokens.
-    fn self_test(&self) -> Result<Vec<Sequence>> {
-        let lines: Vec<&str> = text::HELD_OUT.lines().collect();
-        let pair = format!("{}\t{}", lines[0], lines[1]);
-        self.lines(&format!("{}\n{pair}\n{}", lines[3], lines.join(" ")), 40)
-    }
-
-    fn calibration(&self, file: Option<&Path>) -> Result<(Vec<Sequence>, Calibration)> {
-        let user = file.map(read_calibration).transpose()?;
-        let (name, lines, sha256) = match &user {
-            Some((name, lines, sha256)) => (name.as_str(), lines.as_str(), Some(sha256.clone())),
-            None => ("built-in", text::CALIBRATION, None),
-        };
-        let (name, batch) = match &self.tokenizer {
-            Some(tokenizer) => {
-                let batch = text::calibration(tokenizer, lines, self.positions, &text::JOINED)
-                    .map_err(|e| self.failed(e))?;
-                (name, batch)
-            }
-            None => {
-                let lengths = lines.lines().map(|line| 2 + line.len() / 5).chain(text::JOINED);
-                ("random ids", random(lengths, self.positions, self.vocab))
-            }
-        };
-        let about = Calibration {
-            text: name.to_owned(),
-            sha256,
-            sequences: batch.len(),
-            tokens: batch.iter().map(|sequence| sequence.ids.len()).sum(),
-        };
-        Ok((self.clamp(batch), about))
-    }
-}
-
-/// Name, text and hash of a calibration file.
-fn read_calibration(path: &Path) -> Result<(String, String, String)> {
-    let failed = |e: &dyn std::fmt::Display| {
-        Error::new(path, "", format!("cannot be read: {e}")).mend("give a UTF-8 text, one a line")
-    };
-    let bytes = std::fs::read(path).map_err(|e| failed(&e))?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let lines = String::from_utf8(bytes).map_err(|e| failed(&e))?;
-    if lines.lines().all(|line| line.trim().is_empty()) {
-        return Err(Error::new(path, "", "has no text").mend("give one text a line"));
-    }
-    Ok((file_name(path), lines, sha256))
-}
-
-/// Inputs of these lengths (`most` at most) for a model whose vocabulary nobody knows; always the same ones.
-fn random(lengths: impl Iterator<Item = usize>, most: usize, vocab: usize) -> Vec<Sequence> {
-    let mut state = 1u64;
-    let mut id = || {
-        // Knuth's MMIX generator; the high bits are the random ones.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocab as u64) as u32
-    };
-    lengths.map(|n| Sequence::single((0..n.min(most)).map(|_| id()).collect())).collect()
-}
-
 /// Which linear layers to keep in f16, judged by the runtime.
 fn search(
     bert: &Bert,
-    quantized: &QuantizedBert,
-    yardstick: &Yardstick,
+    quantized: &StoredBert,
+    baseline: &Baseline,
     extras: &Extras,
     wanted: f64,
     progress: Progress<'_>,
-) -> std::result::Result<std::result::Result<BTreeSet<(usize, Site)>, f64>, Broken> {
-    let mut measure = |model: &QuantizedBert| {
+) -> std::result::Result<std::result::Result<BTreeSet<(usize, LinearKind)>, f64>, Broken> {
+    let mut measure = |model: &StoredBert| {
         let image = Image::new(&pack::int8(model, extras));
-        let quality = yardstick.compare(Model::from_bytes(&image)?)?;
+        let quality = baseline.compare(Model::from_bytes(&image)?)?;
         Ok(quality.states.pooled_cosine)
     };
     keep_for_cosine(bert, quantized, wanted, &mut measure, &mut |i, n| {
-        progress(Step::Search, i, n);
+        progress(Stage::Search, i, n);
     })
 }
 
 fn unreachable_cosine(wanted: f64, best: f64) -> Error {
     Error::new("--min-cosine", "", format!("{wanted} is not reached: the best is {best:.7}"))
-        .mend("ask for less, or write f16 or f32")
+        .hint("ask for less, or write f16 or f32")
 }
 
 /// A file that we wrote and cannot use: no fault of the user's.
@@ -430,12 +319,12 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 /// Errors of what `writer` holds, and its self-test vectors.
 fn measure(
     writer: &Writer,
-    yardstick: &Yardstick,
+    baseline: &Baseline,
     self_test: &[Sequence],
 ) -> std::result::Result<(Quality, Vec<u8>), Broken> {
     let image = Image::new(writer);
     let model = Model::from_bytes(&image)?;
-    let quality = yardstick.compare(model)?;
+    let quality = baseline.compare(model)?;
     let types: Vec<Vec<u8>> =
         self_test.iter().map(|s| s.types.iter().map(|&kind| kind as u8).collect()).collect();
     let inputs: Vec<_> = self_test
@@ -475,7 +364,7 @@ fn save(
 }
 
 /// Names relative to the checkpoint's folder: the file shall not tell where it was made.
-fn source_files(path: &Path, source: &Source) -> Vec<SourceFile> {
+fn source_files(path: &Path, source: &Checkpoint) -> Vec<SourceFile> {
     let base = if path.is_dir() { path } else { source.folder.as_path() };
     let name = |path: &Path| match path.strip_prefix(base) {
         Ok(inside) => {
@@ -491,7 +380,7 @@ fn source_files(path: &Path, source: &Source) -> Vec<SourceFile> {
     source.files.iter().map(record).collect()
 }
 
-fn shape(source: &Source) -> Shape {
+fn shape(source: &Checkpoint) -> Shape {
     let c = &source.config.bert;
     Shape {
         hidden: c.hidden_size,
@@ -508,12 +397,12 @@ fn shape(source: &Source) -> Shape {
     }
 }
 
-fn site_name(layer: usize, site: Site) -> String {
+fn site_name(layer: usize, site: LinearKind) -> String {
     let name = match site {
-        Site::Qkv => "query, key and value",
-        Site::AttentionOutput => "attention output",
-        Site::Intermediate => "intermediate",
-        Site::Output => "output",
+        LinearKind::Qkv => "query, key and value",
+        LinearKind::AttentionOutput => "attention output",
+        LinearKind::Intermediate => "intermediate",
+        LinearKind::Output => "output",
     };
     format!("layer {} {name}", layer + 1)
 }
