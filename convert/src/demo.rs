@@ -11,7 +11,7 @@ use bertlet::{
     Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, SequenceClassifier, Session,
 };
 use bertlet_convert::error::{Error, Result};
-use bertlet_convert::report::{Report, size};
+use bertlet_convert::report::{ConversionReport, size};
 use bertlet_convert::{ConvertOptions, convert};
 
 use crate::{Bar, answer};
@@ -81,14 +81,14 @@ impl Ink {
     }
 }
 
-fn converted(ink: &Ink, name: &str, report: &Report, seconds: f64) -> String {
+fn converted(ink: &Ink, name: &str, report: &ConversionReport, seconds: f64) -> String {
     let error = &report.summary.error;
     let last = error.states.last().map_or(0.0, |state| state.relative_rms);
     format!(
         "{}  {} layers, {:.1} million parameters: {} of {} became {} in {:.1} s\n           \
          last hidden state {:.2} % off, pooled cosine {:.6}\n",
         ink.paint("1", &format!("{name:9}")),
-        report.summary.model.layers,
+        report.summary.model.num_hidden_layers,
         report.summary.parameters.total as f64 / 1e6,
         size(report.file.source_bytes),
         report.summary.source_format,

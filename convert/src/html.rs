@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, StateError, Summary, Tensor, short, size, thousands};
+use crate::report::{ConversionReport, StateError, Summary, TensorRow, short, size, thousands};
 
 /// Everything that a page of text needs escaped.
 fn escape(text: &str) -> String {
@@ -24,8 +24,8 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr.dropped td{color
 details summary{cursor:pointer}";
 
 /// The page.
-pub fn page(report: &Report) -> String {
-    let Report { file, summary, tensors } = report;
+pub fn page(report: &ConversionReport) -> String {
+    let ConversionReport { file, summary, tensors } = report;
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -42,18 +42,18 @@ pub fn page(report: &Report) -> String {
     out
 }
 
-fn heading(out: &mut String, Report { file, summary, .. }: &Report) {
+fn heading(out: &mut String, ConversionReport { file, summary, .. }: &ConversionReport) {
     let Summary { model, options, parameters, error, .. } = summary;
     let last = error.states.last();
     let _ = writeln!(
         out,
-        "<p class=\"soft\">{} layers, hidden {}, {} heads, {} words, {} positions, {}; written as {} by {}</p>",
-        model.layers,
-        model.hidden,
-        model.heads,
-        thousands(model.vocab),
-        model.positions,
-        model.activation,
+        "<p class=\"soft\">{} layers, hidden size {}, {} heads, vocabulary of {}, {} positions, {}; stored as {} by {}</p>",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.num_attention_heads,
+        thousands(model.vocab_size),
+        model.max_position_embeddings,
+        model.hidden_act,
         options.weights,
         escape(&summary.tool),
     );
@@ -226,7 +226,7 @@ fn provenance(out: &mut String, summary: &Summary) {
     }
 }
 
-fn all_tensors(out: &mut String, tensors: &[Tensor]) {
+fn all_tensors(out: &mut String, tensors: &[TensorRow]) {
     let dropped = tensors.iter().filter(|t| t.dropped.is_some()).count();
     let _ = write!(
         out,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::bert::{Bert, Linear, Matrix};
-use crate::quantize::Report;
+use crate::quantize::Deviation;
 use crate::reference::matmul::linear;
 use crate::reference::{self, Sequence};
 
@@ -139,7 +139,7 @@ pub struct OutputError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quality {
     /// Hidden states and what is pooled from the last.
-    pub states: Report,
+    pub states: Deviation,
     /// Pooler and heads. Masked words are left out: their logits are as many as words.
     pub outputs: Vec<OutputError>,
 }
@@ -187,7 +187,7 @@ impl Baseline {
             })
         });
         let outputs = outputs.collect::<Result<_, RunError>>()?;
-        Ok(Quality { states: Report::compare(&self.states, &states, &self.batch), outputs })
+        Ok(Quality { states: Deviation::compare(&self.states, &states, &self.batch), outputs })
     }
 }
 

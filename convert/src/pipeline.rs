@@ -8,17 +8,17 @@ use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
 use bertlet::{Model, ModelFile, Pooling, SectionKind, Session};
 
-use crate::bert::Bert;
+use crate::bert::{Bert, activation_name};
 use crate::error::{Error, Result};
 use crate::load::{self, Fate, TensorReport};
 use crate::measure::{Baseline, Image, Quality};
 use crate::pack::{self, Extras};
 use crate::quantize;
-use crate::quantize::report::{keep_float, keep_for_cosine};
+use crate::quantize::{keep_float, keep_for_cosine};
 use crate::reference::{LinearKind, Sequence};
 use crate::report::{
-    Choices, Dropped, Errors, Parameters, Report, Shape, SourceFile, Summary, Tensor, Totals,
-    Written, activation_name,
+    ChosenOptions, ConversionReport, DroppedTensor, ErrorSummary, FileSummary, ModelShape,
+    Parameters, SourceFile, Summary, TensorCounts, TensorRow,
 };
 use crate::source::{self, Checkpoint};
 use crate::stored::StoredBert;
@@ -97,7 +97,7 @@ pub fn convert(
     out: &Path,
     options: &ConvertOptions,
     progress: Progress<'_>,
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
@@ -110,7 +110,7 @@ fn run(
     out: &Path,
     options: &ConvertOptions,
     progress: Progress<'_>,
-) -> Result<Report> {
+) -> Result<ConversionReport> {
     let folder = beside(out)?;
     progress(Stage::Read, 0, 2);
     let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
@@ -152,8 +152,8 @@ fn run(
                 kept = search(&bert, &quantized, &baseline, &extras, wanted, progress)
                     .map_err(measuring)?
                     .map_err(|best| unreachable_cosine(wanted, best))?;
-                kept.iter().for_each(|&(layer, site)| {
-                    keep_float(&bert, &mut quantized, layer, site);
+                kept.iter().for_each(|&(layer, kind)| {
+                    keep_float(&bert, &mut quantized, layer, kind);
                 });
             }
             pack::int8(&quantized, &extras)
@@ -174,11 +174,11 @@ fn run(
         source_files: source_files(path, &source),
         architecture: source.config.architecture.clone(),
         model: shape(&source),
-        options: Choices {
+        options: ChosenOptions {
             weights: options.weights.name(),
             calibration,
             min_cosine: options.min_cosine,
-            kept_in_f16: kept.iter().map(|(layer, site)| site_name(*layer, *site)).collect(),
+            kept_in_f16: kept.iter().map(|(layer, kind)| linear_name(*layer, *kind)).collect(),
             pooling: extras.pooling.name(),
             normalize: extras.normalize,
             labels: extras.labels.clone(),
@@ -187,7 +187,7 @@ fn run(
         tensors: totals(&tensors),
         dropped: dropped(&tensors),
         notes,
-        error: Errors::new(quality, baseline.batch().len()),
+        error: ErrorSummary::new(quality, baseline.batch().len()),
     };
     let provenance = serde_json::to_vec(&summary)
         .map_err(|e| Error::new(out, "provenance", format!("cannot be written: {e}")))?;
@@ -200,8 +200,8 @@ fn run(
         .filter(|f| !f.name.ends_with(".json") && !f.name.ends_with(".txt"))
         .map(|f| f.bytes)
         .sum();
-    Ok(Report {
-        file: Written {
+    Ok(ConversionReport {
+        file: FileSummary {
             name: file_name(out),
             bytes: writer.file_length(),
             source_bytes,
@@ -209,7 +209,7 @@ fn run(
             self_test_values,
         },
         summary,
-        tensors: tensors.into_iter().map(Tensor::from).collect(),
+        tensors: tensors.into_iter().map(TensorRow::from).collect(),
     })
 }
 
@@ -356,7 +356,7 @@ fn save(
         let test = SelfTest::of(&model)?;
         let mut values = vec![0.0; test.values()];
         let report = test.run(&mut Session::new(model).encoder(test.tokens())?, &mut values)?;
-        Ok((report.values, Written::bytes_by_encoding(&model)))
+        Ok((report.values, FileSummary::bytes_by_encoding(&model)))
     };
     let checked = checked().map_err(|e| failed(&e))?;
     std::fs::rename(&file, out).map_err(|e| failed(&e))?;
@@ -380,25 +380,25 @@ fn source_files(path: &Path, source: &Checkpoint) -> Vec<SourceFile> {
     source.files.iter().map(record).collect()
 }
 
-fn shape(source: &Checkpoint) -> Shape {
+fn shape(source: &Checkpoint) -> ModelShape {
     let c = &source.config.bert;
-    Shape {
-        hidden: c.hidden_size,
-        layers: c.num_hidden_layers,
-        heads: c.num_attention_heads,
-        intermediate: c.intermediate_size,
-        vocab: c.vocab_size,
-        positions: c.max_position_embeddings,
-        token_types: c.type_vocab_size,
-        eps: c.layer_norm_eps,
-        activation: activation_name(c.hidden_act),
-        vocabulary: source.vocabulary.len(),
+    ModelShape {
+        hidden_size: c.hidden_size,
+        num_hidden_layers: c.num_hidden_layers,
+        num_attention_heads: c.num_attention_heads,
+        intermediate_size: c.intermediate_size,
+        vocab_size: c.vocab_size,
+        max_position_embeddings: c.max_position_embeddings,
+        type_vocab_size: c.type_vocab_size,
+        layer_norm_eps: c.layer_norm_eps,
+        hidden_act: activation_name(c.hidden_act),
+        tokenizer_tokens: source.vocabulary.len(),
         model_max_length: source.tokenizer.as_ref().and_then(|t| t.model_max_length),
     }
 }
 
-fn site_name(layer: usize, site: LinearKind) -> String {
-    let name = match site {
+fn linear_name(layer: usize, kind: LinearKind) -> String {
+    let name = match kind {
         LinearKind::Qkv => "query, key and value",
         LinearKind::AttentionOutput => "attention output",
         LinearKind::Intermediate => "intermediate",
@@ -407,14 +407,14 @@ fn site_name(layer: usize, site: LinearKind) -> String {
     format!("layer {} {name}", layer + 1)
 }
 
-fn totals(tensors: &[TensorReport]) -> Totals {
+fn totals(tensors: &[TensorReport]) -> TensorCounts {
     let mapped = tensors.iter().filter(|t| matches!(t.fate, Fate::Mapped(_))).count();
-    Totals { read: tensors.len(), mapped, dropped: tensors.len() - mapped }
+    TensorCounts { read: tensors.len(), mapped, dropped: tensors.len() - mapped }
 }
 
-fn dropped(tensors: &[TensorReport]) -> Vec<Dropped> {
+fn dropped(tensors: &[TensorReport]) -> Vec<DroppedTensor> {
     let dropped = |t: &TensorReport| match &t.fate {
-        Fate::Dropped(why) => Some(Dropped { name: t.name.clone(), why: why.clone() }),
+        Fate::Dropped(why) => Some(DroppedTensor { name: t.name.clone(), why: why.clone() }),
         Fate::Mapped(_) => None,
     };
     tensors.iter().filter_map(dropped).collect()

@@ -7,9 +7,10 @@ use bertlet::Model;
 use bertlet::format::Encoding;
 use serde::Serialize;
 
-use crate::bert::{Activation, Bert, LayerNorm, Linear, Matrix};
+use crate::bert::{Bert, LayerNorm, Linear, Matrix};
 use crate::load::{Fate, TensorReport};
 use crate::measure::{OutputError, Quality};
+use crate::quantize::StateDeviation;
 
 /// The part of a report that travels in the file: where it came from, how it was made, how good it is.
 ///
@@ -25,19 +26,19 @@ pub struct Summary {
     /// `architectures` of the configuration.
     pub architecture: Option<String>,
     /// The model's shape.
-    pub model: Shape,
+    pub model: ModelShape,
     /// How it was converted.
-    pub options: Choices,
+    pub options: ChosenOptions,
     /// Parameters by part.
     pub parameters: Parameters,
     /// Tensors of the checkpoint.
-    pub tensors: Totals,
+    pub tensors: TensorCounts,
     /// Tensors that were left out.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<DroppedTensor>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Error of the written weights against f32, on text that was not calibrated on.
-    pub error: Errors,
+    pub error: ErrorSummary,
 }
 
 /// A file of the checkpoint.
@@ -51,28 +52,29 @@ pub struct SourceFile {
     pub sha256: String,
 }
 
-/// The shape of a model.
+/// The shape of a model, in the words of `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
-pub struct Shape {
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub intermediate: usize,
-    pub vocab: usize,
-    pub positions: usize,
-    pub token_types: usize,
-    pub eps: f32,
-    pub activation: &'static str,
-    /// Tokens in the vocabulary: fewer than `vocab` where rows are padding; 0 without a vocabulary.
-    pub vocabulary: usize,
-    /// The longest input that the tokenizer's author had in mind.
+pub struct ModelShape {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+    pub type_vocab_size: usize,
+    pub layer_norm_eps: f32,
+    pub hidden_act: &'static str,
+    /// Tokens of the tokenizer: 0 without a tokenizer. Less than `vocab_size` where the embedding table is
+    /// padded.
+    pub tokenizer_tokens: usize,
+    /// The longest input in tokens, as `tokenizer_config.json` states it.
     pub model_max_length: Option<usize>,
 }
 
 /// The options of a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choices {
+pub struct ChosenOptions {
     /// Encoding of the matrices.
     pub weights: &'static str,
     /// What an int8 model was calibrated on.
@@ -163,7 +165,7 @@ impl Parameters {
 
 /// Tensors of a checkpoint, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Totals {
+pub struct TensorCounts {
     /// In the checkpoint.
     pub read: usize,
     /// That are parameters of the model.
@@ -174,7 +176,7 @@ pub struct Totals {
 
 /// A tensor that was left out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Dropped {
+pub struct DroppedTensor {
     /// As the checkpoint spells it.
     pub name: String,
     /// Why.
@@ -183,7 +185,7 @@ pub struct Dropped {
 
 /// The error of a written model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Errors {
+pub struct ErrorSummary {
     /// Texts measured on.
     pub texts: usize,
     /// Tokens of all texts.
@@ -225,11 +227,11 @@ fn round(x: f64) -> f64 {
     format!("{x:.6e}").parse().unwrap_or(x)
 }
 
-impl Errors {
+impl ErrorSummary {
     /// Of what was measured on so many texts.
     pub fn new(quality: Quality, texts: usize) -> Self {
         let Quality { states, outputs } = quality;
-        let state = |(i, state): (usize, crate::quantize::report::StateError)| {
+        let state = |(i, state): (usize, StateDeviation)| {
             let mut sorted = state.channels.clone();
             sorted.sort_by(f64::total_cmp);
             StateError {
@@ -259,20 +261,20 @@ impl Errors {
 
 /// Everything about a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct ConversionReport {
     /// The file that was written.
-    pub file: Written,
+    pub file: FileSummary,
     /// What travels in the file.
     #[serde(flatten)]
     pub summary: Summary,
     /// Every tensor of the checkpoint.
     #[serde(rename = "all_tensors")]
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<TensorRow>,
 }
 
 /// A written file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Written {
+pub struct FileSummary {
     /// Its name.
     pub name: String,
     /// Its size in bytes.
@@ -285,7 +287,7 @@ pub struct Written {
     pub self_test_values: usize,
 }
 
-impl Written {
+impl FileSummary {
     /// Adds up a model's sections.
     pub fn bytes_by_encoding(model: &Model<'_>) -> BTreeMap<&'static str, usize> {
         let mut bytes = BTreeMap::new();
@@ -304,7 +306,7 @@ impl Written {
 
 /// What became of a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Tensor {
+pub struct TensorRow {
     /// As the checkpoint spells it.
     pub name: String,
     /// Type of its elements.
@@ -319,7 +321,7 @@ pub struct Tensor {
     pub dropped: Option<String>,
 }
 
-impl From<TensorReport> for Tensor {
+impl From<TensorReport> for TensorRow {
     fn from(report: TensorReport) -> Self {
         let (mapped, dropped) = match report.fate {
             Fate::Mapped(canonical) => (Some(canonical), None),
@@ -327,17 +329,6 @@ impl From<TensorReport> for Tensor {
         };
         let dtype = report.dtype.to_string();
         Self { name: report.name, dtype, shape: report.shape, mapped, dropped }
-    }
-}
-
-/// The name that `config.json` has for an activation.
-pub fn activation_name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_new",
-        Activation::Relu => "relu",
-        Activation::Silu => "silu",
-        Activation::Tanh => "tanh",
     }
 }
 
@@ -363,7 +354,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-impl Report {
+impl ConversionReport {
     /// A screenful for people.
     pub fn text(&self) -> String {
         let Self { file, summary, .. } = self;
@@ -382,14 +373,14 @@ impl Report {
             out.push('\n');
         };
         line(format!(
-            "shape       {} layers, hidden {}, {} heads, intermediate {}, {} words, {} positions, {}",
-            model.layers,
-            model.hidden,
-            model.heads,
-            model.intermediate,
-            thousands(model.vocab),
-            model.positions,
-            model.activation,
+            "shape       {} layers, hidden size {}, {} heads, intermediate size {}, vocabulary of {}, {} positions, {}",
+            model.num_hidden_layers,
+            model.hidden_size,
+            model.num_attention_heads,
+            model.intermediate_size,
+            thousands(model.vocab_size),
+            model.max_position_embeddings,
+            model.hidden_act,
         ));
         line(format!(
             "parameters  {} = embeddings {} + layers {} + pooler {}",

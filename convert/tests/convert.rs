@@ -8,7 +8,7 @@ use bertlet::selftest::{SelfTest, SelfTestError};
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
 use bertlet_convert::error::Result;
 use bertlet_convert::html;
-use bertlet_convert::report::Report;
+use bertlet_convert::report::ConversionReport;
 use bertlet_convert::{ConvertOptions, WeightType, convert};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -23,12 +23,12 @@ fn as_weights(weights: WeightType) -> ConvertOptions {
 }
 
 /// Converts quietly.
-fn quiet(source: &Path, out: &Path, options: &ConvertOptions) -> Result<Report> {
+fn quiet(source: &Path, out: &Path, options: &ConvertOptions) -> Result<ConversionReport> {
     convert(source, out, options, &mut |_, _, _| ())
 }
 
 /// A conversion into a folder of its own.
-fn converted(source: &Path, options: &ConvertOptions) -> (TempDir, PathBuf, Report) {
+fn converted(source: &Path, options: &ConvertOptions) -> (TempDir, PathBuf, ConversionReport) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.bertlet");
     let report = quiet(source, &out, options).unwrap_or_else(|e| panic!("{e}"));

@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::evaluate::{Examples, Inputs, entity_f1};
 use features::{Scaled, WordFeatures};
-use train::{Probe, Rows};
+use train::{Probe, Rows, Training};
 
 /// How long and how often to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +158,13 @@ pub fn probe(
         }
     };
     let run = |&(row, seed): &(usize, usize)| {
-        let probe =
-            Probe::train(&scaled[row], &gold, labels.len(), options.epochs, seed as u64, &epoch);
+        let task = Training {
+            rows: &scaled[row],
+            gold: &gold,
+            labels: labels.len(),
+            epochs: options.epochs,
+        };
+        let probe = Probe::train(&task, seed as u64, &epoch);
         let found = probe.predict(&on_dev[row]);
         let mut tags: Vec<_> = dev_tags.iter().map(|(words, _)| vec!["O"; words.len()]).collect();
         for (&(sentence, word), label) in dev_words.places.iter().zip(found) {

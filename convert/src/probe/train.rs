@@ -25,6 +25,18 @@ pub(super) trait Rows: Sync {
     fn read(&self, row: usize, out: &mut [f32]);
 }
 
+/// What a probe learns.
+#[derive(Clone, Copy)]
+pub(super) struct Training<'a> {
+    pub rows: &'a dyn Rows,
+    /// The label of each row.
+    pub gold: &'a [usize],
+    /// Number of labels.
+    pub labels: usize,
+    /// Times that the probe sees each row.
+    pub epochs: usize,
+}
+
 /// A value for each of sixteen labels.
 type Lanes = [f32; LANES];
 
@@ -61,15 +73,9 @@ impl Probe {
         Self { labels, width, weights }
     }
 
-    /// Trains on `rows`, whose labels are `gold`. `epoch` is called after each.
-    pub(super) fn train(
-        rows: &dyn Rows,
-        gold: &[usize],
-        labels: usize,
-        epochs: usize,
-        seed: u64,
-        epoch: &(dyn Fn() + Sync),
-    ) -> Self {
+    /// Trains a probe. `epoch` is called after each epoch.
+    pub(super) fn train(task: &Training<'_>, seed: u64, epoch: &(dyn Fn() + Sync)) -> Self {
+        let Training { rows, gold, labels, epochs } = *task;
         let mut random = Random(seed);
         let mut probe = Self::new(rows.width(), labels, &mut random);
         let mut adam = Adam::new(probe.weights.len());
@@ -328,7 +334,8 @@ mod tests {
                 rows.data.push(noise + if i == label { 3.0 } else { 0.0 });
             }
         }
-        let train = |seed| Probe::train(&rows, &gold, LABELS, 200, seed, &|| {});
+        let task = Training { rows: &rows, gold: &gold, labels: LABELS, epochs: 200 };
+        let train = |seed| Probe::train(&task, seed, &|| {});
         let probe = train(1);
         assert!(probe.predict(&rows) == gold);
         assert_eq!(train(1), probe, "a seed, a probe");

@@ -1,24 +1,33 @@
 //! From f32 to int8: rotate, calibrate, round.
 //!
-//! The model is taken layer by layer. Weights are rotated ([`hadamard`]; QuaRot, arXiv 2404.00456), then rounded
-//! with error feedback ([`gptq`]; arXiv 2210.17323) on the inputs that the layer will really see: those that the
-//! quantised layers before it give on the calibration text, rotated and in eight bits. At last the bias is set so
-//! that the mean output over the calibration text is that of the f32 model.
+//! The quantiser takes a model layer by layer:
 //!
-//! # What is reproducible
+//! 1. It rotates the weights, so that outliers spread over a block and one scale per row is enough
+//!    ([`hadamard`]; QuaRot, arXiv 2404.00456).
+//! 2. It rounds them with error feedback ([`gptq`]; GPTQ, arXiv 2210.17323). The inputs for that are those
+//!    that the layer will see: the outputs of the quantised layers before it on the calibration text, rotated
+//!    and in int8.
+//! 3. It sets the bias so that the mean output over the calibration text is that of the f32 model.
 //!
-//! The same model, text and options give the same [`StoredBert`] and the same [`Report`] to the bit for any
+//! `convert/QUANTIZATION.md` has the measurements behind the default options, and what did not help, such as
+//! SmoothQuant (arXiv 2211.10438).
+//!
+//! # Reproducible
+//!
+//! The same model, text and options give the same [`StoredBert`] and the same [`Deviation`] to the bit, for any
 //! number of threads and on any machine with IEEE arithmetic: see [`crate::reference`]. A test pins the bits.
 
+pub mod deviation;
 pub mod gptq;
 pub mod hadamard;
-pub mod report;
+pub mod mixed;
 pub mod simulate;
 pub mod text;
 
+pub use deviation::{Deviation, StateDeviation, deviation};
 pub use gptq::{Factor, QuantizedWeight};
 pub use hadamard::HadamardRotation;
-pub use report::{Report, keep_for_cosine, report};
+pub use mixed::{keep_float, keep_for_cosine};
 
 use std::collections::BTreeSet;
 
@@ -243,9 +252,8 @@ fn quantize_layer(
         bert.config;
     let layer = &bert.layers[index];
     let FoldedHeads { qkv, attention_output } = fold_heads(bert, index);
-    let fit = |kind, linear: &Linear, x: &Matrix, target: &Matrix| {
-        let keep = options.keep.contains(&(index, kind));
-        fit(linear, x, target, kind, &bert.config, options, keep)
+    let fit = |kind, linear: &Linear, inputs: &Matrix, target: &Matrix| {
+        fit(&LinearFit { layer: index, kind, linear, inputs, target }, &bert.config, options)
     };
 
     let target = linear(&states.reference, &qkv.weight, &qkv.bias);
@@ -310,17 +318,22 @@ fn quantize_layer(
     }
 }
 
-/// Quantises one linear layer so that on `x.actual` it gives what comes nearest to `target`.
-fn fit(
-    linear: &Linear,
-    x: &Matrix,
-    target: &Matrix,
+/// One linear layer to quantise.
+struct LinearFit<'a> {
+    /// Index of the encoder layer.
+    layer: usize,
     kind: LinearKind,
-    config: &Config,
-    options: &QuantizeOptions,
-    keep: bool,
-) -> StoredLinear {
-    if keep {
+    linear: &'a Linear,
+    /// What the layer will be given: `[tokens, inputs]`, from the quantised layers before it.
+    inputs: &'a Matrix,
+    /// What the layer should give: `[tokens, outputs]`.
+    target: &'a Matrix,
+}
+
+/// Quantises one linear layer: its outputs for `inputs` come as close to `target` as int8 allows.
+fn fit(fit: &LinearFit<'_>, config: &Config, options: &QuantizeOptions) -> StoredLinear {
+    let LinearFit { layer: index, kind, linear, inputs, target } = *fit;
+    if options.keep.contains(&(index, kind)) {
         return StoredLinear::Float(half_linear(linear));
     }
     let n = linear.weight.cols;
@@ -335,8 +348,8 @@ fn fit(
         return StoredLinear::Int8(layer);
     }
 
-    // The inputs as the runtime sees them: from quantised layers, rotated, in eight bits.
-    let mut inputs = QuantizedRows::new(x, rotation).dequantize();
+    // The inputs as the runtime sees them: rotated and in int8.
+    let mut inputs = QuantizedRows::new(inputs, rotation).dequantize();
     let input_mean = mean(&inputs);
     let target_mean = mean(target);
     if options.correct_bias {

@@ -235,8 +235,8 @@ fn same_result_for_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let quantized = quantize(&bert, &batch, &QuantizeOptions::default(), &mut |_, _| ());
-            let report = report(&bert, &quantized, &batch);
-            (quantized, report)
+            let deviation = deviation(&bert, &quantized, &batch);
+            (quantized, deviation)
         })
     };
     assert_eq!(run(1), run(2));
@@ -278,23 +278,21 @@ fn quantised_model_stays_near() {
                 steps.push((done, total));
             });
         assert_eq!(steps, (1..=8).map(|i| (i, 8)).collect::<Vec<_>>());
-        let report = self::report(&bert, &quantized, &held_out);
-        assert_eq!(report.states.len(), 3);
-        let last = report.states.last().unwrap();
+        let measured = deviation(&bert, &quantized, &held_out);
+        assert_eq!(measured.states.len(), 3);
+        let last = measured.states.last().unwrap();
         assert!(last.relative_rms < 0.03, "{}", last.relative_rms);
         assert!(last.sqnr > 30.0 && last.cosine > 0.999);
-        assert!(report.pooled_cosine > 0.999);
+        assert!(measured.pooled_cosine > 0.999);
 
         let search = |wanted| {
             let mut measure = |model: &StoredBert| {
-                Ok::<_, std::convert::Infallible>(
-                    self::report(&bert, model, &held_out).pooled_cosine,
-                )
+                Ok::<_, std::convert::Infallible>(deviation(&bert, model, &held_out).pooled_cosine)
             };
             keep_for_cosine(&bert, &quantized, wanted, &mut measure, &mut |_, _| ()).unwrap()
         };
         assert_eq!(search(0.9), Ok(BTreeSet::new()));
-        let wanted = 1.0 - (1.0 - report.pooled_cosine) * 0.6;
+        let wanted = 1.0 - (1.0 - measured.pooled_cosine) * 0.6;
         let keep = search(wanted).unwrap();
         assert!(!keep.is_empty() && keep.len() < 8, "{keep:?}");
         let options = QuantizeOptions { keep: keep.clone(), ..QuantizeOptions::default() };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bert::{Activation, Attention, Config, ProblemType};
+use crate::bert::{ACTIVATIONS, Activation, Attention, Config, ProblemType};
 use crate::error::{Error, Result};
 
 /// Most labels of a classifier.
@@ -134,21 +134,16 @@ impl Fields<'_> {
     }
 
     fn activation(&self) -> Result<Activation> {
-        Ok(match self.text("hidden_act")?.unwrap_or("gelu") {
-            "gelu" => Activation::Gelu,
-            // Three spellings of one formula.
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            "silu" | "swish" => Activation::Silu,
-            "tanh" => Activation::Tanh,
-            other => {
-                return Err(self
-                    .error("hidden_act", format!("{other:?} is not supported"))
-                    .hint(
-                        "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
-                    ));
+        let name = self.text("hidden_act")?.unwrap_or("gelu");
+        match ACTIVATIONS.iter().find(|(known, _)| *known == name) {
+            Some((_, activation)) => Ok(*activation),
+            None => {
+                let known: Vec<_> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+                Err(self
+                    .error("hidden_act", format!("{name:?} is not supported"))
+                    .hint(format!("supported are {}", known.join(", "))))
             }
-        })
+        }
     }
 
     fn problem(&self) -> Result<Option<ProblemType>> {
@@ -276,16 +271,7 @@ mod tests {
 
     #[test]
     fn every_activation_is_known() {
-        for (name, activation) in [
-            ("gelu", Activation::Gelu),
-            ("gelu_new", Activation::GeluTanh),
-            ("gelu_pytorch_tanh", Activation::GeluTanh),
-            ("gelu_fast", Activation::GeluTanh),
-            ("relu", Activation::Relu),
-            ("silu", Activation::Silu),
-            ("swish", Activation::Silu),
-            ("tanh", Activation::Tanh),
-        ] {
+        for (name, activation) in ACTIVATIONS {
             let config = with("hidden_act", json!(name)).unwrap();
             assert_eq!(config.bert.hidden_act, activation);
         }

@@ -1,15 +1,13 @@
-//! What quantisation cost: the quantised model against the f32 one on text that it was not calibrated on.
+//! What quantisation costs: the quantised model against the f32 model, on text that it was not calibrated on.
 
-use std::collections::BTreeSet;
-
-use super::{fold_heads, half_linear, simulate};
+use super::simulate;
 use crate::bert::{Bert, Matrix};
-use crate::reference::{self, LinearKind, Sequence, spans};
-use crate::stored::{StoredBert, StoredLinear};
+use crate::reference::{self, Sequence, spans};
+use crate::stored::StoredBert;
 
 /// The error of one hidden state over all tokens.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StateError {
+pub struct StateDeviation {
     /// Root mean square of the error over that of the state.
     pub relative_rms: f64,
     /// Cosine between a token's vectors, mean over the tokens.
@@ -24,9 +22,9 @@ pub struct StateError {
 
 /// The errors of a whole model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct Deviation {
     /// Hidden states, embeddings first.
-    pub states: Vec<StateError>,
+    pub states: Vec<StateDeviation>,
     /// Cosine of the mean-pooled last state, mean over the texts.
     pub pooled_cosine: f64,
     /// The lowest of them.
@@ -35,10 +33,10 @@ pub struct Report {
     pub tokens: usize,
 }
 
-impl Report {
+impl Deviation {
     /// Compares hidden states, embeddings first, of the same batch.
     pub fn compare(reference: &[Matrix], actual: &[Matrix], batch: &[Sequence]) -> Self {
-        let states = reference.iter().zip(actual).map(|(r, a)| StateError::new(r, a)).collect();
+        let states = reference.iter().zip(actual).map(|(r, a)| StateDeviation::new(r, a)).collect();
         let mut cosines = Vec::new();
         if let (Some(reference), Some(actual)) = (reference.last(), actual.last()) {
             cosines.extend(spans(batch).into_iter().map(|span| {
@@ -61,7 +59,7 @@ impl Report {
     }
 }
 
-impl StateError {
+impl StateDeviation {
     /// Compares two `[tokens, hidden]` states.
     pub fn new(reference: &Matrix, actual: &Matrix) -> Self {
         let mut channels = vec![0f64; reference.cols];
@@ -99,63 +97,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Measures a quantised model on `held_out`.
-pub fn report(bert: &Bert, quantized: &StoredBert, held_out: &[Sequence]) -> Report {
+pub fn deviation(bert: &Bert, quantized: &StoredBert, held_out: &[Sequence]) -> Deviation {
     let reference = reference::hidden_states(bert, held_out);
-    Report::compare(&reference, &simulate::hidden_states(quantized, held_out), held_out)
-}
-
-/// The fewest linear layers to keep in f16 so that `measure` (a mean pooled cosine) gives at least `wanted`,
-/// taking them in the order of what each alone improves; `Err` has what is reached with all of them where that
-/// is too little.
-pub fn keep_for_cosine<E>(
-    bert: &Bert,
-    quantized: &StoredBert,
-    wanted: f64,
-    measure: &mut dyn FnMut(&StoredBert) -> Result<f64, E>,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Result<BTreeSet<(usize, LinearKind)>, f64>, E> {
-    let mut cosine = |keep: &[(usize, LinearKind)]| {
-        let mut model = quantized.clone();
-        keep.iter().for_each(|&(layer, kind)| keep_float(bert, &mut model, layer, kind));
-        measure(&model)
-    };
-    if cosine(&[])? >= wanted {
-        return Ok(Ok(BTreeSet::new()));
-    }
-    let all: Vec<_> =
-        (0..bert.layers.len()).flat_map(|l| LinearKind::ALL.map(|kind| (l, kind))).collect();
-    let best = cosine(&all)?;
-    if best < wanted {
-        return Ok(Err(best));
-    }
-    let mut ranked = Vec::new();
-    for (done, &candidate) in all.iter().enumerate() {
-        progress(done, all.len());
-        ranked.push((cosine(&[candidate])?, candidate));
-    }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let ranked: Vec<_> = ranked.into_iter().map(|(_, candidate)| candidate).collect();
-    // `low` are too few, `high` are enough.
-    let (mut low, mut high) = (0, ranked.len());
-    while high - low > 1 {
-        let middle = low.midpoint(high);
-        if cosine(&ranked[..middle])? >= wanted { high = middle } else { low = middle }
-    }
-    progress(all.len(), all.len());
-    Ok(Ok(ranked.into_iter().take(high).collect()))
-}
-
-/// Puts one linear layer back to f16.
-pub fn keep_float(bert: &Bert, model: &mut StoredBert, index: usize, kind: LinearKind) {
-    let source = &bert.layers[index];
-    let layer = &mut model.layers[index];
-    let (place, linear) = match kind {
-        LinearKind::Qkv => (&mut layer.qkv, &fold_heads(bert, index).qkv),
-        LinearKind::AttentionOutput => {
-            (&mut layer.attention_output, &fold_heads(bert, index).attention_output)
-        }
-        LinearKind::Intermediate => (&mut layer.intermediate, &source.intermediate),
-        LinearKind::Output => (&mut layer.output, &source.output),
-    };
-    *place = StoredLinear::Float(half_linear(linear));
+    Deviation::compare(&reference, &simulate::hidden_states(quantized, held_out), held_out)
 }
