@@ -1,4 +1,4 @@
-//! One error type for the whole converter: which file, which field, what is wrong, how to hint it.
+//! The converter's error: the file, the field, what is wrong, and what the user can do about it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,9 @@ impl Error {
         }
     }
 
-    /// A model file that cannot be opened.
+    /// An error for a model file that cannot be opened.
     pub fn opening(error: bertlet::OpenError) -> Self {
-        // Both begin with the file's name.
+        // Both texts begin with the file's name.
         let text = error.to_string();
         let name = format!("{}: ", error.path().display());
         Self::new(error.path(), "", text.strip_prefix(&name).unwrap_or(&text))
@@ -62,8 +62,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// A text that may quote names out of a hostile file: line ends and terminal codes are escaped,
-/// and what is too long to read is cut.
+/// A text that may quote names from a hostile file. Control characters are escaped, so that it stays on
+/// one line and cannot drive a terminal. A text that is too long to read is cut.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {

@@ -1,10 +1,10 @@
-//! The report as one self-contained page.
+//! The report as one self-contained web page.
 
 use std::fmt::Write as _;
 
 use crate::report::{ConversionReport, StateError, Summary, TensorRow, short, size, thousands};
 
-/// Everything that a page of text needs escaped.
+/// Escapes a text for HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -68,8 +68,8 @@ fn heading(out: &mut String, ConversionReport { file, summary, .. }: &Conversion
     figure(format!("{:.6}", error.lowest_pooled_cosine), "pooled cosine, lowest");
     let _ = writeln!(
         out,
-        "</div>\n<p class=\"soft\">Measured on {} texts ({} tokens) that nothing was calibrated on: bertlet on \
-         the written weights against the checkpoint in f32.</p>",
+        "</div>\n<p class=\"soft\">Measured on {} held-out texts ({} tokens): the converted model in bertlet \
+         against the checkpoint in f32.</p>",
         error.texts, error.tokens
     );
     for note in &summary.notes {
@@ -81,7 +81,7 @@ fn heading(out: &mut String, ConversionReport { file, summary, .. }: &Conversion
     }
 }
 
-/// A horizontal bar a hidden state.
+/// The error of every hidden state: one horizontal bar each.
 fn errors_by_layer(out: &mut String, states: &[StateError]) {
     const ROW: usize = 24;
     const LEFT: f64 = 110.0;
@@ -89,8 +89,8 @@ fn errors_by_layer(out: &mut String, states: &[StateError]) {
     let most = states.iter().map(|s| s.relative_rms).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let _ = writeln!(
         out,
-        "<h2>Error layer by layer</h2><p class=\"soft\">Root mean square of the error over that of the hidden state; \
-         signal to noise; the mean cosine of a token.</p><svg viewBox=\"0 0 900 {}\" role=\"img\">",
+        "<h2>Error layer by layer</h2><p class=\"soft\">Root mean square of the error, divided by that of the hidden state; \
+         signal to noise ratio; mean cosine per token.</p><svg viewBox=\"0 0 900 {}\" role=\"img\">",
         states.len() * ROW + 4
     );
     for (i, state) in states.iter().enumerate() {
@@ -115,10 +115,10 @@ fn errors_by_layer(out: &mut String, states: &[StateError]) {
     out.push_str("</svg>\n");
 }
 
-/// A channel counts as an outlier from so many medians on.
+/// A channel is an outlier if its error exceeds the median by this factor.
 const OUTLIER: f64 = 2.0;
 
-/// Small multiples: the error of every channel, a spike each.
+/// The error of every channel: one chart per hidden state, one spike per channel.
 fn channels(out: &mut String, states: &[StateError]) {
     const ROW: f64 = 84.0;
     const HEIGHT: f64 = 60.0;
@@ -126,8 +126,8 @@ fn channels(out: &mut String, states: &[StateError]) {
     const WIDTH: f64 = 690.0;
     let _ = writeln!(
         out,
-        "<h2>Error channel by channel</h2><p class=\"soft\">Root mean square error of each channel, every state at its own \
-         scale. Dashed: the channel in the middle. Red: more than {OUTLIER} times that.</p>\
+        "<h2>Error channel by channel</h2><p class=\"soft\">Root mean square error of each channel, each hidden state at its own \
+         scale. Dashed: the median. Red: more than {OUTLIER} times the median.</p>\
          <svg viewBox=\"0 0 900 {}\" role=\"img\">",
         ROW * states.len() as f64
     );
@@ -160,7 +160,7 @@ fn channels(out: &mut String, states: &[StateError]) {
             bottom - 14.0,
             worst.len(),
         );
-        // The channel in front is the one to look at; the label stands beside the plot.
+        // The label right of the chart names the worst channel.
         let first = worst.first().copied().unwrap_or(state.worst_channel);
         let times = state.channels[first] / state.median_channel_rms;
         let _ = writeln!(
@@ -236,7 +236,7 @@ fn all_tensors(out: &mut String, tensors: &[TensorRow]) {
         tensors.len(),
         tensors.len() - dropped
     );
-    // What was dropped is what one looks for.
+    // Dropped tensors first: a reader looks for those.
     let (first, then): (Vec<_>, Vec<_>) = tensors.iter().partition(|t| t.dropped.is_some());
     for tensor in first.into_iter().chain(then) {
         let (class, became) = match (&tensor.dropped, &tensor.mapped) {

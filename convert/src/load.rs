@@ -12,12 +12,12 @@ use crate::names::Part::{Classifier, Encoder, NextSentence, Pooler, QuestionAnsw
 use crate::names::{Dim, Meaning, PARAMETERS, Parameter, Part, meaning};
 use crate::source::{Checkpoint, DType, ModelConfig, TensorInfo};
 
-/// What became of a tensor.
+/// What the converter did with a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is this parameter.
+    /// It is the parameter of this name.
     Mapped(String),
-    /// It is left out, for this reason.
+    /// It was left out, for this reason.
     Dropped(String),
 }
 
@@ -30,28 +30,28 @@ impl fmt::Display for Fate {
     }
 }
 
-/// One tensor of the checkpoint and what became of it.
+/// One tensor of the checkpoint and its fate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorReport {
-    /// Name as the checkpoint spells it.
+    /// Name in the checkpoint.
     pub name: String,
     /// Type of the elements in the file.
     pub dtype: DType,
     /// Shape in the file.
     pub shape: Vec<usize>,
-    /// What became of it.
+    /// What the converter did with it.
     pub fate: Fate,
 }
 
-/// Fills a model from a checkpoint, and says what became of every tensor.
+/// Builds a model from a checkpoint, and reports the fate of every tensor.
 ///
-/// - Every shape must be what the configuration says, and every weight finite.
-/// - A tensor of unknown name is an error, unless `allow_unknown`: then it is dropped.
-/// - The encoder must be complete. The pooler and each head may be missing as a whole, except for
-///   the head that an architecture `...Classification` or `...QuestionAnswering` is named after.
-/// - `classifier.*` is a classifier of tokens or of sequences as the architecture says; without an
-///   architecture, of sequences if there is a pooler or a `problem_type`, else of tokens.
-/// - A decoder equal to the word embeddings is tied: it is dropped.
+/// - Every shape must match the configuration, and every weight must be finite.
+/// - A tensor with an unknown name is an error. With `allow_unknown` it is dropped.
+/// - The encoder must be complete. The pooler and each head may be missing as a whole, except the head
+///   after which an architecture `...Classification` or `...QuestionAnswering` is named.
+/// - The architecture says whether `classifier.*` classifies tokens or sequences. Without an architecture it
+///   classifies sequences if there is a pooler or a `problem_type`, and tokens otherwise.
+/// - A decoder that equals the word embeddings is tied, and is dropped.
 pub fn bert(source: &Checkpoint, allow_unknown: bool) -> Result<(Bert, Vec<TensorReport>)> {
     let mut loader = Loader::new(source, allow_unknown)?;
     loader.check_vocabulary()?;
@@ -66,7 +66,7 @@ struct FoundTensor<'a> {
     info: &'a TensorInfo,
     parameter: &'static Parameter,
     transposed: bool,
-    /// Its line of the report.
+    /// Index of its report.
     report: usize,
 }
 
@@ -77,7 +77,7 @@ struct Loader<'a> {
     reports: Vec<TensorReport>,
 }
 
-/// How many names a message lists.
+/// Number of names that a message lists at most.
 const LISTED: usize = 5;
 
 fn list(names: &[String]) -> String {
@@ -89,7 +89,7 @@ fn list(names: &[String]) -> String {
 }
 
 impl<'a> Loader<'a> {
-    /// Gives every tensor its meaning.
+    /// Looks up the meaning of every tensor.
     fn new(source: &'a Checkpoint, allow_unknown: bool) -> Result<Self> {
         let mut loader =
             Self { source, config: &source.config, found: HashMap::new(), reports: Vec::new() };
@@ -122,9 +122,9 @@ impl<'a> Loader<'a> {
             return Err(Error::new(
                 &source.weights,
                 list(&unknown),
-                "not a parameter of a BERT of this configuration",
+                "is not a parameter of a BERT with this configuration",
             )
-            .hint("leave it out of the checkpoint, or allow unknown tensors to be dropped"));
+            .hint("remove it from the checkpoint, or drop it with --allow-unknown"));
         }
         Ok(loader)
     }
@@ -180,7 +180,7 @@ impl<'a> Loader<'a> {
                 wanted.push(part);
             }
         }
-        // A decoder alone is no head.
+        // A decoder alone is not a head.
         if self.has(Tied) && !wanted.contains(&Part::MaskedLm) {
             wanted.push(Part::MaskedLm);
         }
@@ -198,7 +198,7 @@ impl<'a> Loader<'a> {
             };
             for n in 0..layers {
                 let name = parameter.canonical.replace("{n}", &n.to_string());
-                // The decoder's bias will do: it is the same parameter.
+                // The decoder's bias is the same parameter.
                 let tied = name == "cls.predictions.bias"
                     && self.found.contains_key("cls.predictions.decoder.bias");
                 if !self.found.contains_key(&name) && !tied {
@@ -209,11 +209,11 @@ impl<'a> Loader<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::new(&self.source.weights, list(&missing), "missing from the checkpoint")
-            .hint("check that the configuration belongs to these weights"))
+        Err(Error::new(&self.source.weights, list(&missing), "is missing from the checkpoint")
+            .hint("check that the configuration and the weights belong together"))
     }
 
-    /// Before anything is read, so that no memory is taken for what will not fit.
+    /// Checks all shapes before any element is read, so that a wrong shape costs no memory.
     fn check_shapes(&self) -> Result<()> {
         let mut all: Vec<_> = self.found.values().collect();
         all.sort_by_key(|f| f.report);
@@ -252,7 +252,7 @@ impl<'a> Loader<'a> {
             Positions => positions,
             TokenTypes => token_types,
             Labels if !self.config.labels.is_empty() => self.config.labels.len(),
-            // Nothing is stated, so the classifier says itself; its bias must agree.
+            // Not stated: the number of rows of the classifier. Its bias must agree.
             Labels => self
                 .found
                 .get("classifier.weight")
@@ -271,7 +271,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The values of a parameter; `[outputs, inputs]` whatever the checkpoint has.
+    /// The values of a parameter, `[outputs, inputs]` even where the checkpoint has `[inputs, outputs]`.
     fn read(&self, canonical: &str) -> Result<Vec<f32>> {
         let Some(found) = self.found.get(canonical) else {
             return Err(Error::new(&self.source.weights, canonical, "is missing"));
@@ -293,7 +293,7 @@ impl<'a> Loader<'a> {
         let data = self.read(canonical)?;
         let found = &self.found[canonical];
         let [rows, cols] = found.parameter.shape else {
-            return Err(found.info.error("is no matrix"));
+            return Err(found.info.error("is not a matrix"));
         };
         Ok(Matrix { rows: self.size(*rows), cols: self.size(*cols), data })
     }
@@ -352,7 +352,7 @@ impl<'a> Loader<'a> {
         };
         if let Some(classifier) = self.linear_of(Classifier, "classifier")? {
             if self.classifies_sequences() {
-                // As the reference does: one output is a number.
+                // One output is a regression, as in transformers.
                 let default = match classifier.bias.len() {
                     1 => ProblemType::Regression,
                     _ => ProblemType::SingleLabel,
@@ -374,7 +374,7 @@ impl<'a> Loader<'a> {
         Ok(heads)
     }
 
-    /// The decoder, unless it is the table of word embeddings.
+    /// The decoder; `None` if it is tied to the word embeddings.
     fn decoder(&mut self, word: &Matrix) -> Result<Option<Matrix>> {
         let name = "cls.predictions.decoder.weight";
         if !self.found.contains_key(name) {
@@ -388,7 +388,7 @@ impl<'a> Loader<'a> {
         Ok(None)
     }
 
-    /// `cls.predictions.bias`, of which PyTorch may store a second copy with the decoder.
+    /// `cls.predictions.bias`. PyTorch may store a copy with the decoder.
     fn decoder_bias(&mut self) -> Result<Vec<f32>> {
         let (name, copy) = ("cls.predictions.bias", "cls.predictions.decoder.bias");
         if !self.found.contains_key(copy) {

@@ -1,6 +1,6 @@
-//! The names of BERT's parameters in every spelling, as a table.
+//! The parameters of a BERT: names in every spelling, shapes, and the part each belongs to.
 
-/// A size that the configuration knows.
+/// A size that the configuration states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dim {
     /// `hidden_size`.
@@ -13,16 +13,16 @@ pub enum Dim {
     Positions,
     /// `type_vocab_size`.
     TokenTypes,
-    /// The number of labels: stated, or as many as the classifier has rows.
+    /// The number of labels: as stated, or else the number of rows of the classifier.
     Labels,
-    /// Two: start and end, or "is next" and "is not".
+    /// 2: start and end, or "is next" and "is not next".
     Two,
 }
 
-/// What a parameter belongs to. Of a part, a checkpoint has all parameters or none.
+/// The part that a parameter belongs to. A checkpoint has all parameters of a part, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Embeddings and layers: never missing.
+    /// Embeddings and layers. Every checkpoint has them.
     Encoder,
     /// The tanh layer over `[CLS]`.
     Pooler,
@@ -30,25 +30,24 @@ pub enum Part {
     Classifier,
     /// Start and end of an answer.
     QuestionAnswering,
-    /// The masked-word head, without what may be tied.
+    /// The masked LM head, without the parameters that may be tied.
     MaskedLm,
-    /// Copies that are left out where weights are tied.
+    /// Parameters that a checkpoint with tied weights leaves out.
     Tied,
     /// Next sentence prediction.
     NextSentence,
 }
 
-/// One parameter (or, with `{n}`, one a layer): its names and its shape.
+/// One parameter, or with `{n}` one parameter per layer: its names and its shape.
 #[derive(Debug)]
 pub struct Parameter {
-    /// The name used in reports and errors. It is also PyTorch's, once [`PREFIXES`] and
-    /// [`SYNONYMS`] are dealt with.
+    /// The name in reports and errors. PyTorch's name is the same, after [`PREFIXES`] and [`SYNONYMS`].
     pub canonical: &'static str,
-    /// TensorFlow's names; a name that ends in `/kernel` is a matrix `[inputs, outputs]`.
+    /// TensorFlow's names. A name that ends in `/kernel` is a matrix `[inputs, outputs]`.
     pub tensorflow: &'static [&'static str],
     /// `[outputs, inputs]` of a matrix, `[outputs]` of a vector.
     pub shape: &'static [Dim],
-    /// What it belongs to.
+    /// The part it belongs to.
     pub part: Part,
 }
 
@@ -110,26 +109,25 @@ pub const PARAMETERS: &[Parameter] = &[
     row(NextSentence, "cls.seq_relationship.bias", &[Two], &["cls/seq_relationship/output_bias"]),
 ];
 
-/// What may stand before a PyTorch name: wrappers of training, and the name of the base model in
-/// the models with a head.
+/// Prefixes of a PyTorch name: of wrappers for training, and of the base model in a model with a head.
 pub const PREFIXES: &[&str] =
     &["module.", "_orig_mod.", "model.", "auto_model.", "0.auto_model.", "bert."];
 
-/// Endings of before 2019, and what they are now.
+/// Suffixes from before 2019, and those of today.
 pub const SYNONYMS: &[(&str, &str)] =
     &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
-/// What Keras calls TensorFlow's `LayerNorm`, with `_1`, `_2`, ... behind it from the second on.
+/// Keras' name of TensorFlow's `LayerNorm`. From the second on it is followed by `_1`, `_2`, ...
 const KERAS_NORM: &str = "layer_normalization";
 
-/// Tensors that are no weights, by their whole name or by its end, and why.
+/// Tensors that are not weights, by name or (with a leading `/`) by the end of the name, and what they are.
 pub const IGNORED: &[(&str, &str)] = &[
-    ("embeddings.position_ids", "buffer of the numbers 0, 1, 2, ..."),
+    ("embeddings.position_ids", "buffer with the numbers 0, 1, 2, ..."),
     ("embeddings.token_type_ids", "buffer of zeros"),
-    ("global_step", "step counter of the training"),
-    ("good_steps", "counter of the training's loss scaling"),
-    ("bad_steps", "counter of the training's loss scaling"),
-    ("loss_scale", "state of the training's loss scaling"),
+    ("global_step", "step counter of training"),
+    ("good_steps", "counter of loss scaling in training"),
+    ("bad_steps", "counter of loss scaling in training"),
+    ("loss_scale", "state of loss scaling in training"),
     ("beta1_power", "state of the optimiser"),
     ("beta2_power", "state of the optimiser"),
     ("/adam_m", "first moment of the optimiser"),
@@ -142,25 +140,25 @@ pub const IGNORED: &[(&str, &str)] = &[
     ("/LAMBOptimizer_1", "second moment of the optimiser"),
 ];
 
-/// What a tensor's name means.
+/// The meaning of a tensor's name.
 #[derive(Clone, Debug)]
 pub enum Meaning {
-    /// A parameter.
+    /// A parameter of the model.
     Parameter {
         /// Its row of [`PARAMETERS`].
         parameter: &'static Parameter,
-        /// Which layer, where the row is for every layer.
+        /// The layer, if the row stands for one parameter per layer.
         layer: Option<usize>,
         /// Whether the matrix is `[inputs, outputs]`.
         transposed: bool,
     },
-    /// Not a weight, and why.
+    /// Not a weight, and what it is.
     Ignored(&'static str),
-    /// Neither.
+    /// No known name.
     Unknown,
 }
 
-/// Looks a name up.
+/// Looks up a name.
 pub fn meaning(name: &str) -> Meaning {
     let plain = plain(name);
     let tensorflow = tensorflow(name);
@@ -188,7 +186,7 @@ pub fn meaning(name: &str) -> Meaning {
     }
 }
 
-/// A PyTorch name without prefixes and old endings.
+/// A PyTorch name without prefixes and old suffixes.
 fn plain(name: &str) -> String {
     let mut rest = name;
     while let Some(shorter) = PREFIXES.iter().find_map(|p| rest.strip_prefix(p)) {
@@ -202,7 +200,7 @@ fn plain(name: &str) -> String {
     rest.to_owned()
 }
 
-/// A TensorFlow name with `LayerNorm` wherever Keras counted its norms.
+/// A TensorFlow name with `LayerNorm` in place of Keras' numbered names.
 fn tensorflow(name: &str) -> String {
     let part = |part| match str::strip_prefix(part, KERAS_NORM) {
         Some("") => "LayerNorm",
@@ -212,7 +210,7 @@ fn tensorflow(name: &str) -> String {
     name.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// Whether a name is an instance of a pattern, and of which layer.
+/// Matches a name with a pattern. The inner value is the layer, if the pattern has one.
 fn matches(pattern: &str, name: &str) -> Option<Option<usize>> {
     let Some((before, after)) = pattern.split_once("{n}") else {
         return (pattern == name).then_some(None);
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_weight_is_ignored_with_a_reason() {
+    fn tensors_that_are_not_weights_are_ignored_with_a_reason() {
         for name in [
             "bert.embeddings.position_ids",
             "embeddings.position_ids",

@@ -1,4 +1,4 @@
-//! From matrices to a model file.
+//! Lays out a model as the sections of a file.
 
 use bertlet::Pooling;
 use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
@@ -9,20 +9,20 @@ use crate::bert::{Bert, LayerNorm, Linear, ProblemType, TaskHeads};
 use crate::quantize::HadamardRotation;
 use crate::stored::{Int8Linear, StoredBert, StoredLinear, WordTable};
 
-/// What a file holds besides weights.
+/// The contents of a file apart from the weights.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// Default pooling.
     pub pooling: Pooling,
-    /// Whether pooled vectors are divided by their length by default.
+    /// Whether pooled vectors are L2-normalised by default.
     pub normalize: bool,
-    /// Names of a classifier's outputs.
+    /// Labels of the classifier.
     pub labels: Vec<String>,
-    /// The tokenizer's section; empty for none.
+    /// The tokenizer section. Empty for none.
     pub tokenizer: Vec<u8>,
-    /// Where the model came from: JSON; empty for none.
+    /// The provenance section, JSON. Empty for none.
     pub provenance: String,
-    /// Self-test vectors; empty for none.
+    /// The self-test section. Empty for none.
     pub self_test: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
     pack(&StoredBert::float(bert), encoding, extras)
 }
 
-/// A file in int8, with attention in integers; what is not int8 is f16.
+/// A file in int8, with attention in integers. What is not int8 is f16.
 pub fn int8(bert: &StoredBert, extras: &Extras) -> Writer {
     pack(bert, Encoding::F16, extras)
 }
@@ -94,7 +94,7 @@ fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
     writer
 }
 
-/// Scales of groups of `group` columns as the file wants them: f16, one for each 64 columns.
+/// The scales of the word embeddings as the file stores them: f16, one per 64 columns.
 fn regroup(scales: &[f32], cols: usize, group: usize) -> Vec<f16> {
     const WANTED: usize = bertlet::kernels::TABLE_GROUP;
     assert!(group == WANTED || group == cols, "scales for {group} of {cols} columns");
@@ -105,11 +105,11 @@ fn regroup(scales: &[f32], cols: usize, group: usize) -> Vec<f16> {
     scales.chunks_exact(a_row).flat_map::<Vec<f16>, _>(wanted).collect()
 }
 
-/// Puts a model's parts into a file.
+/// Writes the parts of a model, with heads padded to a multiple of 16.
 struct Packer {
     heads: usize,
     head_size: usize,
-    /// How matrices and tables are stored that are not int8.
+    /// Encoding of the matrices and tables that are not int8.
     float: Encoding,
     writer: Writer,
 }
@@ -136,7 +136,7 @@ impl Packer {
 
     fn int8(&mut self, kind: SectionKind, layer: usize, linear: &Int8Linear) {
         let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
-        // The runtime's transform is not normalised.
+        // The runtime's transform is not orthonormal: it multiplies by the square root of the block.
         let norm = (linear.rotation.block as f32).sqrt();
         let scale: Vec<f32> = linear.weight.scales.iter().map(|s| s / norm).collect();
         let scale = self.pad_rows(kind, 1, &scale);
@@ -146,7 +146,7 @@ impl Packer {
         self.writer.int8_matrix(kind, layer, rows);
     }
 
-    /// The rotation in terms of padded heads.
+    /// The rotation with a stride of padded heads.
     fn rotation(
         &self,
         kind: SectionKind,
@@ -158,7 +158,7 @@ impl Packer {
         bertlet::kernels::Rotation { block: rotation.block, stride }
     }
 
-    /// Pads the heads that a matrix gives or takes.
+    /// Pads the heads among the outputs or inputs of a matrix.
     fn pad<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
         match kind {
             SectionKind::QueryKeyValue => self.pad_rows(kind, cols, values),
@@ -174,7 +174,7 @@ impl Packer {
         }
     }
 
-    /// Pads the heads that a matrix gives; `cols` values a row.
+    /// Pads the heads among the outputs of a matrix with `cols` values per row.
     fn pad_rows<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
         if kind != SectionKind::QueryKeyValue {
             return values.to_vec();

@@ -1,4 +1,4 @@
-//! From a checkpoint to a model file that has been measured.
+//! The conversion of a checkpoint to a model file: read, quantise, measure, write.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,20 +25,20 @@ use crate::stored::StoredBert;
 use crate::texts::{Texts, file_name};
 use crate::tokenizer;
 
-/// How matrices are stored.
+/// Type of the stored matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightType {
-    /// Eight bits, rotated and calibrated; the attention is computed in integers.
+    /// int8, rotated and calibrated. The attention is computed in integers.
     #[default]
     Int8,
-    /// Half precision.
+    /// IEEE half precision.
     F16,
     /// Single precision.
     F32,
 }
 
 impl WeightType {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
@@ -48,50 +48,51 @@ impl WeightType {
     }
 }
 
-/// What can be chosen.
+/// Options of a conversion.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
-    /// How matrices are stored.
+    /// Type of the stored matrices.
     pub weights: WeightType,
-    /// A text to calibrate on, one a line, in place of the built-in one.
+    /// A file of calibration texts, one per line. `None` for the built-in texts.
     pub calibration: Option<PathBuf>,
-    /// Keep linear layers in f16 until the mean pooled cosine on held-out text is at least this.
+    /// Keep linear layers in f16 until the mean pooled cosine on held-out text reaches this value.
     pub min_cosine: Option<f64>,
-    /// Names of the classifier's outputs, in place of the checkpoint's.
+    /// Labels of the classifier. `None` for the checkpoint's.
     pub labels: Option<Vec<String>>,
-    /// Default pooling, in place of the checkpoint's.
+    /// Default pooling of the model. `None` for the checkpoint's.
     pub pooling: Option<Pooling>,
-    /// Divide pooled vectors by their length by default, whatever the checkpoint says.
+    /// L2-normalise pooled vectors by default, even where the checkpoint does not.
     pub normalize: bool,
-    /// Drop tensors of unknown names.
+    /// Drop tensors with unknown names instead of failing.
     pub allow_unknown: bool,
-    /// Threads; 0 for as many as the machine has. The result does not depend on it.
+    /// Number of threads, 0 for one per core. The result does not depend on it.
     pub threads: usize,
 }
 
-/// The long parts of a conversion.
+/// The stages of a conversion that take long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Reading the checkpoint.
     Read,
     /// Quantising linear layers.
     Quantize,
-    /// Looking for the layers to keep in f16.
+    /// Choosing the layers to keep in f16.
     Search,
-    /// Measuring what was written.
+    /// Measuring the error of the written model.
     Measure,
 }
 
-/// Hears which step is at which of how many parts.
+/// A callback for progress: the stage, parts done, parts in total.
 pub type Progress<'p> = &'p mut (dyn FnMut(Stage, usize, usize) + Send);
 
-/// Converts the checkpoint at `source` into the file `out`.
+/// Converts the checkpoint at `source` to the model file `out`.
 ///
-/// The file appears at once, whole and verified: it is written beside `out`, mapped, checked against
-/// its checksums and self-test vectors, then renamed. After an error there is none.
+/// The model is written to a temporary folder next to `out`, mapped, checked against its checksums and
+/// self-test vectors, and then renamed. So `out` is replaced by a complete, verified file or, after an error,
+/// not at all.
 ///
 /// # Errors
-/// What is wrong with the checkpoint, the options, or the file system.
+/// If the checkpoint or an option is not valid, or a file cannot be read or written.
 pub fn convert(
     source: &Path,
     out: &Path,
@@ -124,10 +125,11 @@ fn run(
     let extras = extras(&source, &bert, section.as_ref(), options)?;
     match &section {
         Some(section) => notes.extend(section.notes.iter().cloned()),
-        None => notes.push("no vocabulary: the model takes token ids, but no text".into()),
+        None => notes.push("no vocabulary: the model takes token ids, not text".into()),
     }
     let texts = Texts::new(&source, &bert, &extras.tokenizer)?;
-    let measuring = |e| Error::new(&source.weights, "", format!("the written model fails: {e}"));
+    let measuring =
+        |e| Error::new(&source.weights, "", format!("the converted model does not run: {e}"));
 
     progress(Stage::Measure, 0, 2);
     let baseline = Baseline::new(&bert, texts.held_out()?);
@@ -213,7 +215,7 @@ fn run(
     })
 }
 
-/// The folder that `out` shall stand in.
+/// The folder of `out`.
 fn beside(out: &Path) -> Result<PathBuf> {
     if out.is_dir() {
         return Err(Error::new(out, "", "is a folder").hint("name the file to write"));
@@ -224,11 +226,11 @@ fn beside(out: &Path) -> Result<PathBuf> {
     };
     match folder.is_dir() {
         true => Ok(folder),
-        false => Err(Error::new(&folder, "", "is no folder").hint("make it first")),
+        false => Err(Error::new(&folder, "", "is not a folder").hint("create it first")),
     }
 }
 
-/// What the file format and the runtime take at most.
+/// Checks the limits of the file format and the runtime.
 fn check_limits(source: &Checkpoint, bert: &Bert) -> Result<()> {
     let c = &bert.config;
     let padded_heads =
@@ -240,11 +242,11 @@ fn check_limits(source: &Checkpoint, bert: &Bert) -> Result<()> {
         ("type_vocab_size", c.type_vocab_size, 1 << 8),
     ] {
         if value > most {
-            let problem = format!("{value} is more than the {most} that a model file holds");
+            let problem = format!("{value} is greater than the limit of {most}");
             return Err(Error::new(&source.config.file, field, problem));
         }
     }
-    // [CLS] and [SEP] must fit.
+    // [CLS] and [SEP] need two positions.
     if c.max_position_embeddings < 2 {
         let problem = format!("{} is too short for any text", c.max_position_embeddings);
         return Err(Error::new(&source.config.file, "max_position_embeddings", problem));
@@ -269,10 +271,12 @@ fn extras(
         Some(labels) if labels.len() == outputs => labels.clone(),
         Some(labels) => {
             let problem = format!(
-                "{} names for the {outputs} outputs of the checkpoint's classifier",
+                "{} labels for the {outputs} outputs of the checkpoint's classifier",
                 labels.len()
             );
-            return Err(Error::new(&source.weights, "--labels", problem).hint("give one name each"));
+            return Err(
+                Error::new(&source.weights, "--labels", problem).hint("give one label per output")
+            );
         }
     };
     let pooling = options.pooling.or(source.pooling).unwrap_or(Pooling::None);
@@ -289,7 +293,7 @@ fn extras(
     })
 }
 
-/// Which linear layers to keep in f16, judged by the runtime.
+/// Chooses the linear layers to keep in f16, by measurements with the runtime.
 fn search(
     bert: &Bert,
     quantized: &StoredBert,
@@ -309,14 +313,14 @@ fn search(
 }
 
 fn unreachable_cosine(wanted: f64, best: f64) -> Error {
-    Error::new("--min-cosine", "", format!("{wanted} is not reached: the best is {best:.7}"))
-        .hint("ask for less, or write f16 or f32")
+    Error::new("--min-cosine", "", format!("{wanted} cannot be reached: the best is {best:.7}"))
+        .hint("choose a lower value, or --weights f16 or f32")
 }
 
-/// A file that we wrote and cannot use: no fault of the user's.
+/// The converter's own file does not work: an internal error, not the user's.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// Errors of what `writer` holds, and its self-test vectors.
+/// Measures the error of the model that `writer` holds, and computes its self-test vectors.
 fn measure(
     writer: &Writer,
     baseline: &Baseline,
@@ -337,14 +341,15 @@ fn measure(
     Ok((quality, selftest::write(&mut session.encoder(tokens)?, &inputs)?))
 }
 
-/// Writes, maps, verifies, renames. Gives the number of values of the self-test, and bytes by encoding.
+/// Writes, maps, verifies and renames the file. Returns the number of self-test values, and the bytes by
+/// encoding.
 fn save(
     writer: &Writer,
     folder: &Path,
     out: &Path,
 ) -> Result<(usize, std::collections::BTreeMap<&'static str, usize>)> {
     let failed = |e: &dyn std::fmt::Display| Error::new(out, "", format!("cannot be written: {e}"));
-    // Its own folder, so that whatever happens, whatever is in it goes.
+    // A temporary folder, which is removed whatever happens.
     let room =
         tempfile::Builder::new().prefix(".bertlet-").tempdir_in(folder).map_err(|e| failed(&e))?;
     let file = room.path().join("model");
@@ -363,7 +368,7 @@ fn save(
     Ok(checked)
 }
 
-/// Names relative to the checkpoint's folder: the file shall not tell where it was made.
+/// Names relative to the checkpoint's folder, so that the file does not depend on where it was made.
 fn source_files(path: &Path, source: &Checkpoint) -> Vec<SourceFile> {
     let base = if path.is_dir() { path } else { source.folder.as_path() };
     let name = |path: &Path| match path.strip_prefix(base) {

@@ -1,4 +1,4 @@
-//! What a conversion did and what it cost, for people, for programs, and for the file itself.
+//! The report of a conversion: as text, as JSON, and as the provenance section of the file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,39 +12,39 @@ use crate::load::{Fate, TensorReport};
 use crate::measure::{OutputError, Quality};
 use crate::quantize::StateDeviation;
 
-/// The part of a report that travels in the file: where it came from, how it was made, how good it is.
+/// The part of the report that the file stores as its provenance: source, options, errors.
 ///
-/// It holds no clock and no path, so that the same checkpoint gives the same bytes everywhere.
+/// It has no time and no path, so that the same checkpoint gives the same bytes everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Name and version of the converter.
     pub tool: String,
-    /// What the weights were written in.
+    /// Format of the checkpoint.
     pub source_format: String,
-    /// The checkpoint's files.
+    /// Files of the checkpoint.
     pub source_files: Vec<SourceFile>,
     /// `architectures` of the configuration.
     pub architecture: Option<String>,
-    /// The model's shape.
+    /// Shape of the model.
     pub model: ModelShape,
-    /// How it was converted.
+    /// Options of the conversion.
     pub options: ChosenOptions,
     /// Parameters by part.
     pub parameters: Parameters,
-    /// Tensors of the checkpoint.
+    /// Number of tensors.
     pub tensors: TensorCounts,
-    /// Tensors that were left out.
+    /// Tensors that were dropped.
     pub dropped: Vec<DroppedTensor>,
-    /// What the user should know.
+    /// Remarks for the user.
     pub notes: Vec<String>,
-    /// Error of the written weights against f32, on text that was not calibrated on.
+    /// Error of the converted model against f32, on held-out text.
     pub error: ErrorSummary,
 }
 
 /// A file of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceFile {
-    /// Name inside of the checkpoint's folder.
+    /// Name relative to the checkpoint's folder.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -77,52 +77,52 @@ pub struct ModelShape {
 pub struct ChosenOptions {
     /// Encoding of the matrices.
     pub weights: &'static str,
-    /// What an int8 model was calibrated on.
+    /// Calibration of an int8 model.
     pub calibration: Option<Calibration>,
-    /// Pooled cosine asked for.
+    /// Value of `--min-cosine`.
     pub min_cosine: Option<f64>,
-    /// Linear layers of an int8 model that are kept in f16.
+    /// Linear layers of an int8 model that stayed in f16.
     pub kept_in_f16: Vec<String>,
     /// Default pooling.
     pub pooling: &'static str,
-    /// Whether pooled vectors are divided by their length by default.
+    /// Whether pooled vectors are L2-normalised by default.
     pub normalize: bool,
-    /// Names of a classifier's outputs.
+    /// Labels of the classifier.
     pub labels: Vec<String>,
 }
 
-/// What an int8 model was calibrated on.
+/// The inputs that an int8 model was calibrated on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
     /// "built-in", "random ids", or the name of the user's file.
     pub text: String,
     /// SHA-256 of the user's file.
     pub sha256: Option<String>,
-    /// Inputs.
+    /// Number of inputs.
     pub sequences: usize,
-    /// Tokens of all inputs.
+    /// Number of tokens in all inputs.
     pub tokens: usize,
 }
 
-/// Parameters by part, as the checkpoint counts them (tied weights once).
+/// Number of parameters by part. Tied weights count once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Parameters {
     /// The three tables and their norm.
     pub embeddings: usize,
-    /// All layers.
+    /// All encoder layers.
     pub layers: usize,
     /// The pooler.
     pub pooler: usize,
-    /// Embeddings, layers and pooler: what is called the size of a BERT.
+    /// Embeddings, layers and pooler: the usual size of a BERT.
     pub encoder: usize,
-    /// Each head.
+    /// By head.
     pub heads: BTreeMap<&'static str, usize>,
     /// Encoder and heads.
     pub total: usize,
 }
 
 impl Parameters {
-    /// Counts a model's.
+    /// Counts the parameters of a model.
     pub fn of(bert: &Bert) -> Self {
         let matrix = |m: &Matrix| m.data.len();
         let linear = |l: &Linear| l.weight.data.len() + l.bias.len();
@@ -150,7 +150,7 @@ impl Parameters {
         let heads: BTreeMap<_, _> = [
             ("token classifier", heads.token_classifier.as_ref().map(linear)),
             ("sequence classifier", heads.sequence_classifier.as_ref().map(|(l, _)| linear(l))),
-            ("masked words", masked),
+            ("masked LM", masked),
             ("next sentence", heads.next_sentence.as_ref().map(linear)),
             ("question answering", heads.question_answering.as_ref().map(linear)),
         ]
@@ -163,36 +163,36 @@ impl Parameters {
     }
 }
 
-/// Tensors of a checkpoint, counted.
+/// Number of tensors of a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TensorCounts {
-    /// In the checkpoint.
+    /// Tensors in the checkpoint.
     pub read: usize,
-    /// That are parameters of the model.
+    /// Tensors that are parameters of the model.
     pub mapped: usize,
-    /// That were left out.
+    /// Tensors that were dropped.
     pub dropped: usize,
 }
 
-/// A tensor that was left out.
+/// A tensor that was dropped.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DroppedTensor {
-    /// As the checkpoint spells it.
+    /// Name in the checkpoint.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// The error of a written model.
+/// The error of a converted model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ErrorSummary {
-    /// Texts measured on.
+    /// Number of held-out texts.
     pub texts: usize,
-    /// Tokens of all texts.
+    /// Number of tokens in all texts.
     pub tokens: usize,
-    /// Cosine of the mean-pooled last state, mean over the texts.
+    /// Cosine of the mean-pooled last hidden state: mean over the texts.
     pub pooled_cosine: f64,
-    /// The lowest of them.
+    /// The same: minimum over the texts.
     pub lowest_pooled_cosine: f64,
     /// Hidden states, embeddings first.
     pub states: Vec<StateError>,
@@ -205,30 +205,30 @@ pub struct ErrorSummary {
 pub struct StateError {
     /// "embeddings", "layer 1", ...
     pub name: String,
-    /// Root mean square of the error over that of the state.
+    /// Root mean square of the error, divided by that of the hidden state.
     pub relative_rms: f64,
-    /// Cosine between a token's vectors, mean over the tokens.
+    /// Cosine of the vectors of a token: mean over the tokens.
     pub cosine: f64,
-    /// Signal to quantisation noise, in decibels; none where there is no noise.
+    /// Signal to quantisation noise ratio in decibels. Infinite without noise; JSON has `null` for that.
     pub sqnr_db: f64,
     /// The channel with the largest error.
     pub worst_channel: usize,
-    /// Root mean square of its error.
+    /// Root mean square error of that channel.
     pub worst_channel_rms: f64,
-    /// Root mean square error of the channel in the middle.
+    /// Median of the root mean square errors of the channels.
     pub median_channel_rms: f64,
     /// Root mean square error of every channel.
     #[serde(skip)]
     pub channels: Vec<f64>,
 }
 
-/// Six digits: more are noise.
+/// Rounds to seven digits: more are noise.
 fn round(x: f64) -> f64 {
     format!("{x:.6e}").parse().unwrap_or(x)
 }
 
 impl ErrorSummary {
-    /// Of what was measured on so many texts.
+    /// The summary of a measurement on `texts` texts.
     pub fn new(quality: Quality, texts: usize) -> Self {
         let Quality { states, outputs } = quality;
         let state = |(i, state): (usize, StateDeviation)| {
@@ -259,36 +259,36 @@ impl ErrorSummary {
     }
 }
 
-/// Everything about a conversion.
+/// The whole report of a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConversionReport {
     /// The file that was written.
     pub file: FileSummary,
-    /// What travels in the file.
+    /// The part that the file stores as its provenance.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Every tensor of the checkpoint.
+    /// Every tensor of the checkpoint and its fate.
     #[serde(rename = "all_tensors")]
     pub tensors: Vec<TensorRow>,
 }
 
-/// A written file.
+/// A model file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FileSummary {
-    /// Its name.
+    /// File name.
     pub name: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: usize,
     /// Size of the checkpoint's weights in bytes.
     pub source_bytes: u64,
     /// Bytes of the sections in each encoding.
     pub bytes_by_encoding: BTreeMap<&'static str, usize>,
-    /// Values that the self-test vectors hold.
+    /// Number of values in the self-test vectors.
     pub self_test_values: usize,
 }
 
 impl FileSummary {
-    /// Adds up a model's sections.
+    /// Sums the lengths of the sections by encoding.
     pub fn bytes_by_encoding(model: &Model<'_>) -> BTreeMap<&'static str, usize> {
         let mut bytes = BTreeMap::new();
         for section in model.sections() {
@@ -304,19 +304,19 @@ impl FileSummary {
     }
 }
 
-/// What became of a tensor.
+/// A tensor of the checkpoint and its fate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorRow {
-    /// As the checkpoint spells it.
+    /// Name in the checkpoint.
     pub name: String,
-    /// Type of its elements.
+    /// Type of the elements.
     pub dtype: String,
     /// Shape in the file.
     pub shape: Vec<usize>,
-    /// The parameter that it is.
+    /// Name of the parameter that it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mapped: Option<String>,
-    /// Why it was left out.
+    /// Why it was dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
 }
@@ -332,7 +332,7 @@ impl From<TensorReport> for TensorRow {
     }
 }
 
-/// A number with commas between its thousands.
+/// A number with commas as thousands separators.
 pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -345,7 +345,7 @@ pub fn thousands(n: usize) -> String {
     out
 }
 
-/// A size in bytes, for people.
+/// A size in bytes, in kB or MB.
 pub fn size(bytes: u64) -> String {
     match bytes as f64 {
         b if b >= 1e8 => format!("{:.0} MB", b / 1e6),
@@ -355,7 +355,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 impl ConversionReport {
-    /// A screenful for people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let Self { file, summary, .. } = self;
         let Summary { model, options, parameters, tensors, error, .. } = summary;
@@ -390,7 +390,7 @@ impl ConversionReport {
             thousands(parameters.pooler),
         ));
         for (name, count) in &parameters.heads {
-            line(format!("            and {} of the head for {name}", thousands(*count)));
+            line(format!("            and {} in the {name} head", thousands(*count)));
         }
         let totals = format!(
             "tensors     {} read, {} mapped, {} dropped",
@@ -401,7 +401,7 @@ impl ConversionReport {
             line(format!("in f16      {}", options.kept_in_f16.join(", ")));
         }
         line(format!(
-            "error against f32 on {} held-out texts, {} tokens:",
+            "error against f32, on {} held-out texts with {} tokens:",
             error.texts, error.tokens
         ));
         line(format!(
@@ -426,7 +426,7 @@ impl ConversionReport {
             line(format!("{:20} {:>5}", output.name, short(output.relative_rms)));
         }
         line(format!(
-            "pooled cosine {:.7} on average, {:.7} at worst",
+            "pooled cosine {:.7} on average, {:.7} at least",
             error.pooled_cosine, error.lowest_pooled_cosine
         ));
         for note in &summary.notes {
@@ -436,7 +436,7 @@ impl ConversionReport {
     }
 }
 
-/// A small number, readable at any magnitude.
+/// A small number with few digits, at any magnitude.
 pub(crate) fn short(x: f64) -> String {
     if x == 0.0 || x >= 0.001 { format!("{x:.4}") } else { format!("{x:.1e}") }
 }

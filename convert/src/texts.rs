@@ -1,4 +1,4 @@
-//! The inputs of a conversion: held-out, self-test and calibration texts as token ids.
+//! The texts of a conversion as token ids: held-out, self-test and calibration.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::reference::Sequence;
 use crate::report::Calibration;
 use crate::source::Checkpoint;
 
-/// Inputs for the model at hand: texts, or random ids where it has no vocabulary.
+/// Makes inputs for one model: texts, or random ids if it has no vocabulary.
 pub(crate) struct Texts<'a> {
     source: &'a Checkpoint,
     tokenizer: Option<Tokenizer<'a>>,
@@ -35,7 +35,7 @@ impl<'a> Texts<'a> {
         Ok(Self { source, tokenizer, vocab, positions, token_types })
     }
 
-    /// Models with a single token type have no second text.
+    /// Clamps token types to those of the model: a model with one type has no second text.
     fn clamp(&self, mut batch: Vec<Sequence>) -> Vec<Sequence> {
         let last = self.token_types as u32 - 1;
         batch.iter_mut().flat_map(|s| &mut s.types).for_each(|kind| *kind = (*kind).min(last));
@@ -57,12 +57,12 @@ impl<'a> Texts<'a> {
         Ok(self.clamp(batch))
     }
 
-    /// What errors are measured on.
+    /// The inputs that errors are measured on.
     pub(crate) fn held_out(&self) -> Result<Vec<Sequence>> {
         self.lines(text::HELD_OUT, self.positions)
     }
 
-    /// A single text, a pair, and one of several blocks of tokens.
+    /// The inputs of the self-test: a text, a pair, and a text that is longer than a block of tokens.
     pub(crate) fn self_test(&self) -> Result<Vec<Sequence>> {
         let lines: Vec<&str> = text::HELD_OUT.lines().collect();
         let pair = format!("{}\t{}", lines[0], lines[1]);
@@ -96,22 +96,23 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Name, text and hash of a calibration file.
+/// Name, text and SHA-256 of a calibration file.
 fn read_calibration(path: &Path) -> Result<(String, String, String)> {
     let failed = |e: &dyn std::fmt::Display| {
-        Error::new(path, "", format!("cannot be read: {e}")).hint("give a UTF-8 text, one a line")
+        Error::new(path, "", format!("cannot be read: {e}"))
+            .hint("give a UTF-8 file with one text per line")
     };
     let bytes = std::fs::read(path).map_err(|e| failed(&e))?;
     let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let lines = String::from_utf8(bytes).map_err(|e| failed(&e))?;
     if lines.lines().all(|line| line.trim().is_empty()) {
-        return Err(Error::new(path, "", "has no text").hint("give one text a line"));
+        return Err(Error::new(path, "", "has no text").hint("give one text per line"));
     }
     Ok((file_name(path), lines, sha256))
 }
 
-/// Inputs of these lengths (`most` at most) for a model whose vocabulary nobody knows; always the same ones.
-fn random(lengths: impl Iterator<Item = usize>, most: usize, vocab: usize) -> Vec<Sequence> {
+/// Inputs of random ids for a model without a vocabulary, with these lengths, `limit` at most. Always the same.
+fn random(lengths: impl Iterator<Item = usize>, limit: usize, vocab: usize) -> Vec<Sequence> {
     let mut state = 1u64;
     let mut id = || {
         // Knuth's MMIX generator; the high bits are the random ones.
@@ -119,7 +120,7 @@ fn random(lengths: impl Iterator<Item = usize>, most: usize, vocab: usize) -> Ve
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) % vocab as u64) as u32
     };
-    lengths.map(|n| Sequence::single((0..n.min(most)).map(|_| id()).collect())).collect()
+    lengths.map(|n| Sequence::single((0..n.min(limit)).map(|_| id()).collect())).collect()
 }
 
 /// The last part of a path.

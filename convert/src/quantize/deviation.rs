@@ -8,15 +8,15 @@ use crate::stored::StoredBert;
 /// The error of one hidden state over all tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateDeviation {
-    /// Root mean square of the error over that of the state.
+    /// Root mean square of the error, divided by that of the state.
     pub relative_rms: f64,
-    /// Cosine between a token's vectors, mean over the tokens.
+    /// Cosine of the vectors of a token: mean over the tokens.
     pub cosine: f64,
-    /// Signal to quantisation noise, in decibels.
+    /// Signal to quantisation noise ratio in decibels.
     pub sqnr: f64,
     /// Root mean square error of every channel.
     pub channels: Vec<f64>,
-    /// The channel with the largest of them.
+    /// The channel with the largest error.
     pub worst_channel: usize,
 }
 
@@ -25,16 +25,16 @@ pub struct StateDeviation {
 pub struct Deviation {
     /// Hidden states, embeddings first.
     pub states: Vec<StateDeviation>,
-    /// Cosine of the mean-pooled last state, mean over the texts.
+    /// Cosine of the mean-pooled last state: mean over the texts.
     pub pooled_cosine: f64,
-    /// The lowest of them.
+    /// The same: minimum over the texts.
     pub lowest_pooled_cosine: f64,
-    /// Tokens measured on.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
 impl Deviation {
-    /// Compares hidden states, embeddings first, of the same batch.
+    /// Compares the hidden states of a batch, embeddings first.
     pub fn compare(reference: &[Matrix], actual: &[Matrix], batch: &[Sequence]) -> Self {
         let states = reference.iter().zip(actual).map(|(r, a)| StateDeviation::new(r, a)).collect();
         let mut cosines = Vec::new();

@@ -7,9 +7,10 @@ use crate::bert::Bert;
 use crate::reference::LinearKind;
 use crate::stored::{StoredBert, StoredLinear};
 
-/// The fewest linear layers to keep in f16 so that `measure` (a mean pooled cosine) gives at least `wanted`,
-/// taking them in the order of what each alone improves; `Err` has what is reached with all of them where that
-/// is too little.
+/// Chooses linear layers to keep in f16, as few as needed for `measure` (a mean pooled cosine) to reach `wanted`.
+///
+/// Layers are added in the order of how much each alone improves the cosine. The inner `Err` is the cosine with
+/// all layers in f16, if that is below `wanted`.
 pub fn keep_for_cosine<E>(
     bert: &Bert,
     quantized: &StoredBert,
@@ -38,7 +39,7 @@ pub fn keep_for_cosine<E>(
     }
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     let ranked: Vec<_> = ranked.into_iter().map(|(_, candidate)| candidate).collect();
-    // `low` are too few, `high` are enough.
+    // `low` layers are too few, `high` are enough.
     let (mut low, mut high) = (0, ranked.len());
     while high - low > 1 {
         let middle = low.midpoint(high);
@@ -48,7 +49,7 @@ pub fn keep_for_cosine<E>(
     Ok(Ok(ranked.into_iter().take(high).collect()))
 }
 
-/// Puts one linear layer back to f16.
+/// Replaces a linear layer by its f16 version.
 pub fn keep_float(bert: &Bert, model: &mut StoredBert, index: usize, kind: LinearKind) {
     let source = &bert.layers[index];
     let layer = &mut model.layers[index];

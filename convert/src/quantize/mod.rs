@@ -46,26 +46,26 @@ use simulate::{Int8Attention, QuantizedRows};
 pub enum WordFormat {
     /// f16.
     F16,
-    /// Eight bits, one scale for so many neighbours; 0 means one a row.
+    /// int8, with one scale per this many columns. 0 means one scale per row.
     Int8(usize),
 }
 
-/// Everything that can be chosen; the default is what the table above recommends.
+/// Options of the quantiser. `convert/QUANTIZATION.md` has the measurements behind the default.
 #[derive(Clone, Debug)]
 pub struct QuantizeOptions {
-    /// GPTQ rounding; otherwise to nearest.
+    /// Round with GPTQ. Otherwise round to nearest.
     pub gptq: bool,
-    /// Share of the mean diagonal added to the second moments.
+    /// Added to the diagonal of the second moments, as a share of its mean.
     pub damping: f64,
     /// Round the columns with the largest inputs first.
     pub by_activation: bool,
-    /// Shares of the largest magnitude to try as a row's range.
+    /// Ranges to try for a row, as shares of its largest magnitude.
     pub clips: Vec<f32>,
-    /// Rotations of the inputs of [`LinearKind::ALL`] in place of [`default_rotation`].
+    /// Rotations of the inputs of each [`LinearKind`]. `None` for [`default_rotation`].
     pub rotations: [Option<HadamardRotation>; 4],
-    /// Set biases so that the mean error over the calibration text is zero.
+    /// Correct biases so that the mean error over the calibration text is zero.
     pub correct_bias: bool,
-    /// Word embeddings.
+    /// Type of the word embeddings.
     pub words: WordFormat,
     /// Linear layers kept in f16.
     pub keep: BTreeSet<(usize, LinearKind)>,
@@ -86,7 +86,7 @@ impl Default for QuantizeOptions {
     }
 }
 
-/// Rounds to what f16 holds.
+/// Rounds to f16, in place.
 fn halve(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
 }
@@ -106,7 +106,7 @@ fn half_linear(linear: &Linear) -> Linear {
 pub struct FoldedHeads {
     /// `[3 * hidden, hidden]`: queries, keys, values.
     pub qkv: Linear,
-    /// Takes the rotated context.
+    /// Its input is the rotated context.
     pub attention_output: Linear,
 }
 
@@ -116,8 +116,8 @@ pub fn head_rotation(config: &Config) -> HadamardRotation {
     HadamardRotation::largest(size, size.next_power_of_two())
 }
 
-/// Fuses query, key and value, and rotates every head by [`head_rotation`]: products of queries and keys stay as
-/// they are, and what values gain the output projection takes back.
+/// Fuses query, key and value, and rotates every head by [`head_rotation`]. Products of queries and keys do not
+/// change, and the output projection undoes the rotation of the values.
 pub fn fold_heads(bert: &Bert, index: usize) -> FoldedHeads {
     let layer = &bert.layers[index];
     let mut qkv = layer.fused_qkv();
@@ -128,13 +128,13 @@ pub fn fold_heads(bert: &Bert, index: usize) -> FoldedHeads {
     FoldedHeads { qkv, attention_output }
 }
 
-/// What the runtime rotates the inputs of a linear layer by, unless told otherwise.
+/// The default rotation of the inputs of a linear layer.
 ///
-/// - Qkv, Intermediate: neighbours, in blocks of up to 128.
-/// - AttentionOutput: the context comes out rotated within each head; this mixes up to four heads more, at a
-///   stride of the head size.
-/// - Output: blocks of 32 at a stride of 16 (five additions an element and no shuffle on any vector width) where
-///   they fit, neighbours otherwise.
+/// - Qkv, Intermediate: contiguous blocks of up to 128.
+/// - AttentionOutput: the context is already rotated within each head. This rotation mixes up to four heads,
+///   at a stride of the head size.
+/// - Output: blocks of 32 at a stride of 16, which take five additions per element and no shuffle at any vector
+///   width. Where they do not fit, contiguous blocks of up to 128.
 pub fn default_rotation(config: &Config, kind: LinearKind) -> HadamardRotation {
     match kind {
         LinearKind::Qkv | LinearKind::Intermediate => {
@@ -176,8 +176,8 @@ pub fn quantize_words(table: &Matrix, format: WordFormat) -> WordTable {
     WordTable::Int8 { cols: table.cols, group, values, scales }
 }
 
-/// Quantises a model, layer by layer, on the calibration text `batch`. `progress` hears how many of how many
-/// linear layers are done.
+/// Quantises a model layer by layer, calibrated on `batch`. `progress` is called with the number of linear layers
+/// done and their total.
 ///
 /// # Panics
 /// If the batch or one of its sequences is empty, or an id, position or token type lies outside its table.
@@ -187,7 +187,7 @@ pub fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> StoredBert {
-    assert!(!batch.is_empty(), "something to calibrate on");
+    assert!(!batch.is_empty(), "the calibration batch is not empty");
     let mut quantized = StoredBert {
         config: Config { attention: Attention::Integer, ..bert.config },
         words: quantize_words(&bert.embeddings.word, options.words),
@@ -234,7 +234,7 @@ fn half_heads(heads: &TaskHeads) -> TaskHeads {
     heads
 }
 
-/// The calibration text on its way through the model: as it should be, and as it is.
+/// A hidden state of the calibration batch: in the f32 model and in the quantised model.
 struct States {
     reference: Matrix,
     actual: Matrix,
@@ -378,7 +378,7 @@ fn subtract(x: &mut Matrix, y: &Matrix) {
     }
 }
 
-/// Mean of every column.
+/// The mean of every column.
 fn mean(x: &Matrix) -> Vec<f32> {
     let mut sums = vec![0f64; x.cols];
     for row in x.data.chunks_exact(x.cols) {

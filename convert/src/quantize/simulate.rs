@@ -1,8 +1,8 @@
-//! The int8 forward pass in f32, with the roundings of the runtime at the same places: what the error
-//! report is made from, and where the quantiser takes its calibration inputs.
+//! The int8 forward pass simulated in f32, with the roundings of the runtime at the same places. The quantiser
+//! takes its calibration inputs from it.
 //!
-//! Not bit for bit the runtime (its exponential and its norms round differently in the last place), but as
-//! reproducible as the [reference](crate::reference).
+//! It is not bit-identical to the runtime, whose exponential and norms round differently in the last place. It is
+//! as reproducible as the [reference](crate::reference).
 
 use std::ops::Range;
 
@@ -17,12 +17,12 @@ use crate::reference::{
 };
 use crate::stored::{StoredBert, StoredLinear};
 
-/// Rows in eight bits: integers (held as f32) and a scale a row.
+/// Rows in int8: integers, held as f32, and one scale per row.
 #[derive(Clone, Debug)]
 pub struct QuantizedRows {
-    /// Integers in `-127..=127`.
+    /// `[rows, cols]`, integers in `-127..=127`.
     pub values: Matrix,
-    /// One a row.
+    /// One per row.
     pub scales: Vec<f32>,
 }
 
@@ -41,7 +41,7 @@ impl QuantizedRows {
         Self { values, scales }
     }
 
-    /// What the integers stand for, still rotated.
+    /// The values that the integers stand for, still rotated.
     pub fn dequantize(mut self) -> Matrix {
         for (row, &scale) in self.values.data.chunks_exact_mut(self.values.cols).zip(&self.scales) {
             row.iter_mut().for_each(|x| *x *= scale);
@@ -50,7 +50,7 @@ impl QuantizedRows {
     }
 }
 
-/// Rounds to integers in `-127..=127` in place; the scale that gives the values back.
+/// Rounds to integers in `-127..=127`, in place. Returns the scale.
 fn round_row(row: &mut [f32]) -> f32 {
     let largest = row.iter().fold(0f32, |max, x| max.max(x.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -58,7 +58,7 @@ fn round_row(row: &mut [f32]) -> f32 {
     largest / 127.0
 }
 
-/// Without vectors of its own, x86-64 rounds by a call for every value.
+/// Vectorised with [`pulp`]: baseline x86-64 has no rounding instruction and calls a function per value.
 fn scale_and_round(row: &mut [f32], factor: f32) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -111,7 +111,7 @@ impl AttentionArithmetic for Int8Attention {
     }
 }
 
-/// Hidden state 0 from the quantised tables.
+/// Hidden state 0, from the quantised tables.
 pub fn embed(bert: &StoredBert, batch: &[Sequence]) -> Matrix {
     let hidden = bert.config.hidden_size;
     let mut data = Vec::new();

@@ -1,13 +1,13 @@
-//! The model in f32, as the paper writes it: the baseline for every file that is written, and the source
-//! of the activations that the quantiser calibrates on.
+//! The f32 model as in the paper (arXiv 1810.04805). Converted files are compared with it, and the quantiser
+//! calibrates on its activations.
 //!
 //! Every result has the same bits on any machine and with any number of threads: products are summed in a
-//! written order ([`matmul`]), elementary functions come from `libm` (plain Rust) instead of the system,
-//! and norms and softmax sum in f64, in order. That is what makes a written file reproducible: the rounding
-//! decisions of the quantiser depend on these values.
+//! defined order ([`matmul`]), elementary functions come from `libm` (plain Rust) and not from the system, and
+//! norms and softmax sum in f64, in order. This makes converted files reproducible, as the rounding decisions of
+//! the quantiser depend on these values.
 //!
-//! Where nothing is written to a file (the scores of `evaluate`), the products may as well be those of
-//! [`fast`]; the functions that end in `_by` take either.
+//! Results that are not stored in a file, such as the scores of `evaluate`, may use the products of [`fast`]. The
+//! functions that end in `_by` take either.
 
 mod attention;
 pub mod fast;
@@ -20,27 +20,27 @@ use rayon::prelude::*;
 use crate::bert::{Activation, Bert, Config, Layer, LayerNorm, Linear, Matrix};
 pub use attention::{AttentionArithmetic, FloatAttention, Qkv, attention, softmax};
 
-/// What computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
+/// A function that computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
 pub type LinearFn = fn(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix;
 
-/// One input: token ids with their segments.
+/// One input: token ids and token types.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids, `[CLS]` and `[SEP]` included.
     pub ids: Vec<u32>,
-    /// Token type (segment) of each token.
+    /// Token type of each token.
     pub types: Vec<u32>,
 }
 
 impl Sequence {
-    /// A sequence of a single segment.
+    /// A sequence with token type 0.
     pub fn single(ids: Vec<u32>) -> Self {
         let types = vec![0; ids.len()];
         Self { ids, types }
     }
 }
 
-/// Where a linear layer stands in an encoder layer.
+/// The linear layers of an encoder layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinearKind {
     /// Query, key and value, which share their input.
@@ -54,11 +54,11 @@ pub enum LinearKind {
 }
 
 impl LinearKind {
-    /// All four, in the order of the forward pass.
+    /// All of them, in the order of the forward pass.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::AttentionOutput, Self::Intermediate, Self::Output];
 }
 
-/// What the heads say about a batch; `None` where the checkpoint has no such head.
+/// The logits of the heads for a batch. `None` if the checkpoint does not have the head.
 #[derive(Clone, Debug, Default)]
 pub struct Logits {
     /// `[tokens, labels]`.
@@ -73,7 +73,7 @@ pub struct Logits {
     pub question_answering: Option<Matrix>,
 }
 
-/// A row range of a batch for every sequence: sequences lie end to end, without padding.
+/// The rows of every sequence in a batch: sequences follow each other, without padding.
 pub fn spans(batch: &[Sequence]) -> Vec<Range<usize>> {
     let mut start = 0;
     batch
@@ -86,7 +86,7 @@ pub fn spans(batch: &[Sequence]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Sum of the three embeddings, normalised: hidden state 0, `[tokens, hidden]`.
+/// Hidden state 0, `[tokens, hidden]`: the normalised sum of the three embeddings.
 ///
 /// # Panics
 /// If a sequence is empty, or an id, a position or a token type lies outside its table.
@@ -174,7 +174,7 @@ pub fn hidden_states(bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
     hidden_states_by(matmul::linear, bert, batch)
 }
 
-/// [`hidden_states`], with a product of one's choice.
+/// [`hidden_states`], with any product.
 pub fn hidden_states_by(linear: LinearFn, bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
     let spans = spans(batch);
     let mut states = vec![embed(bert, batch)];
@@ -201,12 +201,12 @@ fn pooler_by(linear: LinearFn, bert: &Bert, last: &Matrix, batch: &[Sequence]) -
     Some(pooled)
 }
 
-/// Logits of every head of the checkpoint.
+/// The logits of every head.
 pub fn logits(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
     logits_by(matmul::linear, bert, last, batch)
 }
 
-/// [`logits`], with a product of one's choice.
+/// [`logits`], with any product.
 pub fn logits_by(linear: LinearFn, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
     let apply = |x: &Matrix, head: &Linear| linear(x, &head.weight, &head.bias);
     let pooled = pooler_by(linear, bert, last, batch);
