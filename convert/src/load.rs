@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
             return Err(Error::new(
                 &source.weights,
                 list(&unknown),
-                "is not a parameter of a BERT with this configuration",
+                "not a parameter of a BERT with this configuration",
             )
             .hint("remove it from the checkpoint, or drop it with --allow-unknown"));
         }
@@ -209,7 +209,7 @@ impl<'a> Loader<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::new(&self.source.weights, list(&missing), "is missing from the checkpoint")
+        Err(Error::new(&self.source.weights, list(&missing), "missing from the checkpoint")
             .hint("check that the configuration and the weights belong together"))
     }
 

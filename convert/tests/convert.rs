@@ -420,7 +420,7 @@ fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
 
     let options = ConvertOptions { min_cosine: Some(1.0), ..ConvertOptions::default() };
     let error = refused(&fixture("micro"), &options);
-    assert!(error.starts_with("--min-cosine: 1 is not reached: the best is 0.99"), "{error}");
+    assert!(error.starts_with("--min-cosine: 1 cannot be reached: the best is 0.99"), "{error}");
 }
 
 #[test]
@@ -500,7 +500,7 @@ fn wrong_options_are_refused() {
     };
     let source = fixture("micro-token-classification");
     let error = refused(&source, &labels(&["a", "b"]));
-    assert!(error.contains("--labels: 2 names for the 5 outputs"), "{error}");
+    assert!(error.contains("--labels: 2 labels for the 5 outputs"), "{error}");
     let (_folder, out, _) = converted(&source, &labels(&["a", "b", "c", "d", "e"]));
     let file = ModelFile::open(&out).unwrap();
     assert_eq!(file.model().labels().iter().collect::<Vec<_>>(), ["a", "b", "c", "d", "e"]);
@@ -523,7 +523,7 @@ fn wrong_options_are_refused() {
 
     let out = folder.path().join("none/out.bertlet");
     let error = quiet(&source, &out, &ConvertOptions::default()).unwrap_err().to_string();
-    assert!(error.ends_with("none: is no folder; make it first"), "{error}");
+    assert!(error.ends_with("none: is not a folder; create it first"), "{error}");
     let error = quiet(&source, folder.path(), &ConvertOptions::default()).unwrap_err().to_string();
     assert!(error.contains("is a folder"), "{error}");
 }

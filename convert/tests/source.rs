@@ -491,7 +491,7 @@ fn sentence_transformers_modules_are_read() {
     );
     let source = open(&dir).unwrap();
     assert_eq!((source.pooling, source.normalize), (Some(Pooling::Mean), true));
-    assert_eq!(source.notes, ["modules.json: Dense is not carried over"]);
+    assert_eq!(source.notes, ["modules.json: Dense is not supported and ignored"]);
 
     write(
         "1_Pooling/config.json",
@@ -577,7 +577,7 @@ fn bad_vocabularies_and_settings_are_refused() {
     refused(
         &format!("{WORDS}the\n"),
         json!({}),
-        "\"the\": is there twice, with the ids 5 and 6; line 7",
+        "\"the\": occurs twice, with the ids 5 and 6; line 7",
     );
     refused(WORDS, json!({"tokenizer_class": "BertJapaneseTokenizer"}), "tokenizer_class");
     refused(WORDS, json!({"do_basic_tokenize": false}), "do_basic_tokenize");
@@ -585,7 +585,7 @@ fn bad_vocabularies_and_settings_are_refused() {
     refused(
         WORDS,
         json!({"added_tokens_decoder": {"9": {"content": "x"}}}),
-        "has the id 9, but 6 is the next",
+        "has the id 9, but the next id is 6",
     );
     refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is that of");
     let dir = vocabulary_folder(WORDS, json!({}));
@@ -656,9 +656,9 @@ fn other_tokenizers_are_refused() {
         ("model", |j| j["model"] = json!({"type": "Unigram", "vocab": [["a", 0.5]]})),
         ("model.vocab", |j| j["model"]["vocab"] = json!([])),
         ("has no id", |j| j["model"]["vocab"]["the"] = json!(-1)),
-        ("but 4 is the next", |j| j["model"]["vocab"]["the"] = json!(40)),
+        ("but the next id is 4", |j| j["model"]["vocab"]["the"] = json!(40)),
         ("which is that of", |j| j["model"]["vocab"]["the"] = json!(3)),
-        ("but 7 is the next", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
+        ("but the next id is 7", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
         ("<unk>: is not", |j| j["model"]["unk_token"] = json!("<unk>")),
         ("continuing_subword_prefix", |j| j["model"]["continuing_subword_prefix"] = json!("@@")),
         ("max_input_chars", |j| j["model"]["max_input_chars_per_word"] = json!(-1)),
@@ -1029,11 +1029,11 @@ fn legacy_storages_are_not_believed() {
     assert_eq!(read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
 
     for (part, storages) in [
-        ("beyond the end", &[("0", u64::MAX, &bytes[..])][..]),
-        ("beyond the end", &[("0", 1 << 61, &bytes)]),
-        ("beyond the end", &[("0", 5, &bytes)]),
+        ("past the end", &[("0", u64::MAX, &bytes[..])][..]),
+        ("past the end", &[("0", 1 << 61, &bytes)]),
+        ("past the end", &[("0", 5, &bytes)]),
         ("should have 4 elements", &[("0", 3, &bytes)]),
-        ("is there twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
+        ("occurs twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
         ("belongs to no tensor", &[("1", 4, &bytes)]),
         ("is missing", &[]),
     ] {

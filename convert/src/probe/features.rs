@@ -10,13 +10,13 @@ use rayon::prelude::*;
 use super::train::Rows;
 use crate::evaluate::Inputs;
 
-/// All hidden states of the first tokens of words.
+/// All hidden states of the first token of each word.
 pub(super) struct WordFeatures {
     hidden: usize,
-    /// Embeddings first, each `[words, hidden]`. Half precision halves what is by far the most memory
-    /// here, and its error is far below that of int8 weights.
+    /// Embeddings first, each `[words, hidden]`. They take most of the memory, and f16 halves it. Its error is far
+    /// below that of int8 weights.
     states: Vec<Vec<f16>>,
-    /// Sentence and word within it. Words without a token, and those cut off, are not there.
+    /// Sentence, and word in the sentence. Words without tokens and words that were cut off are left out.
     pub(super) places: Vec<(usize, usize)>,
 }
 
@@ -26,7 +26,7 @@ impl WordFeatures {
         inputs: &Inputs,
         progress: &mut dyn FnMut(usize),
     ) -> std::result::Result<Self, RunError> {
-        // Sentences that are in memory with the states of all tokens, or between progress and progress.
+        // Sentences per call of `progress`. The states of all their tokens are in memory.
         const AT_ONCE: usize = 256;
         let (hidden, count) = (model.config().hidden_size, model.config().num_hidden_layers + 1);
         let firsts: Vec<Vec<usize>> =
@@ -78,7 +78,7 @@ impl WordFeatures {
         Ok(Self { hidden, states, places })
     }
 
-    /// Features of a word, not scaled.
+    /// Writes the features of a word to `out`, not scaled.
     fn read(&self, selection: &Selection, word: usize, out: &mut [f32]) {
         const PIECE: usize = 128;
         let row = |state: usize| &self.states[state][word * self.hidden..][..self.hidden];
@@ -109,7 +109,7 @@ fn first_tokens(words: &[u32]) -> Vec<usize> {
     (0..words.len()).filter(begins).collect()
 }
 
-/// A selection of features, each with mean 0 and deviation 1 over the words that this was made from.
+/// The features of a selection, standardised to mean 0 and deviation 1 over the words it was made from.
 #[derive(Clone)]
 pub(super) struct Scaled<'w> {
     words: &'w WordFeatures,
@@ -120,7 +120,7 @@ pub(super) struct Scaled<'w> {
 
 impl<'w> Scaled<'w> {
     pub(super) fn new(words: &'w WordFeatures, selection: Selection) -> Self {
-        // The parts are fixed, so that the number of threads cannot change a sum.
+        // The parts have a fixed size, so that the number of threads does not change a sum.
         const PART: usize = 4096;
         let (width, count) = (selection.width(words.hidden), words.places.len());
         let sums = |part: usize| {
@@ -139,7 +139,7 @@ impl<'w> Scaled<'w> {
             let total = |k: usize| parts.iter().map(|part| part[i][k]).sum::<f64>() / count as f64;
             let mean = total(0);
             let deviation = libm::sqrt((total(1) - mean * mean).max(0.0));
-            // A feature that never changes says nothing.
+            // A constant feature is dropped.
             let scale = if deviation > 1e-6 { 1.0 / deviation } else { 0.0 };
             (mean as f32, scale as f32)
         });

@@ -1,11 +1,11 @@
-//! Which hidden states tell entities apart: a linear probe on frozen features, one for each selection
-//! of layers, in the spirit of table 7 of the BERT paper (arXiv 1810.04805).
+//! Linear probes: which hidden states are good features for entity recognition? One probe is trained on the
+//! frozen features of each selection of layers, as in table 7 of the BERT paper (arXiv 1810.04805).
 //!
-//! The feature of a word is that of its first token. Selections are formed from the hidden states, then
-//! every feature is brought to mean 0 and deviation 1 over the words to train on. The probe is one linear
-//! layer to the labels, trained with softmax cross-entropy and Adam, and scored by whole entities.
+//! The features of a word are those of its first token. The hidden states of a selection are combined, and then
+//! every feature is standardised to mean 0 and deviation 1 over the training words. A probe is one linear layer
+//! to the labels, trained with softmax cross-entropy and Adam, and scored by whole entities.
 //!
-//! A probe's bits depend on its seed and the data alone: one thread trains it, and sums have one order.
+//! The bits of a probe depend only on its seed and the data: one thread trains it, and sums have a fixed order.
 
 mod features;
 mod train;
@@ -24,47 +24,47 @@ use crate::evaluate::{Examples, Inputs, entity_f1};
 use features::{Scaled, WordFeatures};
 use train::{Probe, Rows, Training};
 
-/// How long and how often to train.
+/// Options of the training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeOptions {
-    /// Times that a probe sees every word.
+    /// Number of epochs.
     pub epochs: usize,
-    /// Probes trained on each selection; they differ in their first weights and the order of words.
+    /// Number of probes per selection. They differ in their initial weights and the order of words.
     pub seeds: usize,
 }
 
-/// The probes of one selection.
+/// The scores of one selection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProbeRow {
-    /// What it is called.
+    /// Name of the selection.
     pub features: String,
-    /// As `bertlet embed --layers` takes it.
+    /// The selection, as `bertlet embed --layers` takes it.
     pub layers: String,
-    /// Mean entity F1.
+    /// Entity F1, mean over the seeds.
     pub score: f64,
     /// Entity F1 of each seed.
     pub seeds: Vec<f64>,
 }
 
-/// What the probes of all selections found.
+/// The scores of all selections.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProbeTable {
     /// "entity F1".
     pub measure: &'static str,
-    /// Words trained on.
+    /// Number of training words.
     pub train_words: usize,
-    /// Words scored.
+    /// Number of scored words.
     pub dev_words: usize,
-    /// Sentences of both that were longer than the model's limit and were cut.
+    /// Number of sentences, of both files, that were cut to the model's limit.
     pub cut: usize,
-    /// Times that a probe saw every word.
+    /// Number of epochs.
     pub epochs: usize,
-    /// One a selection.
+    /// One per selection.
     pub rows: Vec<ProbeRow>,
 }
 
 impl ProbeTable {
-    /// For people.
+    /// The table as text.
     pub fn text(&self) -> String {
         let title = format!("{} by seed", self.measure);
         let mut out = format!("{:<28} {:<14} {:>6}   {title}\n", "features", "layers", "mean");
@@ -74,7 +74,7 @@ impl ProbeTable {
             out += &format!("{:<28} {:<14} {:.4}   {seeds}\n", row.features, row.layers, row.score);
         }
         out += &format!(
-            "{} words to train on, {} to score, {} epochs",
+            "{} training words, {} scored words, {} epochs",
             self.train_words, self.dev_words, self.epochs
         );
         if self.cut > 0 {
@@ -85,10 +85,10 @@ impl ProbeTable {
 }
 
 /// Probes the model file `model`: trains on the tagged words of `train`, scores on those of `dev`.
-/// `progress` is told what is done, how much of it, and of how much.
+/// `progress` is called with the name of the stage, the parts done, and their total.
 ///
 /// # Errors
-/// If a file cannot be read, or there is nothing in it.
+/// If a file cannot be read, or has no words.
 pub fn probe(
     model: &Path,
     train: &Path,
@@ -144,7 +144,7 @@ pub fn probe(
     let scaled: Vec<_> =
         selections.iter().map(|(_, _, selection)| Scaled::new(&train_words, *selection)).collect();
     let on_dev: Vec<_> = scaled.iter().map(|s| s.on(&dev_words)).collect();
-    // The longest first, so that no thread is left with one at the end.
+    // The longest jobs first, so that the threads finish at about the same time.
     let mut jobs: Vec<_> =
         (0..selections.len()).flat_map(|row| (0..options.seeds).map(move |s| (row, s))).collect();
     jobs.sort_by_key(|&(row, _)| std::cmp::Reverse(scaled[row].width()));
@@ -191,8 +191,7 @@ pub fn probe(
     })
 }
 
-/// The rows of the table for a model of so many layers: name, spelling, selection. What a shallow model
-/// has no layers for is left out.
+/// The rows of the table: name, spelling, selection. Rows that need more layers than the model has are left out.
 fn selections(layers: usize) -> Vec<(String, String, Selection)> {
     let states = (0..=layers).map(|i| {
         let name = match i {

@@ -4,24 +4,24 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::reference::matmul::{LANES, ROWS, tile};
 
-/// Words a step.
+/// Words per step.
 const BATCH: usize = 2048;
-/// Words at a time within a step: few enough for their features to stay in the cache.
+/// Words per chunk of a step: few enough for their features to stay in the cache.
 const CHUNK: usize = 64;
-/// Step size at the start; falls linearly to 0.
+/// Initial learning rate. It decreases linearly to 0.
 const RATE: f32 = 0.002;
 /// Adam's decay of the mean gradient and of the mean square.
 const BETAS: [f32; 2] = [0.9, 0.999];
 /// Adam's guard against division by zero.
 const EPSILON: f32 = 1e-8;
 
-/// What a probe sees: rows of features.
+/// The features that a probe is trained on or applied to.
 pub(super) trait Rows: Sync {
-    /// Rows.
+    /// Number of rows.
     fn count(&self) -> usize;
-    /// Features a row.
+    /// Features per row.
     fn width(&self) -> usize;
-    /// Writes a row to `out`, `width` long.
+    /// Writes a row to `out`, `width` values.
     fn read(&self, row: usize, out: &mut [f32]);
 }
 
@@ -44,13 +44,13 @@ type Lanes = [f32; LANES];
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Probe {
     labels: usize,
-    /// Features and a 1 for the bias.
+    /// Number of features, plus one for the bias.
     width: usize,
-    /// `[labels / 16][width][16]`, zero where there is no label.
+    /// `[labels / 16][width][16]`, padded with zeros.
     weights: Vec<Lanes>,
 }
 
-/// Rows of features at work, and what the labels get or give.
+/// A chunk of rows: their features, and the logits or the gradient of the logits.
 struct Chunk {
     /// `[CHUNK / 4][width][4]`.
     x: Vec<[f32; ROWS]>,
@@ -59,7 +59,7 @@ struct Chunk {
 }
 
 impl Probe {
-    /// First weights as is usual for a linear layer: uniform within one over the root of the width.
+    /// Initial weights: uniform between plus and minus one over the root of the number of features.
     fn new(features: usize, labels: usize, random: &mut Random) -> Self {
         let width = features + 1;
         let mut weights = vec![[0f32; LANES]; labels.div_ceil(LANES) * width];
@@ -154,7 +154,7 @@ impl Probe {
                     *output = y[label / LANES * CHUNK + row][label % LANES];
                 }
                 y.iter_mut().skip(row).step_by(CHUNK).for_each(|y| *y = [0.0; LANES]);
-                // The rows behind the last have no part in it.
+                // Rows past the end of the part have no gradient.
                 let Some(&index) = part.get(row) else { continue };
                 softmax(&mut outputs);
                 outputs[gold[index as usize]] -= 1.0;
@@ -190,7 +190,7 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// Adds the gradient of the weights for a chunk, where `y` holds the gradient of the outputs.
+/// Adds the gradient of the weights for a chunk. `y` holds the gradient of the logits.
 struct Backward<'a> {
     gradient: &'a mut [Lanes],
     width: usize,
@@ -230,9 +230,9 @@ fn softmax(values: &mut [f32]) {
 
 /// Adam (arXiv 1412.6980).
 struct Adam {
-    /// Mean gradient and mean square of each weight.
+    /// Means of the gradient and of its square, per weight.
     moments: Vec<[Lanes; 2]>,
-    /// The betas to the power of the steps taken.
+    /// The betas to the power of the number of steps.
     powers: [f32; 2],
 }
 

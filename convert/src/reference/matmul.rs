@@ -16,7 +16,7 @@ use crate::bert::Matrix;
 pub(crate) const ROWS: usize = 4;
 /// Columns of the product per tile.
 pub(crate) const LANES: usize = 16;
-/// Rows per task of a thread; also the rows that are multiplied by one panel of the right operand in a row.
+/// Rows per task of a thread. They pass one panel of the right operand before the next.
 const CHUNK: usize = 64;
 
 /// An operand of a product, in panels `[n / WIDTH][k][WIDTH]`, zero padded.

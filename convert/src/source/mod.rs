@@ -1,8 +1,8 @@
 //! Checkpoints on disk: TensorFlow, PyTorch, safetensors.
 //!
-//! [`open`] finds the weights of a folder, reads what stands beside them, and lists the tensors;
-//! their elements are read later, one tensor at a time. Nothing in a checkpoint is executed or
-//! trusted: every size is checked against the file before memory is taken for it.
+//! [`open`] finds the weights in a folder, reads the configuration and the tokenizer, and lists the tensors.
+//! The elements are read later, one tensor at a time. Nothing in a checkpoint is executed or trusted: every size is
+//! checked against the file before memory is allocated for it.
 
 mod checksum;
 mod config;
@@ -49,19 +49,19 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// The weights file, or the index of several.
     pub weights: PathBuf,
-    /// What the weights are written in.
+    /// Format of the weights.
     pub format: CheckpointFormat,
     /// The configuration.
     pub config: ModelConfig,
-    /// Tokens in the order of their ids; empty where there is no vocabulary and that is allowed.
+    /// Tokens in the order of their ids. Empty without a vocabulary.
     pub vocabulary: Vec<String>,
-    /// How texts become ids; `None` with an empty vocabulary.
+    /// Configuration of the tokenizer. `None` without a vocabulary.
     pub tokenizer: Option<TokenizerConfig>,
-    /// Pooling that `1_Pooling/config.json` of sentence-transformers asks for.
+    /// Pooling in `1_Pooling/config.json` of sentence-transformers.
     pub pooling: Option<Pooling>,
     /// Whether `modules.json` of sentence-transformers normalises the pooled vector.
     pub normalize: bool,
-    /// Things beside the weights that are not carried over, each a line of text.
+    /// Remarks for the user: what the converter ignores.
     pub notes: Vec<String>,
     /// Every file that was read.
     pub files: Vec<FileRecord>,
@@ -79,21 +79,21 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// The elements of a tensor, row-major, converted to `f32`.
+    /// The elements of a tensor in f32, row-major.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         self.tensors.read_f32(name, &self.weights)
     }
 }
 
-/// Opens a checkpoint folder, or a weights file with its configuration beside it.
+/// Opens a checkpoint folder, or a weights file with its configuration in the same folder.
 ///
-/// Where a folder has weights in several formats, safetensors are used before PyTorch's, and those
-/// before TensorFlow's: the order in which they leave least to interpretation.
+/// If a folder has weights in several formats, safetensors come first, then PyTorch's, then TensorFlow's: the
+/// least ambiguous format first.
 pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     let mut files = Files::default();
     let modules = read_modules(path, &mut files)?;
     let found = match weights::find(path, &mut files) {
-        // Old sentence-transformers keep the encoder in a folder of its own.
+        // Old sentence-transformers models have the encoder in a subfolder.
         Err(missing) => match &modules.encoder {
             Some(encoder) if path.is_dir() => weights::find(encoder, &mut files)?,
             _ => return Err(missing),
@@ -102,7 +102,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     };
     let folder = found.folder();
 
-    // Google's file comes first beside Google's weights, which may lie next to converted ones.
+    // With TensorFlow's weights Google's file comes first: the folder may also hold converted weights.
     let mut names = ["config.json", "bert_config.json"];
     if found.format() == CheckpointFormat::TensorFlow {
         names.reverse();
@@ -110,7 +110,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     let config_file =
         names.iter().map(|name| folder.join(name)).find(|file| file.exists()).ok_or_else(|| {
             Error::new(folder.join("config.json"), "", "is missing")
-                .hint("put it beside the weights (Google calls it bert_config.json)")
+                .hint("put it into the folder of the weights (Google's name is bert_config.json)")
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
 
@@ -119,7 +119,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         None if options.allow_missing_vocabulary => (Vec::new(), None),
         None => {
             return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
-                .hint("put it, or tokenizer.json, beside the weights"));
+                .hint("put it, or tokenizer.json, into the folder of the weights"));
         }
     };
     let tensors = found.read(&mut files)?;
@@ -152,7 +152,7 @@ fn read_modules(path: &Path, files: &mut Files) -> Result<Modules> {
     let mut modules = Modules::default();
     let file = folder.join("modules.json");
     let Some(json) = files.json_if_there(&file)? else {
-        // Some checkpoints have the pooling without the list.
+        // Some checkpoints have the pooling without modules.json.
         modules.read_pooling(&folder.join("1_Pooling/config.json"), files)?;
         return Ok(modules);
     };
@@ -167,7 +167,9 @@ fn read_modules(path: &Path, files: &mut Files) -> Result<Modules> {
             "Transformer" => modules.encoder = (inner != folder).then_some(inner),
             "Pooling" => modules.read_pooling(&inner.join("config.json"), files)?,
             "Normalize" => modules.normalize = true,
-            other => modules.notes.push(format!("modules.json: {other} is not carried over")),
+            other => {
+                modules.notes.push(format!("modules.json: {other} is not supported and ignored"))
+            }
         }
     }
     Ok(modules)
@@ -193,7 +195,7 @@ impl Modules {
             [] => None,
             several => {
                 let modes = several.join(" with ");
-                self.notes.push(format!("1_Pooling: {modes} is not carried over"));
+                self.notes.push(format!("1_Pooling: {modes} is not supported and ignored"));
                 None
             }
         };

@@ -14,10 +14,10 @@ use super::storage::Storage;
 use super::tensors::{MAX_RANK, Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
-/// Most data files of a checkpoint.
+/// Limit for the data files of a checkpoint.
 const MAX_SHARDS: i32 = 10_000;
 
-/// The entry of the empty key.
+/// The value of the empty key.
 #[derive(Clone, PartialEq, Message)]
 struct BundleHeader {
     #[prost(int32, tag = "1")]
@@ -27,7 +27,7 @@ struct BundleHeader {
     endianness: i32,
 }
 
-/// Where one tensor is.
+/// The value of a tensor's name: where the tensor is.
 #[derive(Clone, PartialEq, Message)]
 struct BundleEntry {
     #[prost(int32, tag = "1")]
@@ -42,7 +42,7 @@ struct BundleEntry {
     size: i64,
     #[prost(fixed32, tag = "6")]
     crc32c: u32,
-    /// Where the tensor is stored in parts, what they cover.
+    /// The parts of a tensor that is stored in slices.
     #[prost(message, repeated, tag = "7")]
     slices: Vec<TensorSlice>,
 }
@@ -84,7 +84,7 @@ pub(super) fn read(index: &Path, files: &mut Files, tensors: &mut Tensors) -> Re
     // (shard, start, end) of every tensor: they may not overlap.
     let mut ranges = Vec::new();
     for (key, value) in entries {
-        // Keys of slices are binary; the entry of the whole tensor is refused before them.
+        // Keys of slices are binary. The entry of the whole tensor comes first and is refused.
         let name = String::from_utf8_lossy(key);
         let entry = BundleEntry::decode(value.as_slice())
             .map_err(|e| failed(&name, format!("its entry is not valid: {e}")))?;
@@ -123,7 +123,7 @@ pub(super) fn read(index: &Path, files: &mut Files, tensors: &mut Tensors) -> Re
     Ok(())
 }
 
-/// The data files, mapped when first needed.
+/// The data files, mapped at their first use.
 struct Shards<'a> {
     index: &'a Path,
     count: i32,

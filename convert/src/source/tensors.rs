@@ -1,4 +1,4 @@
-//! Tensors of a checkpoint as places in mapped files, converted to `f32` one at a time.
+//! The tensors of a checkpoint: views of mapped files, converted to f32 one at a time.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use super::dtype::DType;
 use super::storage::{InflateCache, Storage};
 use crate::error::{Error, Result};
 
-/// Most dimensions a tensor may have; BERT's have two.
+/// Limit for the dimensions of a tensor. Those of a BERT have at most two.
 pub(super) const MAX_RANK: usize = 8;
 
-/// What a checkpoint says about one tensor.
+/// The description of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Name as the checkpoint spells it.
+    /// Name in the checkpoint.
     pub name: String,
     /// Type of the elements in the file.
     pub dtype: DType,
     /// Sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The file that says so: the weights file, the shard, the index.
+    /// The file with the description: the weights file, the shard, or the index.
     pub file: PathBuf,
 }
 
@@ -31,12 +31,12 @@ impl TensorInfo {
     }
 }
 
-/// A tensor: which elements of which storage.
+/// A tensor: a view of a storage.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     info: TensorInfo,
     storage: Storage,
-    /// First element, in elements.
+    /// Index of the first element in the storage.
     offset: usize,
     /// Elements from one index to the next, per dimension; `None` for row-major.
     strides: Option<Vec<usize>>,
@@ -61,8 +61,8 @@ impl Tensor {
         Ok(Self { info, storage, offset: 0, strides: None, checksum: None })
     }
 
-    /// A view of a storage. Every element it reaches must lie inside, and it may not repeat
-    /// elements (else a few bytes could claim to be any amount of memory).
+    /// A view of a storage. Every element must lie inside the storage, and the view must not repeat elements:
+    /// otherwise a few bytes could become any amount of memory.
     pub(super) fn view(
         info: TensorInfo,
         storage: Storage,
@@ -72,7 +72,7 @@ impl Tensor {
         let elements = elements(&info)?;
         let available = storage.len() / info.dtype.size().unwrap_or(1);
         if strides.len() != info.shape.len() {
-            return Err(info.error("as many strides as dimensions are needed"));
+            return Err(info.error("has not as many strides as dimensions"));
         }
         let last = info.shape.iter().zip(&strides).try_fold(offset, |last, (&n, &stride)| {
             last.checked_add(n.saturating_sub(1).checked_mul(stride)?)
@@ -131,7 +131,7 @@ impl Tensor {
     }
 }
 
-/// Number of elements, refusing shapes whose product overflows or that have too many dimensions.
+/// The number of elements. A shape with too many dimensions or elements is an error.
 fn elements(info: &TensorInfo) -> Result<usize> {
     let product = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     match product {
@@ -178,7 +178,7 @@ impl Tensors {
         self.by_name.get(name).map(|&i| &self.list[i].info)
     }
 
-    /// Its elements, row-major. `file` is named if there is no such tensor.
+    /// The elements of a tensor, row-major. Without such a tensor, the error names `file`.
     pub(super) fn read_f32(&self, name: &str, file: &Path) -> Result<Vec<f32>> {
         let Some(&i) = self.by_name.get(name) else {
             return Err(Error::new(file, name, "no such tensor"));

@@ -1,4 +1,4 @@
-//! Finds the weights of a checkpoint.
+//! Finds the files with the weights of a checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use super::tensors::Tensors;
 use super::{safetensors, tensorflow, torch};
 use crate::error::{Error, Result};
 
-/// Most shards of a checkpoint.
+/// Limit for the shards of a checkpoint.
 const MAX_SHARDS: usize = 10_000;
 
-/// What weights are written in.
+/// The file format of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointFormat {
     /// safetensors.
     Safetensors,
-    /// `torch.save`, before or since PyTorch 1.6.
+    /// `torch.save`, of any version.
     PyTorch,
     /// TensorFlow's Saver.
     TensorFlow,
@@ -49,7 +49,7 @@ impl WeightFiles {
         path
     }
 
-    /// Where it is, and what belongs to it.
+    /// The folder of the weights.
     pub(super) fn folder(&self) -> PathBuf {
         self.path().parent().unwrap_or(Path::new("")).to_owned()
     }
@@ -79,7 +79,7 @@ fn read_file(
     }
 }
 
-/// `{"weight_map": {tensor: file}}`: every tensor must be in the file that the index says.
+/// Reads `{"weight_map": {tensor: file}}`. Every tensor must be in the file that the index names.
 fn read_shards(
     format: CheckpointFormat,
     index: &Path,
@@ -110,14 +110,14 @@ fn read_shards(
             Some(info) if info.file == **shard => {}
             _ => {
                 return Err(Error::new(shard, tensor.as_str(), "is not in this file")
-                    .hint(format!("{} says it should be", index.display())));
+                    .hint(format!("{} states that it is", index.display())));
             }
         }
     }
     Ok(())
 }
 
-/// Finds the weights that `path` means: a folder, a file, or a TensorFlow prefix.
+/// Finds the weights at `path`: a folder, a file, or a TensorFlow prefix.
 pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if path.is_dir() {
         return find_in_folder(path, files);
@@ -143,7 +143,7 @@ pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if name.ends_with(".safetensors") {
         return Ok(WeightFiles::Single(CheckpointFormat::Safetensors, path));
     }
-    // Whatever its name is: a zip file, or a pickle of a protocol with a header.
+    // Any other name: a zip file, or a pickle of a protocol with a header.
     let map = files.map(&path)?;
     if map.starts_with(b"PK") || map.first() == Some(&0x80) {
         return Ok(WeightFiles::Single(CheckpointFormat::PyTorch, path));
@@ -173,7 +173,7 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort_unstable();
-    // Any name will do where there is only one.
+    // A single file may have any name.
     for suffix in [".safetensors", ".ckpt.index", ".index"] {
         let found: Vec<_> = names.iter().filter(|n| n.ends_with(suffix)).collect();
         let path = match found.as_slice() {
@@ -181,7 +181,7 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
             [one] => folder.join(one),
             _ => {
                 return Err(Error::new(folder, "", format!("has {} files *{suffix}", found.len()))
-                    .hint("name the one to convert"));
+                    .hint("give the path of the file to convert"));
             }
         };
         return Ok(if suffix == ".safetensors" {
@@ -193,8 +193,8 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
     Err(unknown(folder))
 }
 
-/// The index that the text file `checkpoint` names. Only the last part of the path counts: it is
-/// often that of the machine which trained, and may not lead out of the folder.
+/// The index that the text file `checkpoint` names. Only the last part of its path is used: the path is often that
+/// of another machine, and must not lead out of the folder.
 fn named_by_checkpoint(folder: &Path, files: &mut Files) -> Result<Option<PathBuf>> {
     let file = folder.join("checkpoint");
     if !file.is_file() {
@@ -222,7 +222,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn unknown(path: &Path) -> Error {
-    Error::new(path, "", "no weights that can be read").hint(
-        "wanted: model.safetensors, pytorch_model.bin (or their .index.json), or bert_model.ckpt.index",
+    Error::new(path, "", "no weights of a known format").hint(
+        "known are model.safetensors and pytorch_model.bin (or their .index.json), and bert_model.ckpt.index",
     )
 }
