@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use bertlet::tokenizer::Tokenizer;
 use bertlet_convert::bert::*;
-use bertlet_convert::quantize::{self, Options, Rotation, WordFormat, simulate, text};
-use bertlet_convert::reference::{self, Sequence, Site};
-use bertlet_convert::{names, source, tokenizer};
+use bertlet_convert::quantize::{
+    self, HadamardRotation, QuantizeOptions, WordFormat, simulate, text,
+};
+use bertlet_convert::reference::{self, LinearKind, Sequence};
+use bertlet_convert::{load, source, tokenizer};
 use safetensors::{Dtype, SafeTensors};
 
 fn main() {
@@ -30,7 +32,7 @@ fn main() {
 
     // Every group of options, separated by `--`, is one line of the table.
     for group in args[3..].split(|a| a == "--") {
-        let mut options = Options::default();
+        let mut options = QuantizeOptions::default();
         let mut joined: Vec<usize> = text::JOINED.to_vec();
         let mut quiet = true;
         for arg in group {
@@ -44,14 +46,14 @@ fn main() {
                 "bias" => options.correct_bias = value == "1",
                 "words" => {
                     options.words = match value {
-                        "f16" => WordFormat::Half,
+                        "f16" => WordFormat::F16,
                         group => WordFormat::Int8(group.parse().unwrap()),
                     }
                 }
                 "rot" => {
                     let parts: Vec<usize> = value.split(',').map(|x| x.parse().unwrap()).collect();
                     options.rotations[parts[0]] =
-                        Some(Rotation { block: parts[1], stride: parts[2] });
+                        Some(HadamardRotation { block: parts[1], stride: parts[2] });
                 }
                 "joined" => {
                     joined = value.split(',').filter_map(|x| x.parse().ok()).collect();
@@ -60,7 +62,7 @@ fn main() {
                     for part in value.split(',') {
                         let (layer, site) = part.split_once(':').unwrap();
                         for l in 0..bert.layers.len() {
-                            for s in Site::ALL {
+                            for s in LinearKind::ALL {
                                 if (layer == "*" || layer == l.to_string())
                                     && (site == "*" || site == (s as usize).to_string())
                                 {
@@ -159,10 +161,10 @@ fn time_base(tokenizer: &Tokenizer<'_>) {
         token_type: matrix(2, 768),
         norm: norm(),
     };
-    let bert = Bert { config, embeddings, layers, pooler: None, heads: Heads::default() };
+    let bert = Bert { config, embeddings, layers, pooler: None, heads: TaskHeads::default() };
     let batch = text::calibration(tokenizer, text::CALIBRATION, 512, &text::JOINED).unwrap();
     let start = Instant::now();
-    quantize::quantize(&bert, &batch, &Options::default(), &mut |done, total| {
+    quantize::quantize(&bert, &batch, &QuantizeOptions::default(), &mut |done, total| {
         println!("{done}/{total} {:.1} s", start.elapsed().as_secs_f64());
     });
 }
@@ -226,7 +228,7 @@ fn golden(dir: &str) -> Vec<(String, Sequence, Vec<f32>)> {
 
 /// The model and the section of its tokenizer.
 fn load(dir: &str) -> (Bert, Vec<u8>) {
-    let source = source::open(dir.as_ref(), source::Options::default()).unwrap();
-    let (bert, _) = names::load(&source, false).unwrap();
+    let source = source::open(dir.as_ref(), source::OpenOptions::default()).unwrap();
+    let (bert, _) = load::bert(&source, false).unwrap();
     (bert, tokenizer::section(&source).unwrap().unwrap().bytes)
 }

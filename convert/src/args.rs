@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use bertlet_convert::convert::{Options, Weights};
+use bertlet_convert::{ConvertOptions, WeightType};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Converts BERT checkpoints (safetensors, PyTorch, TensorFlow) into bertlet's model files, and
-/// measures what the conversion cost.
+/// Converts BERT checkpoints (safetensors, PyTorch, TensorFlow) to bertlet's model files, and
+/// measures the error that this causes.
 #[derive(Parser)]
 #[command(
     name = "bertlet-convert",
@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Example:\n  bertlet-convert all-MiniLM-L6-v2 -o minilm.bertlet --report minilm.html\n\n\
-                  Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage."
+                  Exit status: 0 success, 1 failure (one line on stderr says why), 2 wrong usage."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Converts the checkpoints that ship with bertlet and shows what they can do
+    /// Converts the checkpoints that come with bertlet and runs them on a few texts
     #[command(after_help = "Example:\n  bertlet-convert demo")]
     Demo,
     /// Scores a model file on labelled data
@@ -34,7 +34,7 @@ pub enum Command {
                       bertlet-convert evaluate sst2.bertlet --task classify --data dev.tsv --reference models/tiny-sst2"
     )]
     Evaluate(Evaluate),
-    /// Shows which layers' features tell entities apart, by linear probes
+    /// Compares the features of the layers for entity recognition, with linear probes
     #[command(
         after_help = "Example:\n  bertlet-convert probe minilm.bertlet --train train.iob2.tsv --dev dev.iob2.tsv"
     )]
@@ -43,40 +43,40 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Convert {
-    /// Checkpoint folder, or a weights file with its config beside it
+    /// Checkpoint folder, or a weights file with its config.json in the same folder
     #[arg(value_name = "SOURCE", required = true)]
     pub source: Option<PathBuf>,
     /// File to write [default: NAME.bertlet in the current folder]
     #[arg(short, long, value_name = "FILE.bertlet")]
     pub output: Option<PathBuf>,
-    /// How matrices are stored
+    /// Type of the stored weights
     #[arg(long, value_enum, default_value = "int8")]
     pub weights: WeightsArg,
-    /// Text to calibrate int8 on, one a line [default: a built-in text of many scripts]
+    /// Texts to calibrate int8 on, one per line [default: built-in texts in many scripts]
     #[arg(long, value_name = "FILE.txt")]
     pub calibration: Option<PathBuf>,
-    /// Keep the fewest linear layers in f16 that bring the mean pooled cosine on held-out text to X
+    /// Keep as few linear layers in f16 as needed for a mean pooled cosine of X on held-out text
     #[arg(long, value_name = "X", value_parser = cosine)]
     pub min_cosine: Option<f64>,
-    /// Names of the classifier's outputs [default: the checkpoint's]
+    /// Labels of the classifier, in the order of its outputs [default: the checkpoint's]
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
-    /// Default pooling of the model [default: the checkpoint's, if it states one]
+    /// Default pooling of the model [default: the checkpoint's, if it has one]
     #[arg(long, value_enum)]
     pub pooling: Option<PoolingArg>,
     /// L2-normalise pooled vectors by default
     #[arg(long)]
     pub normalize: bool,
-    /// Write a page with every tensor and the error layer by layer, drawn
+    /// Write a report as a web page: every tensor, and the error of every layer as a chart
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// Drop tensors whose names are unknown instead of stopping
+    /// Drop tensors with unknown names instead of failing
     #[arg(long)]
     pub allow_unknown: bool,
-    /// Threads [default: as many as the machine has]; the result does not depend on it
+    /// Number of threads [default: one per core]; the result does not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
 }
@@ -101,11 +101,11 @@ pub struct Evaluate {
     /// Model file
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// What to score: entities (F1) or labels of texts (accuracy)
+    /// What to score: entities (F1) or classes of texts (accuracy)
     #[arg(long, value_enum)]
     pub task: TaskArg,
-    /// ner: a word and its IOB2 tag a line, empty lines between sentences; classify: a heading, then
-    /// label TAB text
+    /// ner: one word and its IOB2 tag per line, an empty line between sentences; classify: a header line,
+    /// then one label TAB text per line
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Also score this checkpoint in f32
@@ -118,19 +118,19 @@ pub struct Evaluate {
 
 #[derive(Args)]
 pub struct Probe {
-    /// Model file; its weights stay as they are
+    /// Model file; its weights are not changed
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// What to train on: a word and its IOB2 tag a line, empty lines between sentences
+    /// Training data: one word and its IOB2 tag per line, an empty line between sentences
     #[arg(long, value_name = "FILE")]
     pub train: PathBuf,
-    /// What to score, in the same form
+    /// Data to score on, in the same format
     #[arg(long, value_name = "FILE")]
     pub dev: PathBuf,
-    /// Times that a probe sees every word
+    /// Number of training epochs
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: u32,
-    /// Probes a row, whose mean is shown
+    /// Number of probes per row; the table shows their mean
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
     /// Print the table as JSON
@@ -144,22 +144,22 @@ pub enum TaskArg {
     Classify,
 }
 
-/// A cosine that one may ask for.
+/// Parses the value of `--min-cosine`.
 fn cosine(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x > 0.0 && x <= 1.0 => Ok(x),
-        _ => Err("a cosine is a number above 0 and at most 1".into()),
+        _ => Err("the cosine must be greater than 0 and at most 1".into()),
     }
 }
 
 impl Convert {
-    /// What the library wants to know.
-    pub fn options(&self) -> Options {
-        Options {
+    /// The options of the library.
+    pub fn options(&self) -> ConvertOptions {
+        ConvertOptions {
             weights: match self.weights {
-                WeightsArg::Int8 => Weights::Int8,
-                WeightsArg::F16 => Weights::F16,
-                WeightsArg::F32 => Weights::F32,
+                WeightsArg::Int8 => WeightType::Int8,
+                WeightsArg::F16 => WeightType::F16,
+                WeightsArg::F32 => WeightType::F32,
             },
             calibration: self.calibration.clone(),
             min_cosine: self.min_cosine,

@@ -1,17 +1,17 @@
-//! A BERT in full precision, as the converter holds it between reading and writing.
+//! A BERT in f32, as read from a checkpoint.
 //!
-//! Every matrix is row-major `[outputs, inputs]`, whatever the checkpoint's own orientation was.
+//! Every matrix is row-major `[outputs, inputs]`, whatever orientation the checkpoint has.
 
-pub use bertlet::format::{Activation, Attention, Config};
+pub use bertlet::format::{Activation, Attention, Config, ProblemType};
 
 /// A row-major matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matrix {
-    /// Number of rows (outputs, or entries of an embedding table).
+    /// Outputs, or entries of an embedding table.
     pub rows: usize,
-    /// Number of columns (inputs, or the hidden size).
+    /// Inputs, or the hidden size.
     pub cols: usize,
-    /// `rows * cols` values.
+    /// `[rows, cols]`.
     pub data: Vec<f32>,
 }
 
@@ -56,11 +56,11 @@ pub struct Embeddings {
 /// One encoder layer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Layer {
-    /// `[hidden, hidden]`; rows grouped by head, as in the other two.
+    /// `[hidden, hidden]`, rows grouped by head.
     pub query: Linear,
-    /// `[hidden, hidden]`.
+    /// `[hidden, hidden]`, rows grouped by head.
     pub key: Linear,
-    /// `[hidden, hidden]`.
+    /// `[hidden, hidden]`, rows grouped by head.
     pub value: Linear,
     /// Output projection of the attention, `[hidden, hidden]`.
     pub attention_output: Linear,
@@ -74,41 +74,44 @@ pub struct Layer {
     pub output_norm: LayerNorm,
 }
 
-/// What a sequence classifier's logits mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ProblemType {
-    /// One of the labels: softmax.
-    #[default]
-    SingleLabel,
-    /// Any of the labels: sigmoid each.
-    MultiLabel,
-    /// A number (or several): the logits are the answer.
-    Regression,
+impl Layer {
+    /// Query, key and value as one linear layer, `[3 * hidden, hidden]`.
+    pub fn fused_qkv(&self) -> Linear {
+        let parts = [&self.query, &self.key, &self.value];
+        Linear {
+            weight: Matrix {
+                rows: parts.iter().map(|part| part.weight.rows).sum(),
+                cols: self.query.weight.cols,
+                data: parts.iter().flat_map(|part| &part.weight.data).copied().collect(),
+            },
+            bias: parts.iter().flat_map(|part| &part.bias).copied().collect(),
+        }
+    }
 }
 
-/// The masked-word head: `decoder(norm(activation(transform(h))))+ bias`.
+/// The masked LM head: `decoder(norm(activation(transform(h)))) + bias`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MaskedLm {
     /// `[hidden, hidden]`.
     pub transform: Linear,
     /// Norm of the transformed state.
     pub norm: LayerNorm,
-    /// A decoder of its own, `[vocab, hidden]`; `None` where it is tied to the word embeddings.
+    /// `[vocab, hidden]`. `None` if the decoder is tied to the word embeddings.
     pub decoder: Option<Matrix>,
     /// `[vocab]`.
     pub bias: Vec<f32>,
 }
 
-/// The heads that the checkpoint has.
+/// The task heads of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heads {
+pub struct TaskHeads {
     /// `[labels, hidden]`, on every token of the last layer.
     pub token_classifier: Option<Linear>,
     /// `[labels, hidden]`, on the pooler's output.
     pub sequence_classifier: Option<(Linear, ProblemType)>,
-    /// Masked words.
+    /// Masked LM, on every token.
     pub masked_lm: Option<MaskedLm>,
-    /// `[2, hidden]`, on the pooler's output; logit 0 means "is next".
+    /// `[2, hidden]`, on the pooler's output. Logit 0 is "is next".
     pub next_sentence: Option<Linear>,
     /// `[2, hidden]`, on every token: start and end logits.
     pub question_answering: Option<Linear>,
@@ -117,14 +120,33 @@ pub struct Heads {
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bert {
-    /// Its shape; the attention of a checkpoint is in floats.
+    /// Shape of the model. The attention of a checkpoint is in f32.
     pub config: Config,
     /// Token, position and segment embeddings.
     pub embeddings: Embeddings,
-    /// `config.layers` of them.
+    /// `config.num_hidden_layers` layers.
     pub layers: Vec<Layer>,
-    /// `tanh(W h[CLS] + b)`, `[hidden, hidden]`; `None` where the checkpoint has none.
+    /// `tanh(W h[CLS] + b)`, `[hidden, hidden]`.
     pub pooler: Option<Linear>,
     /// Task heads.
-    pub heads: Heads,
+    pub heads: TaskHeads,
+}
+
+/// Activations by their names in `config.json`. The first name of each is the one that reports print.
+pub const ACTIVATIONS: [(&str, Activation); 8] = [
+    ("gelu", Activation::Gelu),
+    // Three names of one formula.
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("tanh", Activation::Tanh),
+];
+
+/// The name of an activation in `config.json`.
+pub fn activation_name(activation: Activation) -> &'static str {
+    let found = ACTIVATIONS.iter().find(|(_, known)| *known == activation);
+    found.map_or("unknown", |(name, _)| name)
 }

@@ -1,4 +1,4 @@
-//! `bertlet-convert demo`: the whole path on the checkpoints that ship with the project.
+//! `bertlet-convert demo`: converts and runs the checkpoints that come with the project.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -10,13 +10,13 @@ use bertlet::tokenizer::{Limits, TokenBuffer};
 use bertlet::{
     Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, SequenceClassifier, Session,
 };
-use bertlet_convert::convert::{Options, convert};
 use bertlet_convert::error::{Error, Result};
-use bertlet_convert::report::{Report, size};
+use bertlet_convert::report::{ConversionReport, size};
+use bertlet_convert::{ConvertOptions, convert};
 
 use crate::{Bar, answer};
 
-/// The checkpoints, beside this package.
+/// The checkpoints of the repository.
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
 
 const NEWS: [&str; 4] = [
@@ -37,7 +37,7 @@ const OTHERS: [&str; 3] = [
     "The train to Vienna leaves at noon.",
 ];
 
-/// Converts what ships into a temporary folder, and shows what it can do.
+/// Converts the checkpoints into a temporary folder, and runs them.
 pub fn run() -> Result<()> {
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(std::env::temp_dir(), "", e.to_string()))?;
@@ -48,9 +48,10 @@ pub fn run() -> Result<()> {
         let mut bar = Bar::default();
         let source = Path::new(MODELS).join(name);
         let started = Instant::now();
-        let report = convert(&source, &file, &Options::default(), &mut |step, done, total| {
-            bar.show(step, done, total);
-        });
+        let report =
+            convert(&source, &file, &ConvertOptions::default(), &mut |step, done, total| {
+                bar.show(step, done, total);
+            });
         bar.clear();
         answer(&converted(&ink, name, &report?, started.elapsed().as_secs_f64()))?;
         files.push(ModelFile::open(&file).map_err(Error::opening)?);
@@ -62,10 +63,10 @@ pub fn run() -> Result<()> {
     show(&files[0], entities(&ink, files[0].model()))?;
     show(&files[1], sentiment(&ink, files[1].model()))?;
     show(&files[1], similarity(&ink, files[1].model()))?;
-    answer("\nThe models ran on one core, and give the same bits on every machine.\n")
+    answer("\nThe models ran on one core. Their outputs have the same bits on every machine.\n")
 }
 
-/// Colours for terminals.
+/// Colours on a terminal.
 struct Ink {
     on: bool,
 }
@@ -80,14 +81,14 @@ impl Ink {
     }
 }
 
-fn converted(ink: &Ink, name: &str, report: &Report, seconds: f64) -> String {
+fn converted(ink: &Ink, name: &str, report: &ConversionReport, seconds: f64) -> String {
     let error = &report.summary.error;
     let last = error.states.last().map_or(0.0, |state| state.relative_rms);
     format!(
         "{}  {} layers, {:.1} million parameters: {} of {} became {} in {:.1} s\n           \
-         last hidden state {:.2} % off, pooled cosine {:.6}\n",
+         error of the last hidden state {:.2} %, pooled cosine {:.6}\n",
         ink.paint("1", &format!("{name:9}")),
-        report.summary.model.layers,
+        report.summary.model.num_hidden_layers,
         report.summary.parameters.total as f64 / 1e6,
         size(report.file.source_bytes),
         report.summary.source_format,
@@ -164,7 +165,7 @@ fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskEr
         Ok::<_, TaskError>(vector)
     };
     let first = vector(REVIEWS[0])?;
-    let mut out = ink.heading("Vectors: how near to each other");
+    let mut out = ink.heading("Similarity");
     let _ = writeln!(out, "  {}", REVIEWS[0]);
     for text in OTHERS {
         let cosine: f32 = first.iter().zip(vector(text)?).map(|(a, b)| a * b).sum();
@@ -173,7 +174,7 @@ fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskEr
     Ok(out)
 }
 
-/// The tokens of a text, as many as the model takes.
+/// The tokens of a text, cut to the model's limit.
 fn tokens(model: Model<'_>, text: &str) -> std::result::Result<Vec<u32>, TaskError> {
     let mut ids = vec![0; model.config().max_position_embeddings];
     let limits = Limits::new(ids.len());

@@ -1,4 +1,4 @@
-//! One error type for the whole converter: which file, which field, what is wrong, how to mend it.
+//! The converter's error: the file, the field, what is wrong, and what the user can do about it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a checkpoint could not be read, converted or written.
 ///
-/// Displays as one line: `file: field: problem; mend`.
+/// Displays as one line: `file: field: problem; hint`.
 #[derive(Debug)]
 pub struct Error {
     file: PathBuf,
     field: String,
     problem: String,
-    mend: String,
+    hint: String,
 }
 
 impl Error {
@@ -28,13 +28,13 @@ impl Error {
             file: file.as_ref().to_owned(),
             field: field.into(),
             problem: problem.to_string(),
-            mend: String::new(),
+            hint: String::new(),
         }
     }
 
-    /// A model file that cannot be opened.
+    /// An error for a model file that cannot be opened.
     pub fn opening(error: bertlet::OpenError) -> Self {
-        // Both begin with the file's name.
+        // Both texts begin with the file's name.
         let text = error.to_string();
         let name = format!("{}: ", error.path().display());
         Self::new(error.path(), "", text.strip_prefix(&name).unwrap_or(&text))
@@ -42,8 +42,8 @@ impl Error {
 
     /// Adds what the user can do about it.
     #[must_use]
-    pub fn mend(mut self, mend: impl fmt::Display) -> Self {
-        self.mend = mend.to_string();
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = hint.to_string();
         self
     }
 }
@@ -55,15 +55,15 @@ impl fmt::Display for Error {
             write!(f, ": {}", OneLine(&self.field))?;
         }
         write!(f, ": {}", OneLine(&self.problem))?;
-        if !self.mend.is_empty() {
-            write!(f, "; {}", OneLine(&self.mend))?;
+        if !self.hint.is_empty() {
+            write!(f, "; {}", OneLine(&self.hint))?;
         }
         Ok(())
     }
 }
 
-/// A text that may quote names out of a hostile file: line ends and terminal codes are escaped,
-/// and what is too long to read is cut.
+/// A text that may quote names from a hostile file. Control characters are escaped, so that it stays on
+/// one line and cannot drive a terminal. A text that is too long to read is cut.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn names_of_hostile_files_stay_on_one_line() {
-        let e = Error::new("f", "a\nb\x1b[2J", "x".repeat(2000)).mend("mend");
+        let e = Error::new("f", "a\nb\x1b[2J", "x".repeat(2000)).hint("hint");
         let line = e.to_string();
         assert!(line.starts_with("f: a\\nb\\u{1b}[2J: xxx"), "{line}");
-        assert!(line.ends_with("x...; mend") && line.len() < 1100);
+        assert!(line.ends_with("x...; hint") && line.len() < 1100);
     }
 }

@@ -1,4 +1,4 @@
-//! Scores of a model file on labelled data: entities (F1) and labels of texts (accuracy).
+//! Scores of a model file on labelled data: F1 of entities, accuracy of text classes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,29 +9,29 @@ use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
 use crate::error::{Error, Result};
+use crate::load;
 use crate::measure;
-use crate::names;
 use crate::reference::{self, Sequence, fast, spans};
 use crate::source;
 
-/// What is scored.
+/// The task to score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Entities in words tagged with IOB2: F1 over whole entities.
+    /// Named entities in words tagged with IOB2: F1 over whole entities.
     Ner,
-    /// Labels of texts: accuracy.
+    /// Classes of texts: accuracy.
     Classify,
 }
 
-/// How well something did.
+/// The score of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Score {
-    /// F1 of the entities, or accuracy: the share that is right.
+    /// F1 of the entities, or accuracy.
     pub score: f64,
-    /// Share of the found that is right.
+    /// Share of the found entities that are correct.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<f64>,
-    /// Share of what is there that was found.
+    /// Share of the labelled entities that were found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
 }
@@ -41,19 +41,19 @@ pub struct Score {
 pub struct Scores {
     /// "entity F1" or "accuracy".
     pub measure: &'static str,
-    /// Sentences or texts.
+    /// Number of sentences or texts.
     pub count: usize,
-    /// Those that were longer than the model's limit and were cut.
+    /// How many of them were cut to the model's limit.
     pub cut: usize,
-    /// Of the model file.
+    /// Score of the model file.
     pub model: Score,
-    /// Of the checkpoint in f32, where asked for.
+    /// Score of the checkpoint in f32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Score>,
 }
 
 impl Scores {
-    /// For people.
+    /// The scores as text.
     pub fn text(&self) -> String {
         let line = |name: &str, score: &Score| {
             let details = match (score.precision, score.recall) {
@@ -89,11 +89,11 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     };
     if loaded.section(head).is_none() {
         return Err(Error::new(model, format!("{head:?}"), "is not in the model")
-            .mend("choose the other --task, or convert a checkpoint that has it"));
+            .hint("choose the other --task, or convert a checkpoint that has it"));
     }
     let section = loaded.tokenizer_bytes().ok_or_else(|| {
         Error::new(model, "tokenizer", "is not in the model")
-            .mend("convert the checkpoint with its vocab.txt or tokenizer.json")
+            .hint("convert the checkpoint with its vocab.txt or tokenizer.json")
     })?;
     let tokenizer = Tokenizer::from_bytes(section).map_err(|e| Error::new(model, "", e))?;
     let labels: Vec<String> = loaded.labels().iter().map(str::to_owned).collect();
@@ -111,11 +111,11 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     let logits = measure::logits(loaded, head, &inputs.batch)
         .map_err(|e| Error::new(model, "", format!("cannot run: {e}")))?;
     let reference = reference.map(|path| {
-        let source = source::open(path, source::Options { allow_missing_vocabulary: true })?;
-        let (bert, _) = names::load(&source, true)?;
+        let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
+        let (bert, _) = load::bert(&source, true)?;
         if bert.config.vocab_size != loaded.config().vocab_size {
-            return Err(Error::new(path, "vocab_size", "is not that of the model")
-                .mend("name the checkpoint that the model was made from"));
+            return Err(Error::new(path, "vocab_size", "differs from that of the model")
+                .hint("give the checkpoint that the model was converted from"));
         }
         let logits = reference_logits(&bert, head, &inputs.batch)
             .ok_or_else(|| Error::new(path, format!("{head:?}"), "is not in the checkpoint"))?;
@@ -133,10 +133,10 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     })
 }
 
-/// Logits in f32, one input after the other; `None` without the head. They are scored and forgotten, so
-/// the fast product will do.
+/// Logits in f32, one matrix per input. `None` without the head. Nothing of them is stored, so the fast product
+/// suffices.
 fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Option<Vec<Matrix>> {
-    // Enough for the product to be fast, few enough to stay small.
+    // Inputs per batch: enough for a fast product, few enough for little memory.
     const AT_ONCE: usize = 64;
     let mut all = Vec::new();
     for batch in batch.chunks(AT_ONCE) {
@@ -156,30 +156,31 @@ fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Optio
 }
 
 /// The words of a sentence and their tags.
-pub(crate) type Tagged<'t> = (Vec<&'t str>, Vec<&'t str>);
+pub(crate) type TaggedWords<'t> = (Vec<&'t str>, Vec<&'t str>);
 
 /// Labelled data.
 pub(crate) enum Examples<'t> {
     /// Sentences.
-    Ner(Vec<Tagged<'t>>),
+    Ner(Vec<TaggedWords<'t>>),
     /// Text and index of its label.
     Classify(Vec<(&'t str, usize)>),
 }
 
-/// Examples as the model takes them.
+/// Examples as token ids.
 pub(crate) struct Inputs {
     pub batch: Vec<Sequence>,
-    /// The word of every token, [`NO_WORD`] for none.
+    /// The word of every token, or [`NO_WORD`].
     pub words: Vec<Vec<u32>>,
-    /// How many were longer than the limit.
+    /// Number of inputs that were cut to the limit.
     pub cut: usize,
 }
 
-/// A line that is wrong, and how.
+/// The number of a line that is not valid, and the problem.
 pub(crate) type Wrong = (usize, String);
 
 impl<'t> Examples<'t> {
-    /// A word and its tag a line (whatever stands between them), empty lines between sentences.
+    /// Reads one word and its tag per line (columns between them are ignored), and an empty line between
+    /// sentences.
     pub fn ner(text: &'t str) -> std::result::Result<Self, Wrong> {
         let mut sentences = Vec::new();
         let (mut words, mut tags) = (Vec::new(), Vec::new());
@@ -200,7 +201,7 @@ impl<'t> Examples<'t> {
         Ok(Self::Ner(sentences))
     }
 
-    /// A heading, then label (its number or its name) TAB text.
+    /// Reads a header line, then one label (its number or its name) TAB text per line.
     fn classify(text: &'t str, labels: &[String]) -> std::result::Result<Self, Wrong> {
         let example = |(i, line): (usize, &'t str)| {
             let (label, text) =
@@ -209,7 +210,7 @@ impl<'t> Examples<'t> {
             let numbered = label.parse().ok().filter(|n| *n < labels.len());
             let label = named
                 .or(numbered)
-                .ok_or_else(|| (i + 1, format!("{label:?} is no label of the model")))?;
+                .ok_or_else(|| (i + 1, format!("{label:?} is not a label of the model")))?;
             Ok((text.trim(), label))
         };
         let lines = text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty());
@@ -263,7 +264,7 @@ impl<'t> Examples<'t> {
     }
 }
 
-/// The tag of every word: that of its first token, `O` where it has none or was cut off.
+/// The tag of every word: that of its first token, or `O` if it has no token or was cut off.
 fn word_tags<'l>(
     count: usize,
     tokens: &[u32],
@@ -287,11 +288,11 @@ fn largest(values: &[f32]) -> usize {
     (0..values.len()).fold(0, better)
 }
 
-/// An entity: first word, word behind the last, type.
+/// An entity: index of the first word, one past the last word, type.
 pub type Entity<'t> = (usize, usize, &'t str);
 
-/// The entities that IOB2 tags say, read as conlleval and seqeval (by default) do: an entity ends where the
-/// type changes or a `B-` stands, and an `I-` without a beginning begins one.
+/// The entities of IOB2 tags, read as conlleval and seqeval (by default) do: an entity ends at another type or
+/// at a `B-`, and an `I-` without an entity before it begins one.
 pub fn entities<'t>(tags: &[&'t str]) -> Vec<Entity<'t>> {
     let mut found: Vec<Entity<'t>> = Vec::new();
     let mut open = false;
@@ -310,7 +311,7 @@ pub fn entities<'t>(tags: &[&'t str]) -> Vec<Entity<'t>> {
     found
 }
 
-/// Micro-averaged F1 over the whole entities of all sentences (tags as they should be, tags found).
+/// Micro-averaged F1 over the entities of all sentences. Each sentence is a pair: gold tags, predicted tags.
 pub fn entity_f1<'t>(sentences: impl IntoIterator<Item = (Vec<&'t str>, Vec<&'t str>)>) -> Score {
     let (mut right, mut found, mut there) = (0, 0, 0);
     for (gold, predicted) in sentences {

@@ -1,10 +1,10 @@
-//! The report as one self-contained page.
+//! The report as one self-contained web page.
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, StateError, Summary, Tensor, short, size, thousands};
+use crate::report::{ConversionReport, StateError, Summary, TensorRow, short, size, thousands};
 
-/// Everything that a page of text needs escaped.
+/// Escapes a text for HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -24,8 +24,8 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr.dropped td{color
 details summary{cursor:pointer}";
 
 /// The page.
-pub fn page(report: &Report) -> String {
-    let Report { file, summary, tensors } = report;
+pub fn page(report: &ConversionReport) -> String {
+    let ConversionReport { file, summary, tensors } = report;
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -42,18 +42,18 @@ pub fn page(report: &Report) -> String {
     out
 }
 
-fn heading(out: &mut String, Report { file, summary, .. }: &Report) {
+fn heading(out: &mut String, ConversionReport { file, summary, .. }: &ConversionReport) {
     let Summary { model, options, parameters, error, .. } = summary;
     let last = error.states.last();
     let _ = writeln!(
         out,
-        "<p class=\"soft\">{} layers, hidden {}, {} heads, {} words, {} positions, {}; written as {} by {}</p>",
-        model.layers,
-        model.hidden,
-        model.heads,
-        thousands(model.vocab),
-        model.positions,
-        model.activation,
+        "<p class=\"soft\">{} layers, hidden size {}, {} heads, vocabulary of {}, {} positions, {}; stored as {} by {}</p>",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.num_attention_heads,
+        thousands(model.vocab_size),
+        model.max_position_embeddings,
+        model.hidden_act,
         options.weights,
         escape(&summary.tool),
     );
@@ -68,8 +68,8 @@ fn heading(out: &mut String, Report { file, summary, .. }: &Report) {
     figure(format!("{:.6}", error.lowest_pooled_cosine), "pooled cosine, lowest");
     let _ = writeln!(
         out,
-        "</div>\n<p class=\"soft\">Measured on {} texts ({} tokens) that nothing was calibrated on: bertlet on \
-         the written weights against the checkpoint in f32.</p>",
+        "</div>\n<p class=\"soft\">Measured on {} held-out texts ({} tokens): the converted model in bertlet \
+         against the checkpoint in f32.</p>",
         error.texts, error.tokens
     );
     for note in &summary.notes {
@@ -81,7 +81,7 @@ fn heading(out: &mut String, Report { file, summary, .. }: &Report) {
     }
 }
 
-/// A horizontal bar a hidden state.
+/// The error of every hidden state: one horizontal bar each.
 fn errors_by_layer(out: &mut String, states: &[StateError]) {
     const ROW: usize = 24;
     const LEFT: f64 = 110.0;
@@ -89,8 +89,8 @@ fn errors_by_layer(out: &mut String, states: &[StateError]) {
     let most = states.iter().map(|s| s.relative_rms).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let _ = writeln!(
         out,
-        "<h2>Error layer by layer</h2><p class=\"soft\">Root mean square of the error over that of the hidden state; \
-         signal to noise; the mean cosine of a token.</p><svg viewBox=\"0 0 900 {}\" role=\"img\">",
+        "<h2>Error layer by layer</h2><p class=\"soft\">Root mean square of the error, divided by that of the hidden state; \
+         signal to noise ratio; mean cosine per token.</p><svg viewBox=\"0 0 900 {}\" role=\"img\">",
         states.len() * ROW + 4
     );
     for (i, state) in states.iter().enumerate() {
@@ -115,10 +115,10 @@ fn errors_by_layer(out: &mut String, states: &[StateError]) {
     out.push_str("</svg>\n");
 }
 
-/// A channel counts as an outlier from so many medians on.
+/// A channel is an outlier if its error exceeds the median by this factor.
 const OUTLIER: f64 = 2.0;
 
-/// Small multiples: the error of every channel, a spike each.
+/// The error of every channel: one chart per hidden state, one spike per channel.
 fn channels(out: &mut String, states: &[StateError]) {
     const ROW: f64 = 84.0;
     const HEIGHT: f64 = 60.0;
@@ -126,8 +126,8 @@ fn channels(out: &mut String, states: &[StateError]) {
     const WIDTH: f64 = 690.0;
     let _ = writeln!(
         out,
-        "<h2>Error channel by channel</h2><p class=\"soft\">Root mean square error of each channel, every state at its own \
-         scale. Dashed: the channel in the middle. Red: more than {OUTLIER} times that.</p>\
+        "<h2>Error channel by channel</h2><p class=\"soft\">Root mean square error of each channel, each hidden state at its own \
+         scale. Dashed: the median. Red: more than {OUTLIER} times the median.</p>\
          <svg viewBox=\"0 0 900 {}\" role=\"img\">",
         ROW * states.len() as f64
     );
@@ -160,7 +160,7 @@ fn channels(out: &mut String, states: &[StateError]) {
             bottom - 14.0,
             worst.len(),
         );
-        // The channel in front is the one to look at; the label stands beside the plot.
+        // The label right of the chart names the worst channel.
         let first = worst.first().copied().unwrap_or(state.worst_channel);
         let times = state.channels[first] / state.median_channel_rms;
         let _ = writeln!(
@@ -226,7 +226,7 @@ fn provenance(out: &mut String, summary: &Summary) {
     }
 }
 
-fn all_tensors(out: &mut String, tensors: &[Tensor]) {
+fn all_tensors(out: &mut String, tensors: &[TensorRow]) {
     let dropped = tensors.iter().filter(|t| t.dropped.is_some()).count();
     let _ = write!(
         out,
@@ -236,7 +236,7 @@ fn all_tensors(out: &mut String, tensors: &[Tensor]) {
         tensors.len(),
         tensors.len() - dropped
     );
-    // What was dropped is what one looks for.
+    // Dropped tensors first: a reader looks for those.
     let (first, then): (Vec<_>, Vec<_>) = tensors.iter().partition(|t| t.dropped.is_some());
     for tensor in first.into_iter().chain(then) {
         let (class, became) = match (&tensor.dropped, &tensor.mapped) {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bertlet_convert::convert::{self, Step};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::evaluate::{self, Task};
 use bertlet_convert::html;
+use bertlet_convert::pipeline::Stage;
 use bertlet_convert::probe;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the answer. A reader who has seen enough and closed the pipe is no error.
+/// Writes to standard output. A closed pipe is not an error: the reader has seen enough.
 pub fn answer(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -48,12 +48,13 @@ pub fn answer(text: &str) -> Result<()> {
 
 fn convert_command(args: &args::Convert) -> Result<()> {
     let started = Instant::now();
-    let source = args.source.as_deref().expect("clap asks for it");
+    let source = args.source.as_deref().expect("clap requires it");
     let output = args.output.clone().unwrap_or_else(|| default_output(source));
     let mut bar = Bar::default();
-    let report = convert::convert(source, &output, &args.options(), &mut |step, done, total| {
-        bar.show(step, done, total);
-    });
+    let report =
+        bertlet_convert::convert(source, &output, &args.options(), &mut |step, done, total| {
+            bar.show(step, done, total);
+        });
     bar.clear();
     let report = report?;
     eprint!("{}", report.text());
@@ -69,9 +70,9 @@ fn convert_command(args: &args::Convert) -> Result<()> {
     Ok(())
 }
 
-/// `NAME.bertlet` in the current folder, where the source is `NAME` or `NAME.safetensors`, ...
+/// `NAME.bertlet` in the current folder, for a source `NAME`, `NAME.safetensors` and so on.
 fn default_output(source: &Path) -> PathBuf {
-    // `.` and `..` have names of their own.
+    // Resolves `.` and `..` to the names of the folders.
     let named = source.canonicalize().unwrap_or_else(|_| source.to_owned());
     let name = if named.is_dir() { named.file_name() } else { named.file_stem() };
     let mut name = name.unwrap_or("model".as_ref()).to_owned();
@@ -92,7 +93,7 @@ fn evaluate_command(args: &args::Evaluate) -> Result<()> {
 }
 
 fn probe_command(args: &args::Probe) -> Result<()> {
-    let options = probe::Options { epochs: args.epochs as usize, seeds: args.seeds as usize };
+    let options = probe::ProbeOptions { epochs: args.epochs as usize, seeds: args.seeds as usize };
     let mut bar = Bar::default();
     let table =
         probe::probe(&args.model, &args.train, &args.dev, &options, &mut |name, done, total| {
@@ -106,23 +107,23 @@ fn probe_command(args: &args::Probe) -> Result<()> {
     }
 }
 
-/// A bar a step, on stderr, and only on a terminal.
+/// One progress bar per stage, on stderr, and only on a terminal.
 #[derive(Default)]
 pub struct Bar(Option<(&'static str, ProgressBar)>);
 
 impl Bar {
-    /// Shows how far a step of a conversion is.
-    pub fn show(&mut self, step: Step, done: usize, total: usize) {
-        let name = match step {
-            Step::Read => "reading",
-            Step::Quantize => "quantising",
-            Step::Search => "what to keep in f16",
-            Step::Measure => "measuring",
+    /// Shows the progress of a stage of a conversion.
+    pub fn show(&mut self, stage: Stage, done: usize, total: usize) {
+        let name = match stage {
+            Stage::Read => "reading",
+            Stage::Quantize => "quantising",
+            Stage::Search => "choosing f16 layers",
+            Stage::Measure => "measuring",
         };
         self.show_named(name, done, total);
     }
 
-    /// Shows how far something is.
+    /// Shows the progress of anything.
     pub fn show_named(&mut self, name: &'static str, done: usize, total: usize) {
         if self.0.as_ref().is_none_or(|(shown, _)| *shown != name) {
             self.clear();
@@ -139,7 +140,7 @@ impl Bar {
         }
     }
 
-    /// Wipes it.
+    /// Removes the bar.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.0.take() {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! What a written model costs in accuracy: bertlet's own runtime on the file's bytes, against the f32 pass.
+//! The error of a converted model: bertlet's runtime on the bytes of the file, against the f32 reference.
 
 use bertlet::format::writer::Writer;
 use bertlet::{Input, Layers, Model, Output, Pooling, RunError, SectionKind, Session};
@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::bert::{Bert, Linear, Matrix};
-use crate::quantize::Report;
+use crate::quantize::Deviation;
 use crate::reference::matmul::linear;
 use crate::reference::{self, Sequence};
 
-/// The bytes of a model file in memory, aligned as the runtime wants them.
+/// The bytes of a model file in memory, aligned as the runtime requires.
 #[derive(Debug)]
 pub struct Image {
     bytes: Vec<u8>,
@@ -18,7 +18,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// What `writer` would write.
+    /// The bytes that `writer` would write.
     pub fn new(writer: &Writer) -> Self {
         const ALIGNMENT: usize = bertlet::format::ALIGNMENT;
         let mut bytes: Vec<u8> = Vec::with_capacity(writer.file_length() + ALIGNMENT);
@@ -50,7 +50,7 @@ fn encode(
     session.encode(&input, outputs)
 }
 
-/// Maps inputs to outputs on all threads; the order stays.
+/// Runs `run` on every input, on all threads. Results are in the order of the inputs.
 fn each<T: Send>(
     model: Model<'_>,
     batch: &[Sequence],
@@ -62,7 +62,7 @@ fn each<T: Send>(
         .collect()
 }
 
-/// All hidden states of a batch, embeddings first, as [`reference::hidden_states`] gives them.
+/// All hidden states of a batch, embeddings first, in the layout of [`reference::hidden_states`].
 ///
 /// # Errors
 /// If the runtime refuses an input.
@@ -88,7 +88,7 @@ pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>
     Ok((0..count).map(all).collect())
 }
 
-/// Logits of a head for each input: a row, or a row a token.
+/// The logits of a head, one matrix per input: one row, or one row per token.
 ///
 /// # Errors
 /// If the model has no such head, or the runtime refuses an input.
@@ -101,9 +101,9 @@ pub fn logits(
         SectionKind::Pooler => model.config().hidden_size,
         _ => model.section(head).ok_or(RunError::MissingHead(head))?.rows,
     };
-    let a_token = matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
+    let per_token = matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
     each(model, batch, |session, sequence| {
-        let rows = if a_token { sequence.ids.len() } else { 1 };
+        let rows = if per_token { sequence.ids.len() } else { 1 };
         let mut data = vec![0f32; rows * cols];
         let output = match head {
             SectionKind::Pooler => Output::Features {
@@ -119,33 +119,33 @@ pub fn logits(
     })
 }
 
-/// The f32 model on the texts that a written model is compared on.
-pub struct Yardstick {
+/// The outputs of the f32 model that a converted model is compared with.
+pub struct Baseline {
     batch: Vec<Sequence>,
     states: Vec<Matrix>,
     outputs: Vec<(SectionKind, Matrix)>,
 }
 
-/// Error of what a head (or the pooler) gives.
+/// The error of the output of a head or the pooler.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OutputError {
-    /// Which.
+    /// Name of the section.
     pub name: String,
     /// Root mean square of the error over that of the output.
     pub relative_rms: f64,
 }
 
-/// The errors of a written model.
+/// The errors of a converted model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quality {
-    /// Hidden states and what is pooled from the last.
-    pub states: Report,
-    /// Pooler and heads. Masked words are left out: their logits are as many as words.
+    /// Errors of the hidden states and of the pooled last state.
+    pub states: Deviation,
+    /// Errors of the pooler and the heads, without the masked LM, whose logits are too many.
     pub outputs: Vec<OutputError>,
 }
 
-impl Yardstick {
-    /// Runs the f32 model.
+impl Baseline {
+    /// Runs the f32 model on `batch`.
     pub fn new(bert: &Bert, batch: Vec<Sequence>) -> Self {
         let states = reference::hidden_states(bert, &batch);
         let last = &states[states.len() - 1];
@@ -167,12 +167,12 @@ impl Yardstick {
         Self { batch, states, outputs }
     }
 
-    /// The texts.
+    /// The inputs.
     pub fn batch(&self) -> &[Sequence] {
         &self.batch
     }
 
-    /// Compares a written model.
+    /// Runs a converted model on the same inputs and compares.
     ///
     /// # Errors
     /// If the runtime refuses an input.
@@ -187,7 +187,7 @@ impl Yardstick {
             })
         });
         let outputs = outputs.collect::<Result<_, RunError>>()?;
-        Ok(Quality { states: Report::compare(&self.states, &states, &self.batch), outputs })
+        Ok(Quality { states: Deviation::compare(&self.states, &states, &self.batch), outputs })
     }
 }
 

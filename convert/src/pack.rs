@@ -1,81 +1,46 @@
-//! From matrices to a model file.
+//! Lays out a model as the sections of a file.
 
 use bertlet::Pooling;
 use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
-use bertlet::format::{self, Encoding, SectionKind, round16};
+use bertlet::format::{Encoding, SectionKind, round16};
 use half::f16;
 
-use crate::bert::{Bert, Heads, LayerNorm, Linear, Matrix, ProblemType};
-use crate::quantize::{
-    Projection, QuantizedBert, QuantizedLayer, QuantizedLinear, Rotation, Words,
-};
+use crate::bert::{Bert, LayerNorm, Linear, ProblemType, TaskHeads};
+use crate::quantize::HadamardRotation;
+use crate::stored::{Int8Linear, StoredBert, StoredLinear, WordTable};
 
-/// What a file holds besides weights.
+/// The contents of a file apart from the weights.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// Default pooling.
     pub pooling: Pooling,
-    /// Whether pooled vectors are divided by their length by default.
+    /// Whether pooled vectors are L2-normalised by default.
     pub normalize: bool,
-    /// Names of a classifier's outputs.
+    /// Labels of the classifier.
     pub labels: Vec<String>,
-    /// The tokenizer's section; empty for none.
+    /// The tokenizer section. Empty for none.
     pub tokenizer: Vec<u8>,
-    /// Where the model came from: JSON; empty for none.
+    /// The provenance section, JSON. Empty for none.
     pub provenance: String,
-    /// Self-test vectors; empty for none.
+    /// The self-test section. Empty for none.
     pub self_test: Vec<u8>,
 }
 
 /// A file in f16 or f32, with attention in f32.
 pub fn float(bert: &Bert, encoding: Encoding, extras: &Extras) -> Writer {
-    let stored = QuantizedBert {
-        config: bert.config,
-        words: Words::Half(bert.embeddings.word.clone()),
-        positions: bert.embeddings.position.clone(),
-        token_types: bert.embeddings.token_type.clone(),
-        embedding_norm: bert.embeddings.norm.clone(),
-        layers: bert
-            .layers
-            .iter()
-            .map(|layer| {
-                let parts = [&layer.query, &layer.key, &layer.value];
-                let hidden = bert.config.hidden_size;
-                QuantizedLayer {
-                    qkv: Projection::Full(Linear {
-                        weight: Matrix {
-                            rows: 3 * hidden,
-                            cols: hidden,
-                            data: parts.iter().flat_map(|p| &p.weight.data).copied().collect(),
-                        },
-                        bias: parts.iter().flat_map(|p| &p.bias).copied().collect(),
-                    }),
-                    attention_output: Projection::Full(layer.attention_output.clone()),
-                    attention_norm: layer.attention_norm.clone(),
-                    intermediate: Projection::Full(layer.intermediate.clone()),
-                    output: Projection::Full(layer.output.clone()),
-                    output_norm: layer.output_norm.clone(),
-                }
-            })
-            .collect(),
-        pooler: bert.pooler.clone(),
-        heads: bert.heads.clone(),
-    };
-    pack(&stored, encoding, extras)
+    pack(&StoredBert::float(bert), encoding, extras)
 }
 
-/// A file in int8, with attention in integers; what is not int8 is f16.
-pub fn int8(bert: &QuantizedBert, extras: &Extras) -> Writer {
+/// A file in int8, with attention in integers. What is not int8 is f16.
+pub fn int8(bert: &StoredBert, extras: &Extras) -> Writer {
     pack(bert, Encoding::F16, extras)
 }
 
-fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
+fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
     let config = bert.config;
-    let problem_type = match bert.heads.sequence_classifier {
-        Some((_, ProblemType::MultiLabel)) => format::ProblemType::MultiLabel,
-        Some((_, ProblemType::Regression)) => format::ProblemType::Regression,
-        _ => format::ProblemType::SingleLabel,
-    };
+    let classifier = bert.heads.sequence_classifier.as_ref();
+    let problem_type =
+        classifier.map_or(ProblemType::SingleLabel, |(_, problem_type)| *problem_type);
     let mut packer = Packer {
         heads: config.num_attention_heads,
         head_size: config.head_size(),
@@ -91,10 +56,10 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
         ),
     };
     match &bert.words {
-        Words::Half(words) => {
+        WordTable::Float(words) => {
             packer.writer.float_table(SectionKind::WordEmbeddings, float, &words.data);
         }
-        Words::Int8 { cols, group, values, scales } => {
+        WordTable::Int8 { cols, group, values, scales } => {
             let scales = regroup(scales, *cols, *group);
             packer.writer.int8_table(SectionKind::WordEmbeddings, values, &scales);
         }
@@ -103,11 +68,11 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     packer.writer.float_table(SectionKind::TokenTypeEmbeddings, float, &bert.token_types.data);
     packer.norm(SectionKind::EmbeddingsNorm, 0, &bert.embedding_norm);
     for (i, layer) in bert.layers.iter().enumerate() {
-        packer.projection(SectionKind::QueryKeyValue, i, &layer.qkv);
-        packer.projection(SectionKind::AttentionOutput, i, &layer.attention_output);
+        packer.stored(SectionKind::QueryKeyValue, i, &layer.qkv);
+        packer.stored(SectionKind::AttentionOutput, i, &layer.attention_output);
         packer.norm(SectionKind::AttentionNorm, i, &layer.attention_norm);
-        packer.projection(SectionKind::Intermediate, i, &layer.intermediate);
-        packer.projection(SectionKind::Output, i, &layer.output);
+        packer.stored(SectionKind::Intermediate, i, &layer.intermediate);
+        packer.stored(SectionKind::Output, i, &layer.output);
         packer.norm(SectionKind::OutputNorm, i, &layer.output_norm);
     }
     if let Some(pooler) = &bert.pooler {
@@ -130,7 +95,7 @@ fn pack(bert: &QuantizedBert, float: Encoding, extras: &Extras) -> Writer {
     writer
 }
 
-/// Scales of groups of `group` columns as the file wants them: f16, one for each 64 columns.
+/// The scales of the word embeddings as the file stores them: f16, one per 64 columns.
 fn regroup(scales: &[f32], cols: usize, group: usize) -> Vec<f16> {
     const WANTED: usize = bertlet::kernels::TABLE_GROUP;
     assert!(group == WANTED || group == cols, "scales for {group} of {cols} columns");
@@ -141,11 +106,11 @@ fn regroup(scales: &[f32], cols: usize, group: usize) -> Vec<f16> {
     scales.chunks_exact(a_row).flat_map::<Vec<f16>, _>(wanted).collect()
 }
 
-/// Puts a model's parts into a file.
+/// Writes the parts of a model, with heads padded to a multiple of 16.
 struct Packer {
     heads: usize,
     head_size: usize,
-    /// How matrices and tables are stored that are not int8.
+    /// Encoding of the matrices and tables that are not int8.
     float: Encoding,
     writer: Writer,
 }
@@ -159,20 +124,20 @@ impl Packer {
         self.writer.float_matrix(kind, layer, self.float, &linear.weight.data, &linear.bias);
     }
 
-    fn projection(&mut self, kind: SectionKind, layer: usize, projection: &Projection) {
-        match projection {
-            Projection::Full(linear) => {
+    fn stored(&mut self, kind: SectionKind, layer: usize, linear: &StoredLinear) {
+        match linear {
+            StoredLinear::Float(linear) => {
                 let weight = self.pad(kind, linear.weight.cols, &linear.weight.data);
                 let bias = self.pad_rows(kind, 1, &linear.bias);
                 self.writer.float_matrix(kind, layer, self.float, &weight, &bias);
             }
-            Projection::Int8(linear) => self.int8(kind, layer, linear),
+            StoredLinear::Int8(linear) => self.int8(kind, layer, linear),
         }
     }
 
-    fn int8(&mut self, kind: SectionKind, layer: usize, linear: &QuantizedLinear) {
+    fn int8(&mut self, kind: SectionKind, layer: usize, linear: &Int8Linear) {
         let values = self.pad(kind, linear.weight.cols, &linear.weight.values);
-        // The runtime's transform is not normalised.
+        // The runtime's transform is not orthonormal: it multiplies by the square root of the block.
         let norm = (linear.rotation.block as f32).sqrt();
         let scale: Vec<f32> = linear.weight.scales.iter().map(|s| s / norm).collect();
         let scale = self.pad_rows(kind, 1, &scale);
@@ -182,15 +147,19 @@ impl Packer {
         self.writer.int8_matrix(kind, layer, rows);
     }
 
-    /// The rotation in terms of padded heads.
-    fn rotation(&self, kind: SectionKind, rotation: Rotation) -> bertlet::kernels::Rotation {
+    /// The rotation with a stride of padded heads.
+    fn rotation(
+        &self,
+        kind: SectionKind,
+        rotation: HadamardRotation,
+    ) -> bertlet::kernels::Rotation {
         let across_heads =
             kind == SectionKind::AttentionOutput && rotation.stride == self.head_size;
         let stride = if across_heads { round16(self.head_size) } else { rotation.stride };
         bertlet::kernels::Rotation { block: rotation.block, stride }
     }
 
-    /// Pads the heads that a matrix gives or takes.
+    /// Pads the heads among the outputs or inputs of a matrix.
     fn pad<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
         match kind {
             SectionKind::QueryKeyValue => self.pad_rows(kind, cols, values),
@@ -206,7 +175,7 @@ impl Packer {
         }
     }
 
-    /// Pads the heads that a matrix gives; `cols` values a row.
+    /// Pads the heads among the outputs of a matrix with `cols` values per row.
     fn pad_rows<T: Copy + Default>(&self, kind: SectionKind, cols: usize, values: &[T]) -> Vec<T> {
         if kind != SectionKind::QueryKeyValue {
             return values.to_vec();
@@ -224,7 +193,7 @@ impl Packer {
         round16(self.head_size) - self.head_size
     }
 
-    fn task_heads(&mut self, heads: &Heads) {
+    fn task_heads(&mut self, heads: &TaskHeads) {
         if let Some(head) = &heads.token_classifier {
             self.linear(SectionKind::TokenClassifier, 0, head);
         }

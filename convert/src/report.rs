@@ -1,4 +1,4 @@
-//! What a conversion did and what it cost, for people, for programs, and for the file itself.
+//! The report of a conversion: as text, as JSON, and as the provenance section of the file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,43 +7,44 @@ use bertlet::Model;
 use bertlet::format::Encoding;
 use serde::Serialize;
 
-use crate::bert::{Activation, Bert, LayerNorm, Linear, Matrix};
+use crate::bert::{Bert, LayerNorm, Linear, Matrix};
+use crate::load::{Fate, TensorReport};
 use crate::measure::{OutputError, Quality};
-use crate::names::{Fate, TensorReport};
+use crate::quantize::StateDeviation;
 
-/// The part of a report that travels in the file: where it came from, how it was made, how good it is.
+/// The part of the report that the file stores as its provenance: source, options, errors.
 ///
-/// It holds no clock and no path, so that the same checkpoint gives the same bytes everywhere.
+/// It has no time and no path, so that the same checkpoint gives the same bytes everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Name and version of the converter.
     pub tool: String,
-    /// What the weights were written in.
+    /// Format of the checkpoint.
     pub source_format: String,
-    /// The checkpoint's files.
+    /// Files of the checkpoint.
     pub source_files: Vec<SourceFile>,
     /// `architectures` of the configuration.
     pub architecture: Option<String>,
-    /// The model's shape.
-    pub model: Shape,
-    /// How it was converted.
-    pub options: Choices,
+    /// Shape of the model.
+    pub model: ModelShape,
+    /// Options of the conversion.
+    pub options: ChosenOptions,
     /// Parameters by part.
     pub parameters: Parameters,
-    /// Tensors of the checkpoint.
-    pub tensors: Totals,
-    /// Tensors that were left out.
-    pub dropped: Vec<Dropped>,
-    /// What the user should know.
+    /// Number of tensors.
+    pub tensors: TensorCounts,
+    /// Tensors that were dropped.
+    pub dropped: Vec<DroppedTensor>,
+    /// Remarks for the user.
     pub notes: Vec<String>,
-    /// Error of the written weights against f32, on text that was not calibrated on.
-    pub error: Errors,
+    /// Error of the converted model against f32, on held-out text.
+    pub error: ErrorSummary,
 }
 
 /// A file of the checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceFile {
-    /// Name inside of the checkpoint's folder.
+    /// Name relative to the checkpoint's folder.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -51,76 +52,77 @@ pub struct SourceFile {
     pub sha256: String,
 }
 
-/// The shape of a model.
+/// The shape of a model, in the words of `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
-pub struct Shape {
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub intermediate: usize,
-    pub vocab: usize,
-    pub positions: usize,
-    pub token_types: usize,
-    pub eps: f32,
-    pub activation: &'static str,
-    /// Tokens in the vocabulary: fewer than `vocab` where rows are padding; 0 without a vocabulary.
-    pub vocabulary: usize,
-    /// The longest input that the tokenizer's author had in mind.
+pub struct ModelShape {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+    pub type_vocab_size: usize,
+    pub layer_norm_eps: f32,
+    pub hidden_act: &'static str,
+    /// Tokens of the tokenizer: 0 without a tokenizer. Less than `vocab_size` where the embedding table is
+    /// padded.
+    pub tokenizer_tokens: usize,
+    /// The longest input in tokens, as `tokenizer_config.json` states it.
     pub model_max_length: Option<usize>,
 }
 
 /// The options of a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choices {
+pub struct ChosenOptions {
     /// Encoding of the matrices.
     pub weights: &'static str,
-    /// What an int8 model was calibrated on.
+    /// Calibration of an int8 model.
     pub calibration: Option<Calibration>,
-    /// Pooled cosine asked for.
+    /// Value of `--min-cosine`.
     pub min_cosine: Option<f64>,
-    /// Linear layers of an int8 model that are kept in f16.
+    /// Linear layers of an int8 model that stayed in f16.
     pub kept_in_f16: Vec<String>,
     /// Default pooling.
     pub pooling: &'static str,
-    /// Whether pooled vectors are divided by their length by default.
+    /// Whether pooled vectors are L2-normalised by default.
     pub normalize: bool,
-    /// Names of a classifier's outputs.
+    /// Labels of the classifier.
     pub labels: Vec<String>,
 }
 
-/// What an int8 model was calibrated on.
+/// The inputs that an int8 model was calibrated on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
     /// "built-in", "random ids", or the name of the user's file.
     pub text: String,
     /// SHA-256 of the user's file.
     pub sha256: Option<String>,
-    /// Inputs.
+    /// Number of inputs.
     pub sequences: usize,
-    /// Tokens of all inputs.
+    /// Number of tokens in all inputs.
     pub tokens: usize,
 }
 
-/// Parameters by part, as the checkpoint counts them (tied weights once).
+/// Number of parameters by part. Tied weights count once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Parameters {
     /// The three tables and their norm.
     pub embeddings: usize,
-    /// All layers.
+    /// All encoder layers.
     pub layers: usize,
     /// The pooler.
     pub pooler: usize,
-    /// Embeddings, layers and pooler: what is called the size of a BERT.
+    /// Embeddings, layers and pooler: the usual size of a BERT.
     pub encoder: usize,
-    /// Each head.
+    /// By head.
     pub heads: BTreeMap<&'static str, usize>,
     /// Encoder and heads.
     pub total: usize,
 }
 
 impl Parameters {
-    /// Counts a model's.
+    /// Counts the parameters of a model.
     pub fn of(bert: &Bert) -> Self {
         let matrix = |m: &Matrix| m.data.len();
         let linear = |l: &Linear| l.weight.data.len() + l.bias.len();
@@ -148,7 +150,7 @@ impl Parameters {
         let heads: BTreeMap<_, _> = [
             ("token classifier", heads.token_classifier.as_ref().map(linear)),
             ("sequence classifier", heads.sequence_classifier.as_ref().map(|(l, _)| linear(l))),
-            ("masked words", masked),
+            ("masked LM", masked),
             ("next sentence", heads.next_sentence.as_ref().map(linear)),
             ("question answering", heads.question_answering.as_ref().map(linear)),
         ]
@@ -161,36 +163,36 @@ impl Parameters {
     }
 }
 
-/// Tensors of a checkpoint, counted.
+/// Number of tensors of a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Totals {
-    /// In the checkpoint.
+pub struct TensorCounts {
+    /// Tensors in the checkpoint.
     pub read: usize,
-    /// That are parameters of the model.
+    /// Tensors that are parameters of the model.
     pub mapped: usize,
-    /// That were left out.
+    /// Tensors that were dropped.
     pub dropped: usize,
 }
 
-/// A tensor that was left out.
+/// A tensor that was dropped.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Dropped {
-    /// As the checkpoint spells it.
+pub struct DroppedTensor {
+    /// Name in the checkpoint.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// The error of a written model.
+/// The error of a converted model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Errors {
-    /// Texts measured on.
+pub struct ErrorSummary {
+    /// Number of held-out texts.
     pub texts: usize,
-    /// Tokens of all texts.
+    /// Number of tokens in all texts.
     pub tokens: usize,
-    /// Cosine of the mean-pooled last state, mean over the texts.
+    /// Cosine of the mean-pooled last hidden state: mean over the texts.
     pub pooled_cosine: f64,
-    /// The lowest of them.
+    /// The same: minimum over the texts.
     pub lowest_pooled_cosine: f64,
     /// Hidden states, embeddings first.
     pub states: Vec<StateError>,
@@ -203,33 +205,33 @@ pub struct Errors {
 pub struct StateError {
     /// "embeddings", "layer 1", ...
     pub name: String,
-    /// Root mean square of the error over that of the state.
+    /// Root mean square of the error, divided by that of the hidden state.
     pub relative_rms: f64,
-    /// Cosine between a token's vectors, mean over the tokens.
+    /// Cosine of the vectors of a token: mean over the tokens.
     pub cosine: f64,
-    /// Signal to quantisation noise, in decibels; none where there is no noise.
+    /// Signal to quantisation noise ratio in decibels. Infinite without noise; JSON has `null` for that.
     pub sqnr_db: f64,
     /// The channel with the largest error.
     pub worst_channel: usize,
-    /// Root mean square of its error.
+    /// Root mean square error of that channel.
     pub worst_channel_rms: f64,
-    /// Root mean square error of the channel in the middle.
+    /// Median of the root mean square errors of the channels.
     pub median_channel_rms: f64,
     /// Root mean square error of every channel.
     #[serde(skip)]
     pub channels: Vec<f64>,
 }
 
-/// Six digits: more are noise.
+/// Rounds to seven digits: more are noise.
 fn round(x: f64) -> f64 {
     format!("{x:.6e}").parse().unwrap_or(x)
 }
 
-impl Errors {
-    /// Of what was measured on so many texts.
+impl ErrorSummary {
+    /// The summary of a measurement on `texts` texts.
     pub fn new(quality: Quality, texts: usize) -> Self {
         let Quality { states, outputs } = quality;
-        let state = |(i, state): (usize, crate::quantize::report::StateError)| {
+        let state = |(i, state): (usize, StateDeviation)| {
             let mut sorted = state.channels.clone();
             sorted.sort_by(f64::total_cmp);
             StateError {
@@ -257,36 +259,36 @@ impl Errors {
     }
 }
 
-/// Everything about a conversion.
+/// The whole report of a conversion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct ConversionReport {
     /// The file that was written.
-    pub file: Written,
-    /// What travels in the file.
+    pub file: FileSummary,
+    /// The part that the file stores as its provenance.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Every tensor of the checkpoint.
+    /// Every tensor of the checkpoint and its fate.
     #[serde(rename = "all_tensors")]
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<TensorRow>,
 }
 
-/// A written file.
+/// A model file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Written {
-    /// Its name.
+pub struct FileSummary {
+    /// File name.
     pub name: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: usize,
     /// Size of the checkpoint's weights in bytes.
     pub source_bytes: u64,
     /// Bytes of the sections in each encoding.
     pub bytes_by_encoding: BTreeMap<&'static str, usize>,
-    /// Values that the self-test vectors hold.
+    /// Number of values in the self-test vectors.
     pub self_test_values: usize,
 }
 
-impl Written {
-    /// Adds up a model's sections.
+impl FileSummary {
+    /// Sums the lengths of the sections by encoding.
     pub fn bytes_by_encoding(model: &Model<'_>) -> BTreeMap<&'static str, usize> {
         let mut bytes = BTreeMap::new();
         for section in model.sections() {
@@ -302,24 +304,24 @@ impl Written {
     }
 }
 
-/// What became of a tensor.
+/// A tensor of the checkpoint and its fate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Tensor {
-    /// As the checkpoint spells it.
+pub struct TensorRow {
+    /// Name in the checkpoint.
     pub name: String,
-    /// Type of its elements.
+    /// Type of the elements.
     pub dtype: String,
     /// Shape in the file.
     pub shape: Vec<usize>,
-    /// The parameter that it is.
+    /// Name of the parameter that it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mapped: Option<String>,
-    /// Why it was left out.
+    /// Why it was dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
 }
 
-impl From<TensorReport> for Tensor {
+impl From<TensorReport> for TensorRow {
     fn from(report: TensorReport) -> Self {
         let (mapped, dropped) = match report.fate {
             Fate::Mapped(canonical) => (Some(canonical), None),
@@ -330,18 +332,7 @@ impl From<TensorReport> for Tensor {
     }
 }
 
-/// The name that `config.json` has for an activation.
-pub fn activation_name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_new",
-        Activation::Relu => "relu",
-        Activation::Silu => "silu",
-        Activation::Tanh => "tanh",
-    }
-}
-
-/// A number with commas between its thousands.
+/// A number with commas as thousands separators.
 pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -354,7 +345,7 @@ pub fn thousands(n: usize) -> String {
     out
 }
 
-/// A size in bytes, for people.
+/// A size in bytes, in kB or MB.
 pub fn size(bytes: u64) -> String {
     match bytes as f64 {
         b if b >= 1e8 => format!("{:.0} MB", b / 1e6),
@@ -363,8 +354,8 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-impl Report {
-    /// A screenful for people.
+impl ConversionReport {
+    /// The report as text.
     pub fn text(&self) -> String {
         let Self { file, summary, .. } = self;
         let Summary { model, options, parameters, tensors, error, .. } = summary;
@@ -382,14 +373,14 @@ impl Report {
             out.push('\n');
         };
         line(format!(
-            "shape       {} layers, hidden {}, {} heads, intermediate {}, {} words, {} positions, {}",
-            model.layers,
-            model.hidden,
-            model.heads,
-            model.intermediate,
-            thousands(model.vocab),
-            model.positions,
-            model.activation,
+            "shape       {} layers, hidden size {}, {} heads, intermediate size {}, vocabulary of {}, {} positions, {}",
+            model.num_hidden_layers,
+            model.hidden_size,
+            model.num_attention_heads,
+            model.intermediate_size,
+            thousands(model.vocab_size),
+            model.max_position_embeddings,
+            model.hidden_act,
         ));
         line(format!(
             "parameters  {} = embeddings {} + layers {} + pooler {}",
@@ -399,7 +390,7 @@ impl Report {
             thousands(parameters.pooler),
         ));
         for (name, count) in &parameters.heads {
-            line(format!("            and {} of the head for {name}", thousands(*count)));
+            line(format!("            and {} in the {name} head", thousands(*count)));
         }
         let totals = format!(
             "tensors     {} read, {} mapped, {} dropped",
@@ -410,7 +401,7 @@ impl Report {
             line(format!("in f16      {}", options.kept_in_f16.join(", ")));
         }
         line(format!(
-            "error against f32 on {} held-out texts, {} tokens:",
+            "error against f32, on {} held-out texts with {} tokens:",
             error.texts, error.tokens
         ));
         line(format!(
@@ -435,7 +426,7 @@ impl Report {
             line(format!("{:20} {:>5}", output.name, short(output.relative_rms)));
         }
         line(format!(
-            "pooled cosine {:.7} on average, {:.7} at worst",
+            "pooled cosine {:.7} on average, {:.7} at least",
             error.pooled_cosine, error.lowest_pooled_cosine
         ));
         for note in &summary.notes {
@@ -445,7 +436,7 @@ impl Report {
     }
 }
 
-/// A small number, readable at any magnitude.
+/// A small number with few digits, at any magnitude.
 pub(crate) fn short(x: f64) -> String {
     if x == 0.0 || x >= 0.001 { format!("{x:.4}") } else { format!("{x:.1e}") }
 }

@@ -1,11 +1,11 @@
-//! Writes the tokenizer section of a model, by asking the `tokenizers` crate.
+//! Builds the tokenizer section of a model. Its rules come from the `tokenizers` crate, the reference.
 //!
-//! What becomes of a code point is asked step by step (cleaning, Chinese characters, NFD, accents,
-//! lower case, splitting into words), for the runtime needs more than the outcome; then the outcome
-//! of all steps together is compared with the reference's for every code point.
+//! The rules of a code point are queried step by step: cleaning, Chinese characters, NFD, accents, lower case,
+//! splitting into words. The runtime needs the steps, not only their result. Then the result of all steps
+//! together is compared with the reference for every code point.
 
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::Checkpoint;
 use bertlet::tokenizer::Settings;
 use bertlet::tokenizer::writer::{
     self, BuildError, Class, HANGUL, Mark, Rule, Spec, decompose_hangul,
@@ -32,14 +32,14 @@ pub fn reference_normalizer(settings: &Settings) -> BertNormalizer {
     )
 }
 
-/// Reads a `vocab.txt` as the reference does: one token a line, white space behind it removed.
+/// Reads a `vocab.txt` as the reference does: one token per line, without trailing white space.
 ///
-/// Of equal lines the last counts; an empty line leaves its id unused.
+/// Of equal lines the last one counts. An empty line leaves its id unused.
 pub fn read_vocab(text: &str) -> Vec<String> {
     text.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// Writes the section for a vocabulary, with `##` and the special tokens as the only added ones.
+/// Builds the section for a vocabulary, with the prefix `##` and no added tokens but the special ones.
 pub fn build(
     vocab: &[String],
     settings: &Settings,
@@ -48,7 +48,7 @@ pub fn build(
     build_with(vocab, settings, specials, "##", &[])
 }
 
-/// Writes the section for a vocabulary with another continuation prefix and more added tokens.
+/// Builds the section for a vocabulary, with any continuation prefix and added tokens.
 pub fn build_with(
     vocab: &[String],
     settings: &Settings,
@@ -56,7 +56,7 @@ pub fn build_with(
     continuation_prefix: &str,
     added: &[AddedToken],
 ) -> std::result::Result<Vec<u8>, BuildError> {
-    // Asking about every code point is the long part, and many checkpoints have the same settings.
+    // Querying every code point takes long, and many checkpoints have the same settings.
     static LAST: Mutex<Option<(Settings, Arc<Vec<Rule>>)>> = Mutex::new(None);
     let known = LAST.lock().ok().and_then(|last| last.clone()).filter(|(of, _)| of == settings);
     let rules = match known {
@@ -75,15 +75,15 @@ pub fn build_with(
 
 /// The tokenizer of a checkpoint.
 #[derive(Clone, Debug)]
-pub struct Section {
+pub struct TokenizerSection {
     /// The section's bytes.
     pub bytes: Vec<u8>,
-    /// What differs from the checkpoint's own tokenizer or is only assumed, each a line of text.
+    /// Remarks for the user: what differs from the checkpoint's tokenizer, and what is assumed.
     pub notes: Vec<String>,
 }
 
-/// Writes the section for a checkpoint's tokenizer; `None` where it has no vocabulary.
-pub fn section(source: &Source) -> Result<Option<Section>> {
+/// Builds the section for a checkpoint's tokenizer. `None` if it has no vocabulary.
+pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
     let Some(tokenizer) = &source.tokenizer else { return Ok(None) };
     let settings = Settings {
         lowercase: tokenizer.lowercase,
@@ -104,7 +104,7 @@ pub fn section(source: &Source) -> Result<Option<Section>> {
     let mut notes = Vec::new();
     if !tokenizer.lowercase_stated {
         let assumed =
-            "no file says whether text is lowercased; BertTokenizer's default is assumed: it is";
+            "no file states whether to lowercase text; assumed: yes, the default of BertTokenizer";
         notes.push(assumed.to_owned());
     }
     let mut added = Vec::new();
@@ -118,7 +118,7 @@ pub fn section(source: &Source) -> Result<Option<Section>> {
         let set: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
         if !set.is_empty() {
             notes.push(format!(
-                "added token {:?}: {} is not carried over; it is found in the original text as it stands",
+                "added token {:?}: {} is not supported; the token is matched exactly in the original text",
                 token.content,
                 set.join(", ")
             ));
@@ -126,16 +126,16 @@ pub fn section(source: &Source) -> Result<Option<Section>> {
         added.push(AddedToken { text: token.content.clone(), id: token.id });
     }
     match build_with(vocabulary, &settings, &specials, "##", &added) {
-        Ok(bytes) => Ok(Some(Section { bytes, notes })),
+        Ok(bytes) => Ok(Some(TokenizerSection { bytes, notes })),
         Err(problem) => Err(Error::new(&source.folder, "tokenizer", problem)
-            .mend("compare vocab.txt or tokenizer.json with those of a BERT")),
+            .hint("compare vocab.txt or tokenizer.json with that of a BERT")),
     }
 }
 
 const CODES: u32 = 0x11_0000;
-/// Code points asked at once.
+/// Code points per query.
 const CHUNK: usize = 2048;
-/// Stands between the texts asked at once; one that no other character becomes or combines with.
+/// Separates the texts of a query. No other character becomes this one or combines with it.
 const SEPARATOR: char = 'q';
 
 fn normalize(normalizer: &impl Normalizer, text: &str) -> String {
@@ -145,8 +145,8 @@ fn normalize(normalizer: &impl Normalizer, text: &str) -> String {
     text.get().to_owned()
 }
 
-/// Normalises each text on its own. They are joined for speed; where the separator gets lost or
-/// is found in a text, they are asked one by one.
+/// Normalises each text on its own. They are joined for speed. If the separator gets lost or occurs in a
+/// text, they are normalised one by one.
 fn ask(normalizer: &impl Normalizer, texts: &[String]) -> Vec<String> {
     let mut joined = String::new();
     for text in texts {
@@ -162,7 +162,7 @@ fn ask(normalizer: &impl Normalizer, texts: &[String]) -> Vec<String> {
     texts.iter().map(|text| normalize(normalizer, text)).collect()
 }
 
-/// Calls `f` with what becomes of each character, on all threads; what it answers, in order.
+/// Normalises every character on its own, on all threads, and collects the results of `f` in order.
 fn ask_all<T: Send>(
     normalizer: &impl Normalizer,
     f: impl Fn(char, &str) -> Option<T> + Sync,
@@ -176,13 +176,13 @@ fn ask_all<T: Send>(
     answers.collect()
 }
 
-/// What changes: characters that become something else.
+/// The characters that the normaliser changes, and their results.
 fn changes(normalizer: &impl Normalizer) -> HashMap<char, String> {
     let change = |c, answer: &str| (!answer.chars().eq([c])).then(|| (c, answer.to_owned()));
     ask_all(normalizer, change).into_iter().collect()
 }
 
-/// How the pre-tokenizer treats each character.
+/// The class of each character for the pre-tokenizer.
 fn classes() -> Vec<Class> {
     let mut classes = vec![Class::Word; CODES as usize];
     let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
@@ -213,10 +213,10 @@ fn classes() -> Vec<Class> {
 
 /// The rank of the canonical combining class of every character whose class is not 0.
 ///
-/// The classes themselves cannot be asked, their order can: NFD swaps two neighbours if the class
-/// of the second is smaller and not 0.
+/// NFD does not reveal the classes, but their order: it swaps two neighbours if the class of the second is
+/// smaller and not 0.
 fn ranks() -> HashMap<char, u8> {
-    // Two marks of the lowest and the highest class: every other mark passes one of them.
+    // Marks of the lowest and of the highest class. NFD moves every other mark past one of them.
     const LOWEST: char = '\u{334}';
     const HIGHEST: char = '\u{345}';
     let mut marks: Vec<char> = Vec::new();
@@ -260,25 +260,25 @@ fn ranks() -> HashMap<char, u8> {
     ranks
 }
 
-/// What becomes of each code point under these settings.
+/// The rule of each code point with these settings.
 fn rules(settings: &Settings) -> std::result::Result<Vec<Rule>, BuildError> {
     let strip = settings.strips_accents();
-    // The answers to single questions are the same for all settings: they are asked once.
+    // The result of a single step is the same for all settings, so it is queried once.
     type Changes = OnceLock<HashMap<char, String>>;
     static NONE: Changes = OnceLock::new();
     let ask_once = |on: bool, answers: &'static Changes, normalizer: &dyn Fn() -> _| {
         match answers.get() {
             _ if !on => NONE.get_or_init(HashMap::new),
             Some(known) => known,
-            // Asked before it is put there: a thread that waits for its part of the answers may meanwhile do
-            // other work, which must not find the place locked by itself.
+            // Query before locking the cell: while it waits, rayon may run another job on this thread, and
+            // that job must not find the cell locked by its own thread.
             None => {
                 let found = normalizer();
                 answers.get_or_init(|| found)
             }
         }
     };
-    // One switch of the normaliser at a time: clean, Chinese, accents, lower case.
+    // A normaliser with a single step: cleaning, Chinese characters, accents, or lower case.
     let step = |clean, chinese, strip, lower| {
         changes(&BertNormalizer::new(clean, chinese, Some(strip), lower))
     };
@@ -303,7 +303,7 @@ fn rules(settings: &Settings) -> std::result::Result<Vec<Rule>, BuildError> {
     for code in 0..CODES {
         let error = |problem| BuildError::Rule(code, problem);
         let Some(c) = char::from_u32(code) else {
-            // Surrogates stand in no text.
+            // Surrogates do not occur in text.
             rules.push(Rule::Keep(Class::Word));
             continue;
         };
@@ -374,8 +374,8 @@ fn is_hangul(code: u32, starters: &[(char, Class)], marks: &[Mark]) -> bool {
         && starters.iter().map(|&(c, class)| (c as u32, class)).eq(jamo.iter().copied())
 }
 
-/// Compares the rules with the reference, all steps together. White space is compared as such, for
-/// isolation and spaces around a character come to the same.
+/// Compares the rules with the reference, all steps together. Spaces around a character are ignored: they
+/// have the same effect as isolating it.
 fn check(settings: &Settings, rules: &[Rule]) -> std::result::Result<(), BuildError> {
     let wrong = ask_all(&reference_normalizer(settings), |c, answer| {
         let mut ours = String::new();

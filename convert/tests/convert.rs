@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use bertlet::selftest::{SelfTest, SelfTestError};
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
-use bertlet_convert::convert::{Options, Weights, convert};
 use bertlet_convert::error::Result;
 use bertlet_convert::html;
-use bertlet_convert::report::Report;
+use bertlet_convert::report::ConversionReport;
+use bertlet_convert::{ConvertOptions, WeightType, convert};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,17 +18,17 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-fn as_weights(weights: Weights) -> Options {
-    Options { weights, ..Options::default() }
+fn as_weights(weights: WeightType) -> ConvertOptions {
+    ConvertOptions { weights, ..ConvertOptions::default() }
 }
 
 /// Converts quietly.
-fn quiet(source: &Path, out: &Path, options: &Options) -> Result<Report> {
+fn quiet(source: &Path, out: &Path, options: &ConvertOptions) -> Result<ConversionReport> {
     convert(source, out, options, &mut |_, _, _| ())
 }
 
 /// A conversion into a folder of its own.
-fn converted(source: &Path, options: &Options) -> (TempDir, PathBuf, Report) {
+fn converted(source: &Path, options: &ConvertOptions) -> (TempDir, PathBuf, ConversionReport) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.bertlet");
     let report = quiet(source, &out, options).unwrap_or_else(|e| panic!("{e}"));
@@ -36,7 +36,7 @@ fn converted(source: &Path, options: &Options) -> (TempDir, PathBuf, Report) {
 }
 
 /// The message of a conversion that must fail, and leave nothing.
-fn refused(source: &Path, options: &Options) -> String {
+fn refused(source: &Path, options: &ConvertOptions) -> String {
     let folder = tempfile::tempdir().unwrap();
     let error = quiet(source, &folder.path().join("out.bertlet"), options).unwrap_err().to_string();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{error}");
@@ -193,7 +193,9 @@ fn every_micro_model_gives_the_reference_outputs() {
         ("micro-sequence-classification", 10),
     ] {
         let cases = golden(&fixture(name).join("golden.safetensors"));
-        for (weights, most) in [(Weights::F32, 2e-4), (Weights::F16, 2e-2), (Weights::Int8, 0.7)] {
+        for (weights, most) in
+            [(WeightType::F32, 2e-4), (WeightType::F16, 2e-2), (WeightType::Int8, 0.7)]
+        {
             let (_folder, out, report) = converted(&fixture(name), &as_weights(weights));
             let file = ModelFile::open(&out).unwrap();
             let (largest, _, count) = against_golden(file.model(), &cases);
@@ -208,13 +210,13 @@ fn every_micro_model_gives_the_reference_outputs() {
 
 #[test]
 fn every_format_gives_the_same_model() {
-    let reference = converted(&fixture("micro"), &as_weights(Weights::F32));
+    let reference = converted(&fixture("micro"), &as_weights(WeightType::F32));
     let cases = golden(&fixture("micro/golden.safetensors"));
     let mut count = 0;
     for entry in fs::read_dir(fixture("formats")).unwrap() {
         let source = entry.unwrap().path();
         let name = source.file_name().unwrap().to_string_lossy().into_owned();
-        let (_folder, out, report) = converted(&source, &as_weights(Weights::F32));
+        let (_folder, out, report) = converted(&source, &as_weights(WeightType::F32));
         let file = ModelFile::open(&out).unwrap();
         let hidden: Vec<Case> = cases
             .iter()
@@ -251,7 +253,8 @@ fn every_format_gives_the_same_model() {
 #[test]
 fn the_same_checkpoint_gives_the_same_bytes() {
     let bytes = |source: &Path, threads| {
-        let (_folder, out, _) = converted(source, &Options { threads, ..Options::default() });
+        let (_folder, out, _) =
+            converted(source, &ConvertOptions { threads, ..ConvertOptions::default() });
         fs::read(out).unwrap()
     };
     let first = bytes(&fixture("micro"), 1);
@@ -262,7 +265,7 @@ fn the_same_checkpoint_gives_the_same_bytes() {
 
 #[test]
 fn files_verify_and_damage_is_found() {
-    let (_folder, out, report) = converted(&fixture("micro"), &Options::default());
+    let (_folder, out, report) = converted(&fixture("micro"), &ConvertOptions::default());
     let file = ModelFile::open(&out).unwrap();
     let model = file.model();
     model.verify().unwrap();
@@ -279,7 +282,7 @@ fn files_verify_and_damage_is_found() {
     assert_eq!(run(model, have), Err(SelfTestError::Buffer { need: have + 1, have }));
 
     // Another model does not give these outputs.
-    let (_other_folder, other, _) = converted(&fixture("micro"), &as_weights(Weights::F16));
+    let (_other_folder, other, _) = converted(&fixture("micro"), &as_weights(WeightType::F16));
     let other = ModelFile::open(&other).unwrap();
     let differs = run(other.model(), test.values());
     assert!(matches!(differs, Err(SelfTestError::Differs { case: 0, .. })), "{differs:?}");
@@ -306,7 +309,7 @@ fn files_verify_and_damage_is_found() {
 
 #[test]
 fn the_report_counts_what_is_there() {
-    let (_folder, out, report) = converted(&fixture("micro"), &Options::default());
+    let (_folder, out, report) = converted(&fixture("micro"), &ConvertOptions::default());
     let json = serde_json::to_value(&report).unwrap();
     // hidden 32, intermediate 64, 256 words, 64 positions, 2 types, 2 layers.
     let embeddings = (256 + 64 + 2) * 32 + 2 * 32;
@@ -382,7 +385,7 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
         },
         layers: (0..12).map(|_| layer()).collect(),
         pooler: Some(linear(768, 768)),
-        heads: Heads::default(),
+        heads: TaskHeads::default(),
     };
     let parameters = bertlet_convert::report::Parameters::of(&bert);
     assert_eq!(parameters.encoder, 102_267_648);
@@ -390,10 +393,10 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
 
 #[test]
 fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
-    let plain = converted(&fixture("micro"), &Options::default()).2;
+    let plain = converted(&fixture("micro"), &ConvertOptions::default()).2;
     let reached = plain.summary.error.pooled_cosine;
     let wanted = 1.0 - (1.0 - reached) * 0.8;
-    let options = Options { min_cosine: Some(wanted), ..Options::default() };
+    let options = ConvertOptions { min_cosine: Some(wanted), ..ConvertOptions::default() };
     let (_folder, out, report) = converted(&fixture("micro"), &options);
     let kept = report.summary.options.kept_in_f16.len();
     assert!((1..8).contains(&kept), "{kept}");
@@ -411,13 +414,13 @@ fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
     let halves = layers.filter(|s| s.encoding == bertlet::format::Encoding::F16).count();
     assert_eq!(halves, kept);
     // What is reached anyway keeps nothing.
-    let options = Options { min_cosine: Some(0.9), ..Options::default() };
+    let options = ConvertOptions { min_cosine: Some(0.9), ..ConvertOptions::default() };
     let report = converted(&fixture("micro"), &options).2;
     assert_eq!(report.summary.options.kept_in_f16.len(), 0);
 
-    let options = Options { min_cosine: Some(1.0), ..Options::default() };
+    let options = ConvertOptions { min_cosine: Some(1.0), ..ConvertOptions::default() };
     let error = refused(&fixture("micro"), &options);
-    assert!(error.starts_with("--min-cosine: 1 is not reached: the best is 0.99"), "{error}");
+    assert!(error.starts_with("--min-cosine: 1 cannot be reached: the best is 0.99"), "{error}");
 }
 
 #[test]
@@ -431,10 +434,10 @@ fn what_is_wrong_with_a_checkpoint_is_said_and_nothing_is_left() {
     let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
     bytes[at + 4..at + 7].copy_from_slice(b"new");
     fs::write(&path, &bytes).unwrap();
-    let error = refused(odd.path(), &Options::default());
+    let error = refused(odd.path(), &ConvertOptions::default());
     assert!(error.contains("model.safetensors: cls.new_relationship.bias: "), "{error}");
     // Allowed, it is dropped; but then the head lacks its bias.
-    let allow = Options { allow_unknown: true, ..Options::default() };
+    let allow = ConvertOptions { allow_unknown: true, ..ConvertOptions::default() };
     let error = refused(odd.path(), &allow);
     assert!(error.contains("cls.seq_relationship.bias: missing"), "{error}");
 
@@ -442,13 +445,13 @@ fn what_is_wrong_with_a_checkpoint_is_said_and_nothing_is_left() {
     let odd = copy("micro-sequence-classification");
     let error = {
         edit(&odd, "config.json", |config| config["hidden_act"] = json!("quick_gelu"));
-        refused(odd.path(), &Options::default())
+        refused(odd.path(), &ConvertOptions::default())
     };
     assert!(error.contains("config.json: hidden_act: \"quick_gelu\" is not supported"), "{error}");
 
     let odd = copy("micro");
     edit(&odd, "config.json", |config| config["num_hidden_layers"] = json!(3));
-    let error = refused(odd.path(), &Options::default());
+    let error = refused(odd.path(), &ConvertOptions::default());
     assert!(error.contains("encoder.layer.2.") && error.contains("missing"), "{error}");
 
     // Cut anywhere, it is refused.
@@ -456,11 +459,11 @@ fn what_is_wrong_with_a_checkpoint_is_said_and_nothing_is_left() {
     let whole = fs::read(fixture("micro/model.safetensors")).unwrap();
     for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(odd.path().join("model.safetensors"), &whole[..length]).unwrap();
-        let error = refused(odd.path(), &Options::default());
+        let error = refused(odd.path(), &ConvertOptions::default());
         assert!(error.contains("model.safetensors"), "{error}");
     }
 
-    let error = refused(Path::new("no-such-folder"), &Options::default());
+    let error = refused(Path::new("no-such-folder"), &ConvertOptions::default());
     assert!(error.starts_with("no-such-folder: "), "{error}");
 }
 
@@ -475,32 +478,36 @@ fn an_unknown_tensor_can_be_dropped() {
         bytes[at] = b'q';
     }
     fs::write(&path, &bytes).unwrap();
-    assert!(refused(odd.path(), &Options::default()).contains("qooler.dense.bias"));
-    let allow = Options { allow_unknown: true, weights: Weights::F32, ..Options::default() };
+    assert!(refused(odd.path(), &ConvertOptions::default()).contains("qooler.dense.bias"));
+    let allow = ConvertOptions {
+        allow_unknown: true,
+        weights: WeightType::F32,
+        ..ConvertOptions::default()
+    };
     let (_folder, out, report) = converted(odd.path(), &allow);
     assert_eq!(report.summary.tensors.dropped, 2);
     assert!(report.summary.dropped.iter().all(|d| d.why == "unknown name"));
     assert!(ModelFile::open(&out).unwrap().model().section(SectionKind::Pooler).is_none());
-    let options = Options { pooling: Some(Pooling::Pooler), ..allow };
+    let options = ConvertOptions { pooling: Some(Pooling::Pooler), ..allow };
     assert!(refused(odd.path(), &options).contains("--pooling: the checkpoint has no pooler"));
 }
 
 #[test]
 fn wrong_options_are_refused() {
-    let labels = |names: &[&str]| Options {
+    let labels = |names: &[&str]| ConvertOptions {
         labels: Some(names.iter().map(|n| n.to_string()).collect()),
-        ..as_weights(Weights::F32)
+        ..as_weights(WeightType::F32)
     };
     let source = fixture("micro-token-classification");
     let error = refused(&source, &labels(&["a", "b"]));
-    assert!(error.contains("--labels: 2 names for the 5 outputs"), "{error}");
+    assert!(error.contains("--labels: 2 labels for the 5 outputs"), "{error}");
     let (_folder, out, _) = converted(&source, &labels(&["a", "b", "c", "d", "e"]));
     let file = ModelFile::open(&out).unwrap();
     assert_eq!(file.model().labels().iter().collect::<Vec<_>>(), ["a", "b", "c", "d", "e"]);
 
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
-    let calibrate = Options { calibration: Some(text.clone()), ..Options::default() };
+    let calibrate = ConvertOptions { calibration: Some(text.clone()), ..ConvertOptions::default() };
     assert!(refused(&source, &calibrate).contains("text: cannot be read"));
     for bytes in [&b""[..], b" \n\n", b"\xff\xfe"] {
         fs::write(&text, bytes).unwrap();
@@ -515,9 +522,9 @@ fn wrong_options_are_refused() {
     );
 
     let out = folder.path().join("none/out.bertlet");
-    let error = quiet(&source, &out, &Options::default()).unwrap_err().to_string();
-    assert!(error.ends_with("none: is no folder; make it first"), "{error}");
-    let error = quiet(&source, folder.path(), &Options::default()).unwrap_err().to_string();
+    let error = quiet(&source, &out, &ConvertOptions::default()).unwrap_err().to_string();
+    assert!(error.ends_with("none: is not a folder; create it first"), "{error}");
+    let error = quiet(&source, folder.path(), &ConvertOptions::default()).unwrap_err().to_string();
     assert!(error.contains("is a folder"), "{error}");
 }
 
@@ -528,7 +535,7 @@ fn a_checkpoint_without_vocabulary_is_converted_all_the_same() {
         fs::remove_file(bare.path().join(file)).unwrap();
     }
     let cases = golden(&fixture("micro/golden.safetensors"));
-    let (_folder, out, report) = converted(bare.path(), &Options::default());
+    let (_folder, out, report) = converted(bare.path(), &ConvertOptions::default());
     assert!(report.summary.notes.iter().any(|note| note.contains("no vocabulary")));
     assert_eq!(report.summary.options.calibration.unwrap().text, "random ids");
     let file = ModelFile::open(&out).unwrap();
@@ -542,10 +549,14 @@ fn an_output_that_is_there_stays_until_another_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.bertlet");
     fs::write(&out, "old").unwrap();
-    quiet(&fixture("micro"), &out, &Options { min_cosine: Some(1.0), ..Options::default() })
-        .unwrap_err();
+    quiet(
+        &fixture("micro"),
+        &out,
+        &ConvertOptions { min_cosine: Some(1.0), ..ConvertOptions::default() },
+    )
+    .unwrap_err();
     assert_eq!(fs::read(&out).unwrap(), b"old");
-    quiet(&fixture("micro"), &out, &Options::default()).unwrap();
+    quiet(&fixture("micro"), &out, &ConvertOptions::default()).unwrap();
     ModelFile::open(&out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -566,7 +577,9 @@ fn minilm() -> Option<(PathBuf, PathBuf)> {
 fn minilm_gives_the_reference_outputs() {
     let Some((data, source)) = minilm() else { return };
     let cases = golden(&data.join("golden/minilm/outputs.safetensors"));
-    for (weights, most) in [(Weights::F32, 2e-4), (Weights::F16, 6e-3), (Weights::Int8, 1.0)] {
+    for (weights, most) in
+        [(WeightType::F32, 2e-4), (WeightType::F16, 6e-3), (WeightType::Int8, 1.0)]
+    {
         let (_folder, out, _) = converted(&source, &as_weights(weights));
         let file = ModelFile::open(&out).unwrap();
         assert_eq!(file.model().default_pooling(), Pooling::Mean);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bertlet::Pooling;
 use bertlet_convert::bert::{Bert, ProblemType};
 use bertlet_convert::error::Result;
-use bertlet_convert::names::{self, Fate, TensorReport};
-use bertlet_convert::source::{self, Format, Options, Pooling, Source};
+use bertlet_convert::load::{self, Fate, TensorReport};
+use bertlet_convert::source::{self, Checkpoint, CheckpointFormat, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,12 +15,12 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-fn open(path: impl AsRef<Path>) -> Result<Source> {
-    source::open(path.as_ref(), Options::default())
+fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    source::open(path.as_ref(), OpenOptions::default())
 }
 
 fn load(path: impl AsRef<Path>) -> Result<(Bert, Vec<TensorReport>)> {
-    names::load(&open(path)?, false)
+    load::bert(&open(path)?, false)
 }
 
 fn bert(name: &str) -> Bert {
@@ -132,12 +133,12 @@ fn every_spelling_of_micro_is_the_same_model() {
 #[test]
 fn the_formats_are_told_apart() {
     for (name, format) in [
-        ("micro", Format::Safetensors),
-        ("formats/sharded-safetensors", Format::Safetensors),
-        ("formats/pt-zip", Format::PyTorch),
-        ("formats/pt-legacy", Format::PyTorch),
-        ("formats/sharded-bin", Format::PyTorch),
-        ("formats/tf1", Format::TensorFlow),
+        ("micro", CheckpointFormat::Safetensors),
+        ("formats/sharded-safetensors", CheckpointFormat::Safetensors),
+        ("formats/pt-zip", CheckpointFormat::PyTorch),
+        ("formats/pt-legacy", CheckpointFormat::PyTorch),
+        ("formats/sharded-bin", CheckpointFormat::PyTorch),
+        ("formats/tf1", CheckpointFormat::TensorFlow),
     ] {
         assert_eq!(open(fixture(name)).unwrap().format, format, "{name}");
     }
@@ -284,7 +285,7 @@ fn unknown_tensors_are_refused_or_dropped() {
     });
     let message = error(&dir);
     assert!(message.contains("adapter.weight") && message.contains("layer.2."), "{message}");
-    let (b, reports) = names::load(&open(&dir).unwrap(), true).unwrap();
+    let (b, reports) = load::bert(&open(&dir).unwrap(), true).unwrap();
     assert_same("unknown", &b, &bert("micro"), 0.0);
     let fate = &reports.iter().find(|r| r.name == "adapter.weight").unwrap().fate;
     assert_eq!(*fate, Fate::Dropped("unknown name".into()));
@@ -392,7 +393,7 @@ fn googles_fine_tuned_classifiers_are_read() {
         tensors.push(("output_bias".into(), vec![4], vec![0.5; 4]));
     });
     let source = open(&dir).unwrap();
-    let (bert, _) = names::load(&source, false).unwrap();
+    let (bert, _) = load::bert(&source, false).unwrap();
     let (classifier, problem) = bert.heads.sequence_classifier.unwrap();
     // Unlike TensorFlow's kernels, this matrix is [labels, hidden].
     assert_eq!((classifier.weight.row(1)[0], problem), (32.0, ProblemType::SingleLabel));
@@ -417,8 +418,8 @@ fn the_vocabulary_may_be_shorter_than_the_table_but_not_longer() {
 fn safetensors_come_before_pytorch_before_tensorflow() {
     let dir = copy("formats/tf1");
     for (file, format) in [
-        ("formats/pt-zip/pytorch_model.bin", Format::PyTorch),
-        ("micro/model.safetensors", Format::Safetensors),
+        ("formats/pt-zip/pytorch_model.bin", CheckpointFormat::PyTorch),
+        ("micro/model.safetensors", CheckpointFormat::Safetensors),
     ] {
         fs::copy(fixture(file), dir.path().join(Path::new(file).file_name().unwrap())).unwrap();
         assert_eq!(open(&dir).unwrap().format, format);
@@ -459,11 +460,11 @@ fn what_is_missing_is_named() {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     assert!(error(&dir).contains("vocab.txt: is missing"));
-    let options = Options { allow_missing_vocabulary: true };
+    let options = OpenOptions { allow_missing_vocabulary: true };
     let source = source::open(dir.path(), options).unwrap();
     assert!(source.vocabulary.is_empty() && source.tokenizer.is_none());
     fs::write(dir.path().join("tf_model.h5"), "").unwrap();
-    assert!(error(dir.path().join("tf_model.h5")).contains("no weights that can be read"));
+    assert!(error(dir.path().join("tf_model.h5")).contains("no weights of a known format"));
 }
 
 #[test]
@@ -490,7 +491,7 @@ fn sentence_transformers_modules_are_read() {
     );
     let source = open(&dir).unwrap();
     assert_eq!((source.pooling, source.normalize), (Some(Pooling::Mean), true));
-    assert_eq!(source.notes, ["modules.json: Dense is not carried over"]);
+    assert_eq!(source.notes, ["modules.json: Dense is not supported and ignored"]);
 
     write(
         "1_Pooling/config.json",
@@ -573,20 +574,16 @@ fn bad_vocabularies_and_settings_are_refused() {
     };
     refused("[CLS]\n[SEP]\n", json!({}), "[UNK]: is not in the vocabulary");
     refused("[UNK]\n", json!({}), "[CLS]: is not in the vocabulary");
-    refused(
-        &format!("{WORDS}the\n"),
-        json!({}),
-        "\"the\": is there twice, with the ids 5 and 6; line 7",
-    );
+    refused(&format!("{WORDS}the\n"), json!({}), "\"the\": occurs twice, with the ids 5 and 6; ");
     refused(WORDS, json!({"tokenizer_class": "BertJapaneseTokenizer"}), "tokenizer_class");
     refused(WORDS, json!({"do_basic_tokenize": false}), "do_basic_tokenize");
     refused(WORDS, json!({"do_lower_case": "yes"}), "do_lower_case");
     refused(
         WORDS,
         json!({"added_tokens_decoder": {"9": {"content": "x"}}}),
-        "has the id 9, but 6 is the next",
+        "has the id 9, but the next id is 6",
     );
-    refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is that of");
+    refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is the id of");
     let dir = vocabulary_folder(WORDS, json!({}));
     fs::write(dir.path().join("vocab.txt"), b"\xff\xfe").unwrap();
     assert!(error(&dir).contains("UTF-8"));
@@ -655,9 +652,9 @@ fn other_tokenizers_are_refused() {
         ("model", |j| j["model"] = json!({"type": "Unigram", "vocab": [["a", 0.5]]})),
         ("model.vocab", |j| j["model"]["vocab"] = json!([])),
         ("has no id", |j| j["model"]["vocab"]["the"] = json!(-1)),
-        ("but 4 is the next", |j| j["model"]["vocab"]["the"] = json!(40)),
-        ("which is that of", |j| j["model"]["vocab"]["the"] = json!(3)),
-        ("but 7 is the next", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
+        ("but the next id is 4", |j| j["model"]["vocab"]["the"] = json!(40)),
+        ("which is the id of", |j| j["model"]["vocab"]["the"] = json!(3)),
+        ("but the next id is 7", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
         ("<unk>: is not", |j| j["model"]["unk_token"] = json!("<unk>")),
         ("continuing_subword_prefix", |j| j["model"]["continuing_subword_prefix"] = json!("@@")),
         ("max_input_chars", |j| j["model"]["max_input_chars_per_word"] = json!(-1)),
@@ -669,7 +666,7 @@ fn other_tokenizers_are_refused() {
         ("post_processor", |j| j["post_processor"]["pair"][3]["Sequence"]["type_id"] = json!(0)),
         ("post_processor", |j| j["post_processor"]["special_tokens"]["[CLS]"]["ids"] = json!([1])),
         ("added_tokens", |j| j["added_tokens"] = json!([{"id": -1, "content": "x"}])),
-        ("which is that of", |j| j["added_tokens"][0]["id"] = json!(1)),
+        ("which is the id of", |j| j["added_tokens"][0]["id"] = json!(1)),
     ];
     for (part, change) in changes {
         let message = error(with_tokenizer(change));
@@ -910,7 +907,7 @@ fn torch_pickle(
 }
 
 /// Opens a folder whose `pytorch_model.bin` is `bytes`.
-fn open_torch(bytes: &[u8]) -> (TempDir, Result<Source>) {
+fn open_torch(bytes: &[u8]) -> (TempDir, Result<Checkpoint>) {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     fs::write(dir.path().join("pytorch_model.bin"), bytes).unwrap();
@@ -1028,11 +1025,11 @@ fn legacy_storages_are_not_believed() {
     assert_eq!(read(torch_legacy(&viewed, &[("0", 4, &bytes)])).unwrap(), [1.0, 2.0, 3.0]);
 
     for (part, storages) in [
-        ("beyond the end", &[("0", u64::MAX, &bytes[..])][..]),
-        ("beyond the end", &[("0", 1 << 61, &bytes)]),
-        ("beyond the end", &[("0", 5, &bytes)]),
+        ("past the end", &[("0", u64::MAX, &bytes[..])][..]),
+        ("past the end", &[("0", 1 << 61, &bytes)]),
+        ("past the end", &[("0", 5, &bytes)]),
         ("should have 4 elements", &[("0", 3, &bytes)]),
-        ("is there twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
+        ("occurs twice", &[("0", 4, &bytes), ("0", 4, &bytes)]),
         ("belongs to no tensor", &[("1", 4, &bytes)]),
         ("is missing", &[]),
     ] {

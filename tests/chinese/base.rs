@@ -4,9 +4,9 @@
 use bertlet::format::Encoding;
 use bertlet::tasks::{Aggregation, EntityOptions};
 use bertlet::{Model, ModelFile, SectionKind};
-use bertlet_convert::convert::{Options, Weights};
 use bertlet_convert::reference::{Sequence, hidden_states, logits};
-use bertlet_convert::{measure, names, source};
+use bertlet_convert::{ConvertOptions, WeightType};
+use bertlet_convert::{load, measure, source};
 
 use crate::checkpoint::{Shape, VOCAB, vocabularies, write};
 use crate::common::Folder;
@@ -25,13 +25,13 @@ const BASE: Shape = Shape {
 #[test]
 fn models_of_its_shape_run() {
     assert_eq!(BASE.parameters(), 102_267_648, "as bert-base-chinese");
-    run(&BASE, Weights::F16, 5e-4);
-    run(&Shape { layers: 2, ..BASE }, Weights::Int8, 0.02);
+    run(&BASE, WeightType::F16, 5e-4);
+    run(&Shape { layers: 2, ..BASE }, WeightType::Int8, 0.02);
 }
 
 /// Runs a checkpoint from conversion to entities. `tolerance` bounds the relative root mean square error of
 /// every hidden state and of the logits.
-fn run(shape: &Shape, weights: Weights, tolerance: f64) {
+fn run(shape: &Shape, weights: WeightType, tolerance: f64) {
     let (name, vocab) = vocabularies().pop().unwrap();
     let (_, labels, tags) = SCHEMES[0];
     let planted: Vec<_> = "王小明北京大学沪".chars().zip(tags).collect();
@@ -40,7 +40,8 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
     // A short text, because GPTQ takes time in proportion to it.
     let calibration = folder.0.join("calibration.txt");
     std::fs::write(&calibration, TEXTS.join("\n")).unwrap();
-    let options = Options { weights, calibration: Some(calibration), ..Options::default() };
+    let options =
+        ConvertOptions { weights, calibration: Some(calibration), ..ConvertOptions::default() };
     let (path, report) = convert_with(&folder, options);
     assert_eq!(report.summary.parameters.encoder, shape.parameters());
     assert!(report.summary.dropped.is_empty(), "{:?}", report.summary.dropped);
@@ -69,8 +70,8 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
     let cut = long.chars().take(510).collect::<String>();
     batch.push(ids(&cut));
     assert_eq!(batch[TEXTS.len()].ids.len(), shape.positions);
-    let source = source::open(&folder.0, source::Options::default()).unwrap();
-    let (bert, _) = names::load(&source, false).unwrap();
+    let source = source::open(&folder.0, source::OpenOptions::default()).unwrap();
+    let (bert, _) = load::bert(&source, false).unwrap();
     let theirs = hidden_states(&bert, &batch);
     let head = logits(&bert, &theirs[shape.layers], &batch).token_classifier.unwrap();
     let ours = measure::hidden_states(model, &batch).unwrap();
@@ -89,7 +90,7 @@ fn run(shape: &Shape, weights: Weights, tolerance: f64) {
 }
 
 /// Checks number, shape and encoding of the sections of each kind.
-fn sections(model: Model<'_>, shape: &Shape, weights: Weights) {
+fn sections(model: Model<'_>, shape: &Shape, weights: WeightType) {
     let Shape { hidden, layers, intermediate, positions, .. } = *shape;
     let config = model.config();
     assert_eq!(
@@ -101,7 +102,7 @@ fn sections(model: Model<'_>, shape: &Shape, weights: Weights) {
         (VOCAB, positions, 2)
     );
     let matrices = match weights {
-        Weights::Int8 => Encoding::Int8,
+        WeightType::Int8 => Encoding::Int8,
         _ => Encoding::F16,
     };
     for (kind, count, rows, cols, encoding) in [

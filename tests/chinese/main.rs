@@ -15,9 +15,9 @@ use std::process::Command;
 use bertlet::tasks::{Aggregation, Entity, EntityOptions, EntityRecognizer, Label, Text};
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
 use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
-use bertlet_convert::convert::{Options, Weights, convert};
-use bertlet_convert::report::Report;
+use bertlet_convert::report::ConversionReport;
 use bertlet_convert::tokenizer::reference_normalizer;
+use bertlet_convert::{ConvertOptions, WeightType, convert};
 use checkpoint::{Shape, VOCAB, vocabularies, write};
 use common::Folder;
 use serde_json::{Value, json};
@@ -43,13 +43,13 @@ fn converted(
     architecture: &str,
     labels: &[&str],
     planted: &[(char, &str)],
-) -> (PathBuf, Report) {
+) -> (PathBuf, ConversionReport) {
     write(&folder.0, &SMALL, vocab, architecture, labels, planted);
-    convert_with(folder, Options { weights: Weights::Int8, ..Options::default() })
+    convert_with(folder, ConvertOptions { weights: WeightType::Int8, ..ConvertOptions::default() })
 }
 
 /// Converts the checkpoint in a folder.
-fn convert_with(folder: &Folder, options: Options) -> (PathBuf, Report) {
+fn convert_with(folder: &Folder, options: ConvertOptions) -> (PathBuf, ConversionReport) {
     let out = folder.0.join("model.bertlet");
     let report = convert(&folder.0, &out, &options, &mut |_, _, _| ());
     (out, report.unwrap_or_else(|error| panic!("{error}")))

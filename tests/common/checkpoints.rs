@@ -12,7 +12,7 @@ use bertlet::tokenizer::Settings;
 use bertlet_convert::pack::{self, Extras};
 use bertlet_convert::reference::Sequence;
 use bertlet_convert::tokenizer::{SpecialTokens, build};
-use bertlet_convert::{names, quantize, source};
+use bertlet_convert::{load, quantize, source};
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub fn writer(name: &str, weights: Weights, change: impl FnOnce(&mut Extras)) ->
 
 /// [`writer`] for a checkpoint anywhere.
 pub fn writer_of(path: &Path, weights: Weights, change: impl FnOnce(&mut Extras)) -> Writer {
-    let source = source::open(path, source::Options::default()).unwrap();
-    let (bert, _) = names::load(&source, false).unwrap();
+    let source = source::open(path, source::OpenOptions::default()).unwrap();
+    let (bert, _) = load::bert(&source, false).unwrap();
     let tokenizer = source.tokenizer.as_ref().unwrap();
     let settings = Settings {
         lowercase: tokenizer.lowercase,
@@ -66,7 +66,7 @@ pub fn writer_of(path: &Path, weights: Weights, change: impl FnOnce(&mut Extras)
                     Sequence { ids: ids(tokens, bert.config.vocab_size), types: vec![0; tokens] }
                 })
                 .collect();
-            let options = quantize::Options::default();
+            let options = quantize::QuantizeOptions::default();
             pack::int8(&quantize::quantize(&bert, &batch, &options, &mut |_, _| ()), &extras)
         }
     }

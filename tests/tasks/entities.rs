@@ -74,7 +74,7 @@ fn the_shipped_model_finds_names() {
 fn planted() -> Loaded {
     let path = checkpoint("micro-token-classification");
     let source = bertlet_convert::source::open(&path, Default::default()).unwrap();
-    let (mut bert, _) = bertlet_convert::names::load(&source, false).unwrap();
+    let (mut bert, _) = bertlet_convert::load::bert(&source, false).unwrap();
     let hidden = bert.config.hidden_size;
     let plain = |norm: &mut bertlet_convert::bert::LayerNorm| {
         norm.weight.fill(1.0);

@@ -311,14 +311,14 @@ fn a_missing_head_is_an_error() {
 
 #[test]
 fn scores_follow_the_problem() {
-    use bertlet_convert::bert::ProblemType;
+    use bertlet::format::ProblemType;
     for problem in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
         let source = bertlet_convert::source::open(
             &crate::common::checkpoint("micro-sequence-classification"),
             Default::default(),
         )
         .unwrap();
-        let (mut bert, _) = bertlet_convert::names::load(&source, false).unwrap();
+        let (mut bert, _) = bertlet_convert::load::bert(&source, false).unwrap();
         bert.heads.sequence_classifier.as_mut().unwrap().1 = problem;
         let extras =
             bertlet_convert::pack::Extras { labels: source.config.labels(3), ..Default::default() };
@@ -333,7 +333,7 @@ fn scores_follow_the_problem() {
             let expected = match problem {
                 ProblemType::SingleLabel => x.exp() / sum,
                 ProblemType::MultiLabel => 1.0 / (1.0 + (-x).exp()),
-                ProblemType::Regression => x,
+                _ => x,
             };
             assert!((score - expected).abs() < 1e-6, "{problem:?}");
         }

@@ -1,31 +1,31 @@
-//! Rounding that minds the inputs: GPTQ (Frantar et al., arXiv 2210.17323).
+//! GPTQ: rounding with error feedback (Frantar et al., arXiv 2210.17323).
 //!
-//! For a row `w` of a weight and the second moments `H = X^T X` of its inputs, find integers `q` that make
-//! `(w - sq) H (w - sq)^T` small. With the Cholesky factor `H = L L^T` that is `|(w - sq) L|^2`, whose
-//! terms can be closed one by one from the last column to the first: column `k` is rounded after adding the
-//! errors already made, `sum over i > k of (w_i - s q_i) L[i][k] / L[k][k]`. These are the decisions of the
-//! original, which writes them with the Cholesky factor of the inverse; no inverse is needed here.
+//! For a row `w` of a weight and the second moments `H = X^T X` of its inputs, GPTQ finds integers `q` that make
+//! `(w - sq) H (w - sq)^T` small. With the Cholesky factor `H = L L^T` this is `|(w - sq) L|^2`. Its terms are
+//! minimised one by one, from the last column to the first: column `k` is rounded after adding the errors made
+//! so far, `sum over i > k of (w_i - s q_i) L[i][k] / L[k][k]`. The decisions are those of the paper, which uses
+//! the Cholesky factor of the inverse. No inverse is needed here.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::bert::Matrix;
 
-/// A matrix in eight bits: `value * scale[row]`, every value in `-127..=127`.
+/// A matrix in int8: `value * scale[row]`, values in `-127..=127`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct QuantizedMatrix {
-    /// Output channels.
+pub struct QuantizedWeight {
+    /// Outputs.
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
-    /// Row-major, `rows * cols`.
+    /// `[rows, cols]`, row-major.
     pub values: Vec<i8>,
-    /// One a row; 0 for a row of zeros.
+    /// One per row. 0 for a row of zeros.
     pub scales: Vec<f32>,
 }
 
-impl QuantizedMatrix {
-    /// Rounds every weight to the nearest step of its row.
+impl QuantizedWeight {
+    /// Rounds every weight to the nearest multiple of its row's scale.
     pub fn nearest(weight: &Matrix) -> Self {
         let mut quantized = Self { rows: weight.rows, cols: weight.cols, ..Self::default() };
         for row in weight.data.chunks_exact(weight.cols.max(1)) {
@@ -36,7 +36,7 @@ impl QuantizedMatrix {
         quantized
     }
 
-    /// What the integers stand for.
+    /// The values that the integers stand for.
     pub fn dequantize(&self) -> Matrix {
         let rows = self.values.chunks_exact(self.cols.max(1)).zip(&self.scales);
         let data = rows.flat_map(|(row, &s)| row.iter().map(move |&q| f32::from(q) * s)).collect();
@@ -57,21 +57,23 @@ fn round(w: f32, inverse: f32) -> f32 {
     (w * inverse).round_ties_even().clamp(-127.0, 127.0)
 }
 
-/// Second moments of a layer's inputs, factored for [`Factor::round`].
+/// The Cholesky factor of the second moments of a layer's inputs.
 pub struct Factor {
     n: usize,
-    /// Column of the weight that stands at each place of the factor.
+    /// The column of the weight for each row of the factor.
     order: Vec<usize>,
     /// Lower triangle, row-major.
     lower: Vec<f64>,
 }
 
 impl Factor {
-    /// Factors `moments + damping * mean(diagonal) * I`, `moments` being `n x n`. With `by_activation`, the columns with
-    /// the largest moments are rounded first, while there are most others left to make up for them.
+    /// Factors `moments + damping * mean(diagonal) * I`, where `moments` is `[n, n]`.
+    ///
+    /// With `by_activation`, the columns with the largest moments are rounded first, while most other columns
+    /// can still compensate for them.
     pub fn new(moments: &[f64], n: usize, damping: f64, by_activation: bool) -> Self {
         let mean = (0..n).map(|i| moments[i * n + i]).sum::<f64>() / n as f64;
-        // Inputs that never occur leave nothing to weigh errors with: then all errors count the same.
+        // If all inputs are zero, all errors count the same.
         let damping = if mean > 0.0 { mean * damping } else { 1.0 };
         let mut order: Vec<usize> = (0..n).collect();
         if by_activation {
@@ -88,11 +90,11 @@ impl Factor {
         Self { n, order, lower }
     }
 
-    /// Rounds the rows of `weight`, trying each of `clips` (shares of a row's largest magnitude that 127
-    /// stands for) and keeping what errs least by the moments.
-    pub fn round(&self, weight: &Matrix, clips: &[f32]) -> QuantizedMatrix {
+    /// Rounds the rows of `weight`. Each of `clips` is tried as the range of a row, as a share of its largest
+    /// magnitude, and the one with the smallest error is kept.
+    pub fn round(&self, weight: &Matrix, clips: &[f32]) -> QuantizedWeight {
         let n = self.n;
-        assert_eq!(weight.cols, n, "the moments are those of the layer's inputs");
+        assert_eq!(weight.cols, n, "the moments have the size of the layer's inputs");
         let diagonal: Vec<f32> = (0..n).map(|k| self.lower[k * n + k] as f32).collect();
         let mut feedback = vec![0f32; n * n];
         feedback.par_chunks_mut(n.max(1)).enumerate().for_each(|(k, row)| {
@@ -106,7 +108,7 @@ impl Factor {
             .par_chunks((GROUP * n).max(1))
             .map(|rows| self.round_group(rows, clips, &feedback, &diagonal))
             .collect();
-        let mut quantized = QuantizedMatrix { rows: weight.rows, cols: n, ..Default::default() };
+        let mut quantized = QuantizedWeight { rows: weight.rows, cols: n, ..Default::default() };
         for (values, scales) in chunks {
             quantized.values.extend(values);
             quantized.scales.extend(scales);
@@ -161,7 +163,7 @@ impl Factor {
     }
 }
 
-/// Rows rounded side by side.
+/// Rows rounded at the same time, one per lane.
 const GROUP: usize = 64;
 
 struct Round<'a> {
@@ -223,7 +225,7 @@ fn cholesky(a: &mut [f64], n: usize) {
                 }
             }
         }
-        // The rows below it, then what they leave for the columns to come.
+        // The rows below the block, then the update of the columns that follow.
         let (head, tail) = a.split_at_mut(end * n);
         let block = &head[start * n..];
         tail.par_chunks_mut(n).for_each(|row| {

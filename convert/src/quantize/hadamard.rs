@@ -1,5 +1,5 @@
-//! Walsh-Hadamard rotations: they spread outliers over a block, so that one scale a row is enough
-//! (QuaRot, arXiv 2404.00456). `x . w = (Hx) . (Hw)`, so a product is unchanged when both sides are rotated.
+//! Walsh-Hadamard rotations (QuaRot, arXiv 2404.00456). They spread outliers over a block, so that one scale per
+//! row is enough. As `x . w = (Hx) . (Hw)`, a product does not change when both sides are rotated.
 
 use pulp::Arch;
 
@@ -7,27 +7,27 @@ use crate::bert::Linear;
 
 /// A block-diagonal Walsh-Hadamard matrix.
 ///
-/// The members of block `b` are the elements `(b * block + j) * stride + s` for `j` in `0..block`, one such
-/// block for every `s` in `0..stride`. `block` is a power of two; 1 means no rotation.
+/// Block `b` mixes the elements `(b * block + j) * stride + s` for `j` in `0..block`. There is one such block for
+/// every `s` in `0..stride`. `block` is a power of two, and 1 means no rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rotation {
-    /// Elements mixed with each other.
+pub struct HadamardRotation {
+    /// Number of elements that are mixed.
     pub block: usize,
-    /// Distance between two members of a block.
+    /// Distance between the elements of a block.
     pub stride: usize,
 }
 
-impl Rotation {
-    /// Leaves everything as it is.
+impl HadamardRotation {
+    /// No rotation.
     pub const NONE: Self = Self { block: 1, stride: 1 };
 
-    /// Neighbours, in the largest block that is a power of two, divides `len` and is at most `limit`.
+    /// Contiguous blocks of the largest power of two that divides `len` and is at most `limit`.
     pub fn largest(len: usize, limit: usize) -> Self {
         let power = 1 << len.trailing_zeros().min(limit.ilog2());
         Self { block: power, stride: 1 }
     }
 
-    /// Multiplies a row by the orthonormal matrix, which is its own inverse.
+    /// Rotates a row in place. The matrix is orthonormal and its own inverse.
     ///
     /// # Panics
     /// If `block * stride` does not divide the length of the row.
@@ -58,12 +58,12 @@ impl Rotation {
         );
     }
 
-    /// Rotates what a linear layer takes: every row of its weight.
+    /// Rotates the inputs of a linear layer: every row of its weight.
     pub fn fold_inputs(self, linear: &mut Linear) {
         linear.weight.data.chunks_exact_mut(linear.weight.cols).for_each(|row| self.apply(row));
     }
 
-    /// Rotates what a linear layer gives: the columns of its weight, and its bias.
+    /// Rotates the outputs of a linear layer: the columns of its weight, and its bias.
     pub fn fold_outputs(self, linear: &mut Linear) {
         self.apply(&mut linear.bias);
         let (rows, cols) = (linear.weight.rows, linear.weight.cols);

@@ -1,31 +1,34 @@
-//! The int8 forward pass in f32, with the roundings of the runtime at the same places: what the error
-//! report is made from, and where the quantiser takes its calibration inputs.
+//! The int8 forward pass simulated in f32, with the roundings of the runtime at the same places. The quantiser
+//! takes its calibration inputs from it.
 //!
-//! Not bit for bit the runtime (its exponential and its norms round differently in the last place), but as
-//! reproducible as the [reference](crate::reference).
+//! It is not bit-identical to the runtime, whose exponential and norms round differently in the last place. It is
+//! as reproducible as the [reference](crate::reference).
 
 use std::ops::Range;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Projection, QuantizedBert, Rotation, Words};
+use super::HadamardRotation;
 use crate::bert::Matrix;
-use crate::reference::matmul::{Left, Right, linear, multiply, product};
-use crate::reference::{Sequence, Site, activate, add, layer_norm, spans};
+use crate::reference::matmul::{Right, linear, product};
+use crate::reference::{
+    self, AttentionArithmetic, LinearKind, Qkv, Sequence, attention, layer_norm, spans,
+};
+use crate::stored::{StoredBert, StoredLinear};
 
-/// Rows in eight bits: integers (held as f32) and a scale a row.
+/// Rows in int8: integers, held as f32, and one scale per row.
 #[derive(Clone, Debug)]
 pub struct QuantizedRows {
-    /// Integers in `-127..=127`.
+    /// `[rows, cols]`, integers in `-127..=127`.
     pub values: Matrix,
-    /// One a row.
+    /// One per row.
     pub scales: Vec<f32>,
 }
 
 impl QuantizedRows {
     /// Rotates and rounds every row.
-    pub fn new(x: &Matrix, rotation: Rotation) -> Self {
+    pub fn new(x: &Matrix, rotation: HadamardRotation) -> Self {
         let mut values = x.clone();
         let scales = values
             .data
@@ -38,7 +41,7 @@ impl QuantizedRows {
         Self { values, scales }
     }
 
-    /// What the integers stand for, still rotated.
+    /// The values that the integers stand for, still rotated.
     pub fn dequantize(mut self) -> Matrix {
         for (row, &scale) in self.values.data.chunks_exact_mut(self.values.cols).zip(&self.scales) {
             row.iter_mut().for_each(|x| *x *= scale);
@@ -47,7 +50,7 @@ impl QuantizedRows {
     }
 }
 
-/// Rounds to integers in `-127..=127` in place; the scale that gives the values back.
+/// Rounds to integers in `-127..=127`, in place. Returns the scale.
 fn round_row(row: &mut [f32]) -> f32 {
     let largest = row.iter().fold(0f32, |max, x| max.max(x.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -55,7 +58,7 @@ fn round_row(row: &mut [f32]) -> f32 {
     largest / 127.0
 }
 
-/// Without vectors of its own, x86-64 rounds by a call for every value.
+/// Vectorised with [`pulp`]: baseline x86-64 has no rounding instruction and calls a function per value.
 fn scale_and_round(row: &mut [f32], factor: f32) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -64,10 +67,10 @@ fn scale_and_round(row: &mut [f32], factor: f32) {
 }
 
 /// A linear layer as the runtime computes it.
-pub fn project(x: &Matrix, projection: &Projection) -> Matrix {
+pub fn project(x: &Matrix, projection: &StoredLinear) -> Matrix {
     match projection {
-        Projection::Full(layer) => linear(x, &layer.weight, &layer.bias),
-        Projection::Int8(layer) => {
+        StoredLinear::Float(layer) => linear(x, &layer.weight, &layer.bias),
+        StoredLinear::Int8(layer) => {
             let QuantizedRows { values, scales } = QuantizedRows::new(x, layer.rotation);
             let weight = &layer.weight;
             let integers = weight.values.iter().map(|&q| f32::from(q)).collect();
@@ -83,64 +86,33 @@ pub fn project(x: &Matrix, projection: &Projection) -> Matrix {
     }
 }
 
-/// Attention on fused `[tokens, 3 * hidden]` queries, keys and values: int8 scores, 15-bit probabilities
-/// times int8 values.
-pub fn attention(qkv: &Matrix, spans: &[Range<usize>], heads: usize) -> Matrix {
-    let hidden = qkv.cols / 3;
-    let size = hidden / heads;
-    let scale = 1.0 / libm::sqrtf(size as f32);
-    let contexts: Vec<Vec<f32>> = spans
-        .par_iter()
-        .map(|span| {
-            let count = span.len();
-            let mut context = vec![0f32; count * hidden];
-            let mut scores = vec![0f32; count * count];
-            let mut sums = vec![0f32; count];
-            for head in 0..heads {
-                let part = |which: usize| {
-                    let mut rows = Vec::with_capacity(count * size);
-                    for t in span.clone() {
-                        rows.extend(&qkv.row(t)[which * hidden + head * size..][..size]);
-                    }
-                    let scales: Vec<f32> = rows.chunks_exact_mut(size).map(round_row).collect();
-                    (rows, scales)
-                };
-                let ((q, q_scales), (k, k_scales), (v, v_scales)) = (part(0), part(1), part(2));
-                let queries = Left::rows(&q, count, size, size);
-                let keys = Right::rows(&k, count, size, size);
-                multiply(&queries, &keys, &mut scores, count, 0);
-                let top = v_scales.iter().fold(0f32, |max, &s| max.max(s));
-                let share = if top > 0.0 { 32_767.0 / top } else { 0.0 };
-                for ((row, sum), q_scale) in
-                    scores.chunks_exact_mut(count).zip(&mut sums).zip(&q_scales)
-                {
-                    for (score, k_scale) in row.iter_mut().zip(&k_scales) {
-                        *score *= q_scale * k_scale * scale;
-                    }
-                    let max = row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
-                    *sum = 0.0;
-                    for (score, v_scale) in row.iter_mut().zip(&v_scales) {
-                        let e = libm::expf(*score - max);
-                        *sum += e;
-                        *score = e * v_scale;
-                    }
-                    scale_and_round(row, share);
-                }
-                let shares = Left::rows(&scores, count, count, count);
-                let values = Right::columns(&v, size, count, size);
-                multiply(&shares, &values, &mut context[head * size..], hidden, 0);
-                for (row, sum) in context.chunks_exact_mut(hidden).zip(&sums) {
-                    row[head * size..][..size].iter_mut().for_each(|x| *x *= top / 32_767.0 / sum);
-                }
-            }
-            context
-        })
-        .collect();
-    Matrix { rows: qkv.rows, cols: hidden, data: contexts.concat() }
+/// The attention of the runtime: int8 scores, then 15-bit probabilities times int8 values.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Attention;
+
+impl AttentionArithmetic for Int8Attention {
+    fn round(row: &mut [f32]) -> f32 {
+        round_row(row)
+    }
+
+    /// The weights include the scales of the values, relative to the largest of them.
+    fn weigh(scores: &mut [f32], value_scales: &[f32]) -> f32 {
+        let top = value_scales.iter().fold(0f32, |max, &s| max.max(s));
+        let share = if top > 0.0 { 32_767.0 / top } else { 0.0 };
+        let max = scores.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+        let mut sum = 0f32;
+        for (score, scale) in scores.iter_mut().zip(value_scales) {
+            let e = libm::expf(*score - max);
+            sum += e;
+            *score = e * scale;
+        }
+        scale_and_round(scores, share);
+        top / 32_767.0 / sum
+    }
 }
 
-/// Hidden state 0 from the quantised tables.
-pub fn embed(bert: &QuantizedBert, batch: &[Sequence]) -> Matrix {
+/// Hidden state 0, from the quantised tables.
+pub fn embed(bert: &StoredBert, batch: &[Sequence]) -> Matrix {
     let hidden = bert.config.hidden_size;
     let mut data = Vec::new();
     let mut word = vec![0f32; hidden];
@@ -157,54 +129,31 @@ pub fn embed(bert: &QuantizedBert, batch: &[Sequence]) -> Matrix {
     x
 }
 
-/// One encoder layer; `tap` sees the input of each linear layer.
-pub fn layer(
-    bert: &QuantizedBert,
-    index: usize,
-    x: &Matrix,
-    spans: &[Range<usize>],
-    tap: &mut dyn FnMut(Site, &Matrix),
-) -> Matrix {
+/// One encoder layer.
+fn layer(bert: &StoredBert, index: usize, x: &Matrix, spans: &[Range<usize>]) -> Matrix {
     let layer = &bert.layers[index];
-    tap(Site::Qkv, x);
-    let context = attention(&project(x, &layer.qkv), spans, bert.config.num_attention_heads);
-    tap(Site::AttentionOutput, &context);
-    let mut attended = project(&context, &layer.attention_output);
-    add(&mut attended, x);
-    layer_norm(&mut attended, &layer.attention_norm, bert.config.layer_norm_eps);
-    tap(Site::Intermediate, &attended);
-    let mut inner = project(&attended, &layer.intermediate);
-    activate(&mut inner, bert.config.hidden_act);
-    tap(Site::Output, &inner);
-    let mut out = project(&inner, &layer.output);
-    add(&mut out, &attended);
-    layer_norm(&mut out, &layer.output_norm, bert.config.layer_norm_eps);
-    out
+    let heads = bert.config.num_attention_heads;
+    reference::layer(
+        &bert.config,
+        [&layer.attention_norm, &layer.output_norm],
+        x,
+        |x| attention::<Int8Attention>(Qkv::fused(&project(x, &layer.qkv)), spans, heads),
+        |kind, x| match kind {
+            LinearKind::Qkv => project(x, &layer.qkv),
+            LinearKind::AttentionOutput => project(x, &layer.attention_output),
+            LinearKind::Intermediate => project(x, &layer.intermediate),
+            LinearKind::Output => project(x, &layer.output),
+        },
+    )
 }
 
 /// All hidden states, embeddings first.
-pub fn hidden_states(bert: &QuantizedBert, batch: &[Sequence]) -> Vec<Matrix> {
+pub fn hidden_states(bert: &StoredBert, batch: &[Sequence]) -> Vec<Matrix> {
     let spans = spans(batch);
     let mut states = vec![embed(bert, batch)];
     for index in 0..bert.layers.len() {
-        let next = layer(bert, index, &states[index], &spans, &mut |_, _| ());
+        let next = layer(bert, index, &states[index], &spans);
         states.push(next);
     }
     states
-}
-
-impl Words {
-    /// Writes row `id` into `out`.
-    pub fn row(&self, id: usize, out: &mut [f32]) {
-        match self {
-            Self::Half(table) => out.copy_from_slice(table.row(id)),
-            Self::Int8 { values, group, scales, cols, .. } => {
-                let row = values[id * cols..][..*cols].chunks(*group);
-                let scales = &scales[id * cols.div_ceil(*group)..];
-                for ((out, row), scale) in out.chunks_mut(*group).zip(row).zip(scales) {
-                    out.iter_mut().zip(row).for_each(|(x, &q)| *x = f32::from(q) * scale);
-                }
-            }
-        }
-    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bert::{Activation, Embeddings, Layer};
+use crate::bert::{Activation, Embeddings, Layer, LayerNorm};
 use crate::reference::matmul::{Right, product};
 
 /// A small generator, so that the tests need no data.
@@ -64,7 +64,7 @@ fn micro(hidden: usize, heads: usize, intermediate: usize) -> Bert {
         },
         layers: vec![layer(r), layer(r)],
         pooler: Some(r.linear(hidden, hidden)),
-        heads: Heads::default(),
+        heads: TaskHeads::default(),
     }
 }
 
@@ -79,7 +79,7 @@ fn batch(count: usize, seed: u64) -> Vec<Sequence> {
         .collect()
 }
 
-fn rotated(m: &Matrix, rotation: Rotation) -> Matrix {
+fn rotated(m: &Matrix, rotation: HadamardRotation) -> Matrix {
     let mut m = m.clone();
     m.data.chunks_exact_mut(m.cols).for_each(|row| rotation.apply(row));
     m
@@ -92,12 +92,12 @@ fn close(a: &[f32], b: &[f32], tolerance: f32) {
     }
 }
 
-const ROTATIONS: [Rotation; 5] = [
-    Rotation::NONE,
-    Rotation { block: 2, stride: 1 },
-    Rotation { block: 128, stride: 1 },
-    Rotation { block: 32, stride: 16 },
-    Rotation { block: 4, stride: 32 },
+const ROTATIONS: [HadamardRotation; 5] = [
+    HadamardRotation::NONE,
+    HadamardRotation { block: 2, stride: 1 },
+    HadamardRotation { block: 128, stride: 1 },
+    HadamardRotation { block: 32, stride: 16 },
+    HadamardRotation { block: 4, stride: 32 },
 ];
 
 #[test]
@@ -111,14 +111,14 @@ fn rotation_is_orthonormal_and_its_own_inverse() {
         rotation.apply(&mut y);
         close(&x, &y, 1e-6);
     }
-    assert_eq!(Rotation::largest(384, 128).block, 128);
-    assert_eq!(Rotation::largest(100, 128).block, 4);
-    assert_eq!(Rotation::largest(33, 128).block, 1);
+    assert_eq!(HadamardRotation::largest(384, 128).block, 128);
+    assert_eq!(HadamardRotation::largest(100, 128).block, 4);
+    assert_eq!(HadamardRotation::largest(33, 128).block, 1);
 }
 
 #[test]
 fn rotation_mixes_the_members_that_it_names() {
-    let rotation = Rotation { block: 4, stride: 3 };
+    let rotation = HadamardRotation { block: 4, stride: 3 };
     let mut x = vec![0f32; 24];
     x[12 + 3 + 2] = 1.0; // block 1, member 1, s = 2
     rotation.apply(&mut x);
@@ -146,19 +146,13 @@ fn folding_leaves_attention_unchanged() {
         let x = reference::embed(&bert, &batch);
         let layer = &bert.layers[0];
         let apply = |x: &Matrix, l: &Linear| linear(x, &l.weight, &l.bias);
-        let context = reference::attention(
-            &apply(&x, &layer.query),
-            &apply(&x, &layer.key),
-            &apply(&x, &layer.value),
-            &spans,
-            heads,
-        );
+        let (q, k, v) = (apply(&x, &layer.query), apply(&x, &layer.key), apply(&x, &layer.value));
+        let context = attention::<FloatAttention>(Qkv::separate(&q, &k, &v), &spans, heads);
         let plain = apply(&context, &layer.attention_output);
 
         let folded = fold_heads(&bert, 0);
         let qkv = apply(&x, &folded.qkv);
-        let part = |i| columns(&qkv, i * hidden, hidden);
-        let context = reference::attention(&part(0), &part(1), &part(2), &spans, heads);
+        let context = attention::<FloatAttention>(Qkv::fused(&qkv), &spans, heads);
         close(&plain.data, &apply(&context, &folded.attention_output).data, 1e-4);
     }
 }
@@ -173,7 +167,7 @@ fn correlated(rows: usize, cols: usize) -> Matrix {
     x
 }
 
-fn output_error(x: &Matrix, weight: &Matrix, quantized: &QuantizedMatrix) -> f64 {
+fn output_error(x: &Matrix, weight: &Matrix, quantized: &QuantizedWeight) -> f64 {
     let mut difference = quantized.dequantize();
     subtract(&mut difference, weight);
     let y = product(x, &Right::weight(&difference));
@@ -184,7 +178,7 @@ fn output_error(x: &Matrix, weight: &Matrix, quantized: &QuantizedMatrix) -> f64
 fn gptq_beats_rounding_to_nearest() {
     let x = correlated(500, 100);
     let weight = Random(5).matrix(70, 100, 1.0);
-    let nearest = output_error(&x, &weight, &QuantizedMatrix::nearest(&weight));
+    let nearest = output_error(&x, &weight, &QuantizedWeight::nearest(&weight));
     let moments = gram(&x);
     for by_activation in [false, true] {
         let factor = Factor::new(&moments, 100, 0.01, by_activation);
@@ -203,7 +197,7 @@ fn rows_of_zeros_have_scale_zero() {
     weight.data[20..40].fill(0.0);
     let moments = gram(&correlated(50, 20));
     for quantized in [
-        QuantizedMatrix::nearest(&weight),
+        QuantizedWeight::nearest(&weight),
         Factor::new(&moments, 20, 0.01, false).round(&weight, &[1.0]),
         Factor::new(&vec![0.0; 400], 20, 0.01, false).round(&weight, &[1.0]),
     ] {
@@ -219,7 +213,7 @@ fn words_come_back() {
     let mut table = Random(8).matrix(5, 100, 1.0);
     table.data[..100].fill(0.0);
     for (format, tolerance) in
-        [(WordFormat::Half, 0.0005), (WordFormat::Int8(0), 0.004), (WordFormat::Int8(32), 0.0045)]
+        [(WordFormat::F16, 0.0005), (WordFormat::Int8(0), 0.004), (WordFormat::Int8(32), 0.0045)]
     {
         let words = quantize_words(&table, format);
         let mut row = vec![1f32; 100];
@@ -227,7 +221,7 @@ fn words_come_back() {
             words.row(id, &mut row);
             close(table.row(id), &row, tolerance);
         }
-        if let Words::Int8 { scales, group, .. } = &words {
+        if let WordTable::Int8 { scales, group, .. } = &words {
             assert_eq!(scales.len(), 5 * 100usize.div_ceil(*group));
         }
     }
@@ -240,9 +234,9 @@ fn same_result_for_any_number_of_threads() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let quantized = quantize(&bert, &batch, &Options::default(), &mut |_, _| ());
-            let report = report(&bert, &quantized, &batch);
-            (quantized, report)
+            let quantized = quantize(&bert, &batch, &QuantizeOptions::default(), &mut |_, _| ());
+            let deviation = deviation(&bert, &quantized, &batch);
+            (quantized, deviation)
         })
     };
     assert_eq!(run(1), run(2));
@@ -252,7 +246,7 @@ fn same_result_for_any_number_of_threads() {
 #[test]
 fn same_bits_on_every_machine() {
     let bert = micro(64, 4, 96);
-    let options = Options { clips: vec![1.0, 0.9], ..Options::default() };
+    let options = QuantizeOptions { clips: vec![1.0, 0.9], ..QuantizeOptions::default() };
     let quantized = quantize(&bert, &batch(40, 9), &options, &mut |_, _| ());
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut eat = |bytes: &[u8]| {
@@ -262,7 +256,7 @@ fn same_bits_on_every_machine() {
     };
     for layer in &quantized.layers {
         for p in [&layer.qkv, &layer.attention_output, &layer.intermediate, &layer.output] {
-            let Projection::Int8(linear) = p else { panic!("nothing was to be kept") };
+            let StoredLinear::Int8(linear) = p else { panic!("nothing was to be kept") };
             linear.weight.values.iter().for_each(|q| eat(&q.to_le_bytes()));
             linear.weight.scales.iter().for_each(|s| eat(&s.to_le_bytes()));
             linear.bias.iter().for_each(|b| eat(&b.to_le_bytes()));
@@ -279,36 +273,35 @@ fn quantised_model_stays_near() {
         let bert = micro(hidden, heads, intermediate);
         let held_out = batch(20, 11);
         let mut steps = Vec::new();
-        let quantized = quantize(&bert, &batch(60, 10), &Options::default(), &mut |done, total| {
-            steps.push((done, total));
-        });
+        let quantized =
+            quantize(&bert, &batch(60, 10), &QuantizeOptions::default(), &mut |done, total| {
+                steps.push((done, total));
+            });
         assert_eq!(steps, (1..=8).map(|i| (i, 8)).collect::<Vec<_>>());
-        let report = self::report(&bert, &quantized, &held_out);
-        assert_eq!(report.states.len(), 3);
-        let last = report.states.last().unwrap();
+        let measured = deviation(&bert, &quantized, &held_out);
+        assert_eq!(measured.states.len(), 3);
+        let last = measured.states.last().unwrap();
         assert!(last.relative_rms < 0.03, "{}", last.relative_rms);
         assert!(last.sqnr > 30.0 && last.cosine > 0.999);
-        assert!(report.pooled_cosine > 0.999);
+        assert!(measured.pooled_cosine > 0.999);
 
         let search = |wanted| {
-            let mut measure = |model: &QuantizedBert| {
-                Ok::<_, std::convert::Infallible>(
-                    self::report(&bert, model, &held_out).pooled_cosine,
-                )
+            let mut measure = |model: &StoredBert| {
+                Ok::<_, std::convert::Infallible>(deviation(&bert, model, &held_out).pooled_cosine)
             };
             keep_for_cosine(&bert, &quantized, wanted, &mut measure, &mut |_, _| ()).unwrap()
         };
         assert_eq!(search(0.9), Ok(BTreeSet::new()));
-        let wanted = 1.0 - (1.0 - report.pooled_cosine) * 0.6;
+        let wanted = 1.0 - (1.0 - measured.pooled_cosine) * 0.6;
         let keep = search(wanted).unwrap();
         assert!(!keep.is_empty() && keep.len() < 8, "{keep:?}");
-        let options = Options { keep: keep.clone(), ..Options::default() };
+        let options = QuantizeOptions { keep: keep.clone(), ..QuantizeOptions::default() };
         let mixed = quantize(&bert, &batch(60, 10), &options, &mut |_, _| ());
         let full = mixed
             .layers
             .iter()
             .flat_map(|l| [&l.qkv, &l.attention_output, &l.intermediate, &l.output]);
-        assert_eq!(full.filter(|p| matches!(p, Projection::Full(_))).count(), keep.len());
+        assert_eq!(full.filter(|p| matches!(p, StoredLinear::Float(_))).count(), keep.len());
         assert!(search(1.1).unwrap_err() > 0.999);
     }
 }

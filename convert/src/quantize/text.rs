@@ -1,18 +1,18 @@
-//! The built-in calibration text, as token ids.
+//! The built-in texts, and texts as token ids.
 
 use bertlet::tokenizer::{Limits, TokenBuffer, TokenizeError, Tokenizer};
 
 use crate::reference::Sequence;
 
-/// Lines that the quantiser calibrates on when the user gives none.
+/// The default calibration texts, one per line.
 pub const CALIBRATION: &str = include_str!("calibration.txt");
-/// Lines that it never sees: the error report is measured on them.
+/// The texts that errors are measured on, one per line. They are never calibrated on.
 pub const HELD_OUT: &str = include_str!("heldout.txt");
 
-/// Turns lines into sequences of at most `length` tokens; a tab separates the two texts of a pair.
+/// Turns lines into sequences of at most `length` tokens. A tab separates the two texts of a pair.
 ///
 /// # Errors
-/// If `length` does not hold the special tokens.
+/// If `length` is too short for the special tokens.
 pub fn sequences(
     tokenizer: &Tokenizer<'_>,
     lines: &str,
@@ -42,14 +42,14 @@ fn sequence(
     Ok(Sequence { ids, types })
 }
 
-/// Lengths that lines are joined to for calibration.
+/// Lengths in tokens of the joined inputs of the calibration.
 pub const JOINED: [usize; 4] = [512, 256, 128, 64];
 
-/// The calibration set made from `lines`: the lines one by one, an empty text, and lines joined to inputs of
-/// the lengths `joined` (see [`JOINED`]), so that late positions are seen.
+/// The calibration inputs made from `lines`: each line, lines joined to inputs of the lengths `joined` (so that
+/// late positions occur, see [`JOINED`]), and two empty texts.
 ///
 /// # Errors
-/// If `positions` does not hold the special tokens.
+/// If `positions` is too short for the special tokens.
 pub fn calibration(
     tokenizer: &Tokenizer<'_>,
     lines: &str,
@@ -59,7 +59,7 @@ pub fn calibration(
     let mut batch = sequences(tokenizer, lines, positions)?;
     let all: Vec<&str> = lines.lines().filter(|line| !line.is_empty()).collect();
     for (i, &length) in joined.iter().enumerate().filter(|_| !all.is_empty()) {
-        // Each starts elsewhere and strides through the lines, so that scripts and lengths mix.
+        // Each starts at another line and takes other lines, so that scripts and lengths mix.
         let step = if i % 2 == 0 { 7 } else { 1 };
         let mut text = String::new();
         let mut at = i * all.len() / joined.len();

@@ -1,11 +1,10 @@
-//! Matrix products at the machine's full speed, whose last bits depend on the machine.
+//! Fast matrix products, whose last bits depend on the machine.
 //!
-//! `gemm` blocks its sums by the sizes of the caches and fuses multiplications with additions where the
-//! processor can, so two machines (or two numbers of threads) may round differently. That is good enough
-//! for scores that are printed, and too little for a file that is written: the quantiser decides by
-//! comparing f32 values, one other bit in an activation may turn a weight's rounding, and the same
-//! checkpoint would no longer give the same bytes everywhere. What is written, and the errors that are
-//! written into it, are therefore computed by [`matmul`](super::matmul).
+//! `gemm` blocks its sums by the sizes of the caches, and uses fused multiply-add where the processor has it. So
+//! two machines, or two numbers of threads, may round differently. That is good enough for scores that are
+//! printed. It is not for a file: one bit of an activation may change how the quantiser rounds a weight, and the
+//! same checkpoint would not give the same bytes everywhere. So everything that is stored in a file comes from
+//! [`matmul`](super::matmul).
 
 use gemm::Parallelism;
 
@@ -20,7 +19,7 @@ pub fn linear(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix {
     assert_eq!(x.cols, k, "inner sizes of a product");
     assert_eq!(bias.len(), n, "a bias for every output");
     let mut y = Matrix { rows: m, cols: n, data: bias.repeat(m) };
-    // Strides are signed for `gemm`; no slice is so long that its length would not fit.
+    // `gemm` takes signed strides. The length of a slice always fits.
     let stride = |width: usize| isize::try_from(width).expect("a row fits into memory");
     assert_eq!(x.data.len(), m * k, "x is [m, k]");
     assert_eq!(weight.data.len(), n * k, "the weight is [n, k]");
@@ -61,8 +60,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::reference::{self, Linear, Sequence, matmul};
-    use crate::{names, source};
+    use crate::reference::{self, LinearFn, Sequence, matmul};
+    use crate::{load, source};
 
     fn values(seed: u32, count: usize) -> Vec<f32> {
         let mut state = seed;
@@ -93,12 +92,13 @@ mod tests {
     fn a_whole_model_agrees_with_the_written_order() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         for name in ["micro", "micro-token-classification", "micro-sequence-classification"] {
-            let source = source::open(&fixtures.join(name), source::Options::default()).unwrap();
-            let (bert, _) = names::load(&source, false).unwrap();
+            let source =
+                source::open(&fixtures.join(name), source::OpenOptions::default()).unwrap();
+            let (bert, _) = load::bert(&source, false).unwrap();
             let batch: Vec<_> = (1..6)
                 .map(|n| Sequence::single((0..n * 7).map(|i| (i * n * 31 + 5) % 256).collect()))
                 .collect();
-            let run = |linear: Linear| {
+            let run = |linear: LinearFn| {
                 let mut states = reference::hidden_states_by(linear, &bert, &batch);
                 let logits = reference::logits_by(linear, &bert, &states[states.len() - 1], &batch);
                 states.extend(logits.token_classifier);

@@ -1,21 +1,22 @@
-//! Matrix products whose every bit is defined.
+//! Matrix products with defined bits.
 //!
-//! One element of a product is `sum over k of a[k] * b[k]`, added up in f32 with `k` ascending, each
-//! product rounded before it is added (never fused). Vector lanes and threads only ever hold *different*
-//! elements, so neither the instruction set nor the number of threads can change a result.
-//! The inner loop is plain Rust, compiled for the baseline, AVX2 and AVX-512 by [`pulp`], which picks at run
-//! time; the compiler vectorises it over the sixteen lanes of a panel.
+//! An element of a product is `sum over k of a[k] * b[k]`, summed in f32 with `k` ascending. Each product is
+//! rounded before it is added, never fused. Vector lanes and threads hold different elements, so neither the
+//! instruction set nor the number of threads changes a result.
+//!
+//! The inner loop is plain Rust. [`pulp`] compiles it for the baseline, AVX2 and AVX-512, and chooses at run time.
+//! The compiler vectorises it over the sixteen lanes of a panel.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::bert::Matrix;
 
-/// Rows of a product computed side by side.
+/// Rows of the product per tile.
 pub(crate) const ROWS: usize = 4;
-/// Columns of a product computed side by side.
+/// Columns of the product per tile.
 pub(crate) const LANES: usize = 16;
-/// Rows handed to a thread at a time, and gone through for one panel of the right operand.
+/// Rows per task of a thread. They pass one panel of the right operand before the next.
 const CHUNK: usize = 64;
 
 /// An operand of a product, in panels `[n / WIDTH][k][WIDTH]`, zero padded.
@@ -46,7 +47,7 @@ impl<const WIDTH: usize> Packed<WIDTH> {
         Self { n, k, panels }
     }
 
-    /// Packs `n` columns of `k` values; value `i` of each stands in the row that starts at `i * stride`.
+    /// Packs `n` columns of `k` values; value `i` of each is in the row that starts at `i * stride`.
     pub fn columns(data: &[f32], n: usize, k: usize, stride: usize) -> Self {
         let mut panels = vec![[0.0; WIDTH]; n.div_ceil(WIDTH) * k];
         for (p, panel) in panels.chunks_exact_mut(k.max(1)).enumerate() {
@@ -54,7 +55,7 @@ impl<const WIDTH: usize> Packed<WIDTH> {
             for (i, slot) in panel.iter_mut().enumerate() {
                 let row = &data[i * stride + p * WIDTH..];
                 match row.first_chunk() {
-                    // A length that the compiler knows: no call.
+                    // The compiler knows the length and does not call a function.
                     Some(full) if lanes == WIDTH => *slot = *full,
                     _ => slot[..lanes].copy_from_slice(&row[..lanes]),
                 }
@@ -152,7 +153,7 @@ pub fn product(x: &Matrix, b: &Right) -> Matrix {
     y
 }
 
-/// Tokens summed in f32 before they are added to an f64 total.
+/// Tokens summed in f32 before the sum is added to an f64 total.
 const SPAN: usize = 256;
 
 /// `x^T x`, `[x.cols, x.cols]`: sums of 256 rows in f32, those sums added in f64, in order.

@@ -1,45 +1,48 @@
-//! The model in f32, as the paper writes it: the yardstick for every file that is written, and the source
-//! of the activations that the quantiser calibrates on.
+//! The f32 model as in the paper (arXiv 1810.04805). Converted files are compared with it, and the quantiser
+//! calibrates on its activations.
 //!
 //! Every result has the same bits on any machine and with any number of threads: products are summed in a
-//! written order ([`matmul`]), elementary functions come from `libm` (plain Rust) instead of the system,
-//! and norms and softmax sum in f64, in order. That is what makes a written file reproducible: the rounding
-//! decisions of the quantiser depend on these values.
+//! defined order ([`matmul`]), elementary functions come from `libm` (plain Rust) and not from the system, and
+//! norms and softmax sum in f64, in order. This makes converted files reproducible, as the rounding decisions of
+//! the quantiser depend on these values.
 //!
-//! Where nothing is written to a file (the scores of `evaluate`), the products may as well be those of
-//! [`fast`]; the functions that end in `_by` take either.
+//! Results that are not stored in a file, such as the scores of `evaluate`, may use the products of [`fast`]. The
+//! functions that end in `_by` take either.
 
+mod attention;
 pub mod fast;
 pub mod matmul;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::bert::{self, Activation, Bert, Layer, LayerNorm, Matrix};
-use matmul::{Left, Right, multiply};
+use crate::bert::{Activation, Bert, Config, Layer, LayerNorm, Linear, Matrix};
+pub use attention::{AttentionArithmetic, FloatAttention, Qkv, attention, softmax};
 
-/// What computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
-pub type Linear = fn(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix;
+/// A function that computes a linear layer, `x * weight^T + bias`: [`matmul::linear`] or [`fast::linear`].
+pub type LinearFn = fn(x: &Matrix, weight: &Matrix, bias: &[f32]) -> Matrix;
 
-/// One input: token ids with their segments.
+/// One input: token ids and token types.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids, `[CLS]` and `[SEP]` included.
     pub ids: Vec<u32>,
-    /// Token type (segment) of each token.
+    /// Token type of each token.
     pub types: Vec<u32>,
 }
 
 impl Sequence {
-    /// A sequence of a single segment.
+    /// A sequence with token type 0.
     pub fn single(ids: Vec<u32>) -> Self {
         let types = vec![0; ids.len()];
         Self { ids, types }
     }
 }
 
-/// Where a linear layer stands in an encoder layer.
+/// The linear layers of an encoder layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Site {
+pub enum LinearKind {
     /// Query, key and value, which share their input.
     Qkv,
     /// The output projection of the attention.
@@ -50,12 +53,12 @@ pub enum Site {
     Output,
 }
 
-impl Site {
-    /// All four, in the order of the forward pass.
+impl LinearKind {
+    /// All of them, in the order of the forward pass.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::AttentionOutput, Self::Intermediate, Self::Output];
 }
 
-/// What the heads say about a batch; `None` where the checkpoint has no such head.
+/// The logits of the heads for a batch. `None` if the checkpoint does not have the head.
 #[derive(Clone, Debug, Default)]
 pub struct Logits {
     /// `[tokens, labels]`.
@@ -70,8 +73,8 @@ pub struct Logits {
     pub question_answering: Option<Matrix>,
 }
 
-/// A row range of a batch for every sequence: sequences lie end to end, without padding.
-pub fn spans(batch: &[Sequence]) -> Vec<std::ops::Range<usize>> {
+/// The rows of every sequence in a batch: sequences follow each other, without padding.
+pub fn spans(batch: &[Sequence]) -> Vec<Range<usize>> {
     let mut start = 0;
     batch
         .iter()
@@ -83,7 +86,7 @@ pub fn spans(batch: &[Sequence]) -> Vec<std::ops::Range<usize>> {
         .collect()
 }
 
-/// Sum of the three embeddings, normalised: hidden state 0, `[tokens, hidden]`.
+/// Hidden state 0, `[tokens, hidden]`: the normalised sum of the three embeddings.
 ///
 /// # Panics
 /// If a sequence is empty, or an id, a position or a token type lies outside its table.
@@ -105,24 +108,37 @@ pub fn embed(bert: &Bert, batch: &[Sequence]) -> Matrix {
     x
 }
 
-/// One encoder layer; `tap` sees the input of each linear layer.
-pub fn layer(
-    bert: &Bert,
-    index: usize,
+/// One encoder layer: attention, add & norm, feed-forward, add & norm.
+///
+/// `attend` computes queries, keys, values and the context. `linear` computes the other three linear layers.
+/// `norms` are those after the attention and after the feed-forward network.
+pub(crate) fn layer(
+    config: &Config,
+    norms: [&LayerNorm; 2],
     x: &Matrix,
-    spans: &[std::ops::Range<usize>],
-    tap: &mut dyn FnMut(Site, &Matrix),
+    attend: impl FnOnce(&Matrix) -> Matrix,
+    linear: impl Fn(LinearKind, &Matrix) -> Matrix,
 ) -> Matrix {
-    layer_by(matmul::linear, bert, index, x, spans, tap)
+    let context = attend(x);
+    let mut attended = linear(LinearKind::AttentionOutput, &context);
+    drop(context);
+    add(&mut attended, x);
+    layer_norm(&mut attended, norms[0], config.layer_norm_eps);
+
+    let mut inner = linear(LinearKind::Intermediate, &attended);
+    activate(&mut inner, config.hidden_act);
+    let mut out = linear(LinearKind::Output, &inner);
+    add(&mut out, &attended);
+    layer_norm(&mut out, norms[1], config.layer_norm_eps);
+    out
 }
 
 fn layer_by(
-    linear: Linear,
+    linear: LinearFn,
     bert: &Bert,
     index: usize,
     x: &Matrix,
-    spans: &[std::ops::Range<usize>],
-    tap: &mut dyn FnMut(Site, &Matrix),
+    spans: &[Range<usize>],
 ) -> Matrix {
     let Layer {
         query,
@@ -134,30 +150,23 @@ fn layer_by(
         output,
         output_norm,
     } = &bert.layers[index];
-    let apply = |x: &Matrix, site: &bert::Linear| linear(x, &site.weight, &site.bias);
-
-    tap(Site::Qkv, x);
-    let context = attention(
-        &apply(x, query),
-        &apply(x, key),
-        &apply(x, value),
-        spans,
-        bert.config.num_attention_heads,
-    );
-    tap(Site::AttentionOutput, &context);
-    let mut attended = apply(&context, attention_output);
-    drop(context);
-    add(&mut attended, x);
-    layer_norm(&mut attended, attention_norm, bert.config.layer_norm_eps);
-
-    tap(Site::Intermediate, &attended);
-    let mut inner = apply(&attended, intermediate);
-    activate(&mut inner, bert.config.hidden_act);
-    tap(Site::Output, &inner);
-    let mut out = apply(&inner, output);
-    add(&mut out, &attended);
-    layer_norm(&mut out, output_norm, bert.config.layer_norm_eps);
-    out
+    let apply = |x: &Matrix, layer: &Linear| linear(x, &layer.weight, &layer.bias);
+    let heads = bert.config.num_attention_heads;
+    layer(
+        &bert.config,
+        [attention_norm, output_norm],
+        x,
+        |x| {
+            let (q, k, v) = (apply(x, query), apply(x, key), apply(x, value));
+            attention::<FloatAttention>(Qkv::separate(&q, &k, &v), spans, heads)
+        },
+        |kind, x| match kind {
+            LinearKind::AttentionOutput => apply(x, attention_output),
+            LinearKind::Intermediate => apply(x, intermediate),
+            LinearKind::Output => apply(x, output),
+            LinearKind::Qkv => unreachable!("part of the attention"),
+        },
+    )
 }
 
 /// All hidden states, embeddings first: `layers + 1` matrices `[tokens, hidden]`.
@@ -165,12 +174,12 @@ pub fn hidden_states(bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
     hidden_states_by(matmul::linear, bert, batch)
 }
 
-/// [`hidden_states`], with a product of one's choice.
-pub fn hidden_states_by(linear: Linear, bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
+/// [`hidden_states`], with any product.
+pub fn hidden_states_by(linear: LinearFn, bert: &Bert, batch: &[Sequence]) -> Vec<Matrix> {
     let spans = spans(batch);
     let mut states = vec![embed(bert, batch)];
     for index in 0..bert.layers.len() {
-        let next = layer_by(linear, bert, index, &states[index], &spans, &mut |_, _| ());
+        let next = layer_by(linear, bert, index, &states[index], &spans);
         states.push(next);
     }
     states
@@ -181,7 +190,7 @@ pub fn pooler(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> 
     pooler_by(matmul::linear, bert, last, batch)
 }
 
-fn pooler_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> {
+fn pooler_by(linear: LinearFn, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Option<Matrix> {
     let pooler = bert.pooler.as_ref()?;
     let mut first = Matrix { rows: batch.len(), cols: last.cols, data: Vec::new() };
     for span in spans(batch) {
@@ -192,14 +201,14 @@ fn pooler_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> 
     Some(pooled)
 }
 
-/// Logits of every head of the checkpoint.
+/// The logits of every head.
 pub fn logits(bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
     logits_by(matmul::linear, bert, last, batch)
 }
 
-/// [`logits`], with a product of one's choice.
-pub fn logits_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
-    let apply = |x: &Matrix, head: &bert::Linear| linear(x, &head.weight, &head.bias);
+/// [`logits`], with any product.
+pub fn logits_by(linear: LinearFn, bert: &Bert, last: &Matrix, batch: &[Sequence]) -> Logits {
+    let apply = |x: &Matrix, head: &Linear| linear(x, &head.weight, &head.bias);
     let pooled = pooler_by(linear, bert, last, batch);
     let heads = &bert.heads;
     Logits {
@@ -220,54 +229,6 @@ pub fn logits_by(linear: Linear, bert: &Bert, last: &Matrix, batch: &[Sequence])
             .and_then(|head| Some(apply(pooled.as_ref()?, head))),
         question_answering: heads.question_answering.as_ref().map(|head| apply(last, head)),
     }
-}
-
-/// Softmax attention of every head of every sequence: the context, `[tokens, hidden]`.
-pub fn attention(
-    q: &Matrix,
-    k: &Matrix,
-    v: &Matrix,
-    spans: &[std::ops::Range<usize>],
-    heads: usize,
-) -> Matrix {
-    let hidden = q.cols;
-    let size = hidden / heads;
-    let scale = 1.0 / libm::sqrtf(size as f32);
-    let contexts: Vec<Vec<f32>> = spans
-        .par_iter()
-        .map(|span| {
-            let count = span.len();
-            let mut context = vec![0f32; count * hidden];
-            let mut scores = vec![0f32; count * count];
-            for head in 0..heads {
-                let at = span.start * hidden + head * size;
-                let queries = Left::rows(&q.data[at..], count, size, hidden);
-                let keys = Right::rows(&k.data[at..], count, size, hidden);
-                multiply(&queries, &keys, &mut scores, count, 0);
-                for row in scores.chunks_exact_mut(count.max(1)) {
-                    row.iter_mut().for_each(|score| *score *= scale);
-                    softmax(row);
-                }
-                let shares = Left::rows(&scores, count, count, count);
-                let values = Right::columns(&v.data[at..], size, count, hidden);
-                multiply(&shares, &values, &mut context[head * size..], hidden, 0);
-            }
-            context
-        })
-        .collect();
-    Matrix { rows: q.rows, cols: hidden, data: contexts.concat() }
-}
-
-/// Turns scores into probabilities, in place.
-pub fn softmax(row: &mut [f32]) {
-    let max = row.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
-    let mut sum = 0f64;
-    for x in row.iter_mut() {
-        *x = libm::expf(*x - max);
-        sum += f64::from(*x);
-    }
-    let inverse = (1.0 / sum) as f32;
-    row.iter_mut().for_each(|x| *x *= inverse);
 }
 
 /// Normalises every row, in place.

@@ -4,29 +4,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bert::{Activation, Attention, Config, ProblemType};
+use crate::bert::{ACTIVATIONS, Activation, Attention, Config, ProblemType};
 use crate::error::{Error, Result};
 
 /// Most labels of a classifier.
 const MAX_LABELS: usize = 1 << 16;
 
-/// What the configuration says.
+/// The configuration of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The file it was read from.
     pub file: PathBuf,
     /// The shape of the encoder.
     pub bert: Config,
-    /// The first of `architectures`, such as `BertForTokenClassification`.
+    /// The first entry of `architectures`, such as `BertForTokenClassification`.
     pub architecture: Option<String>,
-    /// Labels in the order of their ids; empty where the file states none.
+    /// Labels in the order of their ids. Empty if the file has none.
     pub labels: Vec<String>,
-    /// `problem_type`, where stated.
+    /// `problem_type`, if the file has it.
     pub problem: Option<ProblemType>,
 }
 
 impl ModelConfig {
-    /// Labels for a classifier of `n` outputs: the stated ones, and `LABEL_i` for the others.
+    /// Labels for a classifier with `n` outputs. Labels that the file does not have are `LABEL_i`.
     pub fn labels(&self, n: usize) -> Vec<String> {
         let name = |i| self.labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
         (0..n).map(name).collect()
@@ -80,28 +80,30 @@ impl Fields<'_> {
         Error::new(self.file, field, problem)
     }
 
-    /// The text at `key`; `None` where it is absent or null.
+    /// The string at `key`. `None` if it is absent or null.
     fn text(&self, key: &str) -> Result<Option<&str>> {
         match &self.json[key] {
             Value::Null => Ok(None),
             Value::String(s) => Ok(Some(s)),
-            other => Err(self.error(key, format!("{other} is not a text"))),
+            other => Err(self.error(key, format!("{other} is not a string"))),
         }
     }
 
-    /// What is not a plain BERT encoder would load and give wrong numbers.
+    /// Refuses models that are not plain BERT encoders: they would load and give wrong numbers.
     fn refuse_other_models(&self) -> Result<()> {
         let only = |key, allowed: &str| match self.text(key)? {
             Some(other) if other != allowed => Err(self
                 .error(key, format!("{other:?} is not supported"))
-                .mend(format!("only {allowed:?} is"))),
+                .hint(format!("only {allowed:?} is supported"))),
             _ => Ok(()),
         };
         only("model_type", "bert")?;
         only("position_embedding_type", "absolute")?;
         for key in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
             if self.json[key] == Value::Bool(true) {
-                return Err(self.error(key, "true is not supported").mend("only encoders are"));
+                return Err(self
+                    .error(key, "true is not supported")
+                    .hint("only encoders are supported"));
             }
         }
         Ok(())
@@ -122,7 +124,7 @@ impl Fields<'_> {
 
     fn eps(&self) -> Result<f32> {
         let value = match &self.json["layer_norm_eps"] {
-            // Google's configurations do not have the key; their code has the number.
+            // Google's configurations do not have the key. This is the constant of Google's code.
             Value::Null => return Ok(1e-12),
             value => value,
         };
@@ -134,21 +136,16 @@ impl Fields<'_> {
     }
 
     fn activation(&self) -> Result<Activation> {
-        Ok(match self.text("hidden_act")?.unwrap_or("gelu") {
-            "gelu" => Activation::Gelu,
-            // Three spellings of one formula.
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            "silu" | "swish" => Activation::Silu,
-            "tanh" => Activation::Tanh,
-            other => {
-                return Err(self
-                    .error("hidden_act", format!("{other:?} is not supported"))
-                    .mend(
-                        "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
-                    ));
+        let name = self.text("hidden_act")?.unwrap_or("gelu");
+        match ACTIVATIONS.iter().find(|(known, _)| *known == name) {
+            Some((_, activation)) => Ok(*activation),
+            None => {
+                let known: Vec<_> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+                Err(self
+                    .error("hidden_act", format!("{name:?} is not supported"))
+                    .hint(format!("supported are {}", known.join(", "))))
             }
-        })
+        }
     }
 
     fn problem(&self) -> Result<Option<ProblemType>> {
@@ -160,7 +157,7 @@ impl Fields<'_> {
             Some(other) => {
                 return Err(self
                     .error("problem_type", format!("{other:?} is unknown"))
-                    .mend("it may be single_label_classification, multi_label_classification or regression"));
+                    .hint("it may be single_label_classification, multi_label_classification or regression"));
             }
         })
     }
@@ -169,7 +166,7 @@ impl Fields<'_> {
     fn labels(&self) -> Result<Vec<String>> {
         let mut named = Vec::new();
         let bad = |key: &str, what: &dyn std::fmt::Display| {
-            self.error(key, format!("{what} is no id and label"))
+            self.error(key, format!("{what} is not an id with a label"))
         };
         let text = |v: &Value| match v {
             Value::String(s) => Some(s.clone()),
@@ -276,16 +273,7 @@ mod tests {
 
     #[test]
     fn every_activation_is_known() {
-        for (name, activation) in [
-            ("gelu", Activation::Gelu),
-            ("gelu_new", Activation::GeluTanh),
-            ("gelu_pytorch_tanh", Activation::GeluTanh),
-            ("gelu_fast", Activation::GeluTanh),
-            ("relu", Activation::Relu),
-            ("silu", Activation::Silu),
-            ("swish", Activation::Silu),
-            ("tanh", Activation::Tanh),
-        ] {
+        for (name, activation) in ACTIVATIONS {
             let config = with("hidden_act", json!(name)).unwrap();
             assert_eq!(config.bert.hidden_act, activation);
         }

@@ -27,12 +27,12 @@ pub enum DType {
     U8,
     /// One byte, zero or one.
     Bool,
-    /// A type that no BERT weight has; listed under its own name, never read.
+    /// A type that no weight of a BERT has. It is listed by name and never read.
     Other(String),
 }
 
 impl DType {
-    /// Bytes an element; `None` for types that cannot be read.
+    /// Bytes per element. `None` for types that cannot be read.
     pub fn size(&self) -> Option<usize> {
         Some(match self {
             Self::F64 | Self::I64 => 8,
@@ -43,8 +43,7 @@ impl DType {
         })
     }
 
-    /// The function that turns one little-endian element into an `f32`, rounding to nearest.
-    /// It is given exactly `size` bytes.
+    /// The function that converts one little-endian element of `size` bytes to `f32`, rounding to nearest.
     pub(super) fn decoder(&self) -> Option<fn(&[u8]) -> f32> {
         fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
             let mut a = [0; N];

@@ -1,4 +1,4 @@
-//! The files of a checkpoint: opened once, remembered with size and hash.
+//! The files of a checkpoint, recorded with size and hash.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use sha2::{Digest, Sha256};
 use super::map::Map;
 use crate::error::{Error, Result};
 
-/// Largest text or JSON file; the largest vocabulary of a BERT takes some megabytes.
+/// Limit for text and JSON files in bytes. The largest vocabulary of a BERT takes some megabytes.
 const MAX_TEXT: usize = 64 << 20;
 
-/// A file that was read, for the provenance of the result.
+/// A file that was read, for the provenance of the model file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the contents.
     pub sha256: [u8; 32],
 }
 
@@ -41,7 +41,7 @@ fn hash(map: &Map) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Opens files and keeps the record.
+/// Opens files and records them.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     records: Vec<FileRecord>,
@@ -65,7 +65,7 @@ impl Files {
     pub(super) fn text(&mut self, path: &Path) -> Result<String> {
         let map = self.map(path)?;
         if map.len() > MAX_TEXT {
-            return Err(Error::new(path, "", "is too large to be what its name says"));
+            return Err(Error::new(path, "", "is too large for a file of this name"));
         }
         String::from_utf8(map.to_vec())
             .map_err(|e| Error::new(path, "", format!("is not UTF-8: {e}")))
@@ -77,18 +77,18 @@ impl Files {
             .map_err(|e| Error::new(path, "", format!("is not valid JSON: {e}")))
     }
 
-    /// A JSON file that may be missing.
+    /// A JSON file. `None` if it does not exist.
     pub(super) fn json_if_there(&mut self, path: &Path) -> Result<Option<Value>> {
         if path.exists() { self.json(path).map(Some) } else { Ok(None) }
     }
 
-    /// What was read.
+    /// The files that were read.
     pub(super) fn into_records(self) -> Vec<FileRecord> {
         self.records
     }
 }
 
-/// `folder/name`, where `name` comes out of a file and may not lead out of the folder.
+/// `folder/name`, where `name` comes from a file and must not lead out of the folder.
 pub(super) fn inside(folder: &Path, name: &str, said_by: &Path, field: &str) -> Result<PathBuf> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {

@@ -1,4 +1,4 @@
-//! Read-only memory maps of checkpoint files: the only `unsafe` of the converter's readers.
+//! Read-only memory maps of checkpoint files: the only `unsafe` code of the checkpoint readers.
 
 #![allow(unsafe_code)]
 
@@ -10,16 +10,16 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// The bytes of one file, mapped rather than read: only what is touched takes memory.
+/// The bytes of a file, mapped. Only the pages in use take memory.
 #[derive(Debug)]
 pub(super) struct Map {
     path: PathBuf,
-    /// `None` for an empty file, which cannot be mapped everywhere.
+    /// `None` for an empty file, which some systems cannot map.
     map: Option<Mmap>,
 }
 
 impl Map {
-    /// Maps `path`, which must be a regular file (a pipe would block for ever).
+    /// Maps `path`, which must be a regular file: a pipe would block.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| Error::new(path, "", format!("cannot be read: {e}"));
         let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -31,15 +31,15 @@ impl Map {
             None
         } else {
             // SAFETY: the map is private and read-only, and lives as long as `self`. Rust cannot
-            // rule out that another process rewrites the file meanwhile; as everywhere else where
-            // checkpoints are mapped, the user must not change a file while it is converted.
+            // prevent another process from changing the file. As with every program that maps
+            // checkpoints, the user must not change a file while it is converted.
             Some(unsafe { Mmap::map(&file) }.map_err(failed)?)
         };
         Ok(Self { path: path.to_owned(), map })
     }
 
-    /// Gives the memory of `range` back to the system; it is read from the file again if needed.
-    /// Else a converter that has read the whole file would hold it a second time.
+    /// Returns the memory of `range` to the system, which reads it from the file again if needed. Otherwise the
+    /// whole file would stay in memory beside the model.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = &self.map
@@ -47,15 +47,15 @@ impl Map {
             && range.end <= map.len()
         {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: nobody writes to the map, so the pages that are dropped are those of the
-            // file, and come back with the same bytes. A refusal only costs memory.
+            // SAFETY: the map is read-only, so the dropped pages equal those of the file and are read
+            // again with the same bytes. An error only costs memory.
             let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
         }
         #[cfg(not(unix))]
         let _ = range;
     }
 
-    /// Where the bytes came from.
+    /// Path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,9 +1,10 @@
 //! Checkpoints on disk: TensorFlow, PyTorch, safetensors.
 //!
-//! [`open`] finds the weights of a folder, reads what stands beside them, and lists the tensors;
-//! their elements are read later, one tensor at a time. Nothing in a checkpoint is executed or
-//! trusted: every size is checked against the file before memory is taken for it.
+//! [`open`] finds the weights in a folder, reads the configuration and the tokenizer, and lists the tensors.
+//! The elements are read later, one tensor at a time. Nothing in a checkpoint is executed or trusted: every size is
+//! checked against the file before memory is allocated for it.
 
+mod checksum;
 mod config;
 mod dtype;
 mod files;
@@ -11,6 +12,7 @@ mod map;
 mod pickle;
 mod safetensors;
 mod sstable;
+mod storage;
 mod tensorflow;
 mod tensors;
 mod tokenizer;
@@ -19,14 +21,15 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+use bertlet::Pooling;
 use serde_json::Value;
 
 pub use config::ModelConfig;
 pub use dtype::DType;
 pub use files::FileRecord;
 pub use tensors::TensorInfo;
-pub use tokenizer::{AddedToken, Tokenizer};
-pub use weights::Format;
+pub use tokenizer::{AddedTokenConfig, TokenizerConfig};
+pub use weights::CheckpointFormat;
 
 use crate::error::{Error, Result};
 use files::Files;
@@ -34,51 +37,38 @@ use tensors::Tensors;
 
 /// How to open a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct OpenOptions {
     /// Accept a checkpoint without `vocab.txt` and `tokenizer.json`.
     pub allow_missing_vocabulary: bool,
 }
 
-/// How sentence-transformers makes one vector of the last hidden states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The state of `[CLS]`.
-    Cls,
-    /// The mean over all tokens.
-    Mean,
-    /// The maximum over all tokens.
-    Max,
-    /// The sum over all tokens, divided by the square root of their number.
-    MeanSqrtLen,
-}
-
 /// An opened checkpoint.
 #[derive(Debug)]
-pub struct Source {
+pub struct Checkpoint {
     /// The folder of the weights.
     pub folder: PathBuf,
     /// The weights file, or the index of several.
     pub weights: PathBuf,
-    /// What the weights are written in.
-    pub format: Format,
+    /// Format of the weights.
+    pub format: CheckpointFormat,
     /// The configuration.
     pub config: ModelConfig,
-    /// Tokens in the order of their ids; empty where there is no vocabulary and that is allowed.
+    /// Tokens in the order of their ids. Empty without a vocabulary.
     pub vocabulary: Vec<String>,
-    /// How texts become ids; `None` with an empty vocabulary.
-    pub tokenizer: Option<Tokenizer>,
-    /// Pooling that `1_Pooling/config.json` of sentence-transformers asks for.
+    /// Configuration of the tokenizer. `None` without a vocabulary.
+    pub tokenizer: Option<TokenizerConfig>,
+    /// Pooling in `1_Pooling/config.json` of sentence-transformers.
     pub pooling: Option<Pooling>,
     /// Whether `modules.json` of sentence-transformers normalises the pooled vector.
     pub normalize: bool,
-    /// Things beside the weights that are not carried over, each a line of text.
+    /// Remarks for the user: what the converter ignores.
     pub notes: Vec<String>,
     /// Every file that was read.
     pub files: Vec<FileRecord>,
     tensors: Tensors,
 }
 
-impl Source {
+impl Checkpoint {
     /// Every tensor of the checkpoint.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors.infos()
@@ -89,21 +79,21 @@ impl Source {
         self.tensors.get(name)
     }
 
-    /// The elements of a tensor, row-major, converted to `f32`.
+    /// The elements of a tensor in f32, row-major.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         self.tensors.read_f32(name, &self.weights)
     }
 }
 
-/// Opens a checkpoint folder, or a weights file with its configuration beside it.
+/// Opens a checkpoint folder, or a weights file with its configuration in the same folder.
 ///
-/// Where a folder has weights in several formats, safetensors are used before PyTorch's, and those
-/// before TensorFlow's: the order in which they leave least to interpretation.
-pub fn open(path: &Path, options: Options) -> Result<Source> {
+/// If a folder has weights in several formats, safetensors come first, then PyTorch's, then TensorFlow's: the
+/// least ambiguous format first.
+pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     let mut files = Files::default();
     let modules = read_modules(path, &mut files)?;
     let found = match weights::find(path, &mut files) {
-        // Old sentence-transformers keep the encoder in a folder of its own.
+        // Old sentence-transformers models have the encoder in a subfolder.
         Err(missing) => match &modules.encoder {
             Some(encoder) if path.is_dir() => weights::find(encoder, &mut files)?,
             _ => return Err(missing),
@@ -112,15 +102,15 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
     };
     let folder = found.folder();
 
-    // Google's file comes first beside Google's weights, which may lie next to converted ones.
+    // With TensorFlow's weights Google's file comes first: the folder may also hold converted weights.
     let mut names = ["config.json", "bert_config.json"];
-    if found.format() == Format::TensorFlow {
+    if found.format() == CheckpointFormat::TensorFlow {
         names.reverse();
     }
     let config_file =
         names.iter().map(|name| folder.join(name)).find(|file| file.exists()).ok_or_else(|| {
             Error::new(folder.join("config.json"), "", "is missing")
-                .mend("put it beside the weights (Google calls it bert_config.json)")
+                .hint("put it into the folder of the weights (Google's name is bert_config.json)")
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
 
@@ -129,11 +119,11 @@ pub fn open(path: &Path, options: Options) -> Result<Source> {
         None if options.allow_missing_vocabulary => (Vec::new(), None),
         None => {
             return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
-                .mend("put it, or tokenizer.json, beside the weights"));
+                .hint("put it, or tokenizer.json, into the folder of the weights"));
         }
     };
     let tensors = found.read(&mut files)?;
-    Ok(Source {
+    Ok(Checkpoint {
         folder,
         weights: found.path().to_owned(),
         format: found.format(),
@@ -162,7 +152,7 @@ fn read_modules(path: &Path, files: &mut Files) -> Result<Modules> {
     let mut modules = Modules::default();
     let file = folder.join("modules.json");
     let Some(json) = files.json_if_there(&file)? else {
-        // Some checkpoints have the pooling without the list.
+        // Some checkpoints have the pooling without modules.json.
         modules.read_pooling(&folder.join("1_Pooling/config.json"), files)?;
         return Ok(modules);
     };
@@ -177,7 +167,9 @@ fn read_modules(path: &Path, files: &mut Files) -> Result<Modules> {
             "Transformer" => modules.encoder = (inner != folder).then_some(inner),
             "Pooling" => modules.read_pooling(&inner.join("config.json"), files)?,
             "Normalize" => modules.normalize = true,
-            other => modules.notes.push(format!("modules.json: {other} is not carried over")),
+            other => {
+                modules.notes.push(format!("modules.json: {other} is not supported and ignored"))
+            }
         }
     }
     Ok(modules)
@@ -199,11 +191,11 @@ impl Modules {
             ["pooling_mode_cls_token"] => Some(Pooling::Cls),
             ["pooling_mode_mean_tokens"] => Some(Pooling::Mean),
             ["pooling_mode_max_tokens"] => Some(Pooling::Max),
-            ["pooling_mode_mean_sqrt_len_tokens"] => Some(Pooling::MeanSqrtLen),
+            ["pooling_mode_mean_sqrt_len_tokens"] => Some(Pooling::MeanSqrt),
             [] => None,
             several => {
                 let modes = several.join(" with ");
-                self.notes.push(format!("1_Pooling: {modes} is not carried over"));
+                self.notes.push(format!("1_Pooling: {modes} is not supported and ignored"));
                 None
             }
         };

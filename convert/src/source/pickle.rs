@@ -1,24 +1,24 @@
 //! A reader of pickles that executes nothing.
 //!
-//! A pickle is a program for a small stack machine that may import and call anything. This machine
-//! knows the handful of callables that `torch.save` needs for a dictionary of tensors, and builds
-//! descriptions of tensors from them; any other import is an error that names it.
+//! A pickle is a program for a stack machine, and may import and call anything. This machine knows only the few
+//! callables that `torch.save` uses for a dictionary of tensors, and builds descriptions of tensors instead of
+//! calling them. Any other import is an error that names it. No crate for pickles refuses to run one, so the
+//! machine is our own.
 //!
-//! Objects live in one arena and refer to each other by index, so that neither cycles nor deep
-//! nesting can exhaust the call stack; strings borrow from the file; every other object counts
-//! against [`MAX_OBJECTS`].
+//! Objects live in one arena and refer to each other by index, so that neither cycles nor deep nesting exhaust the
+//! call stack. Strings borrow from the file. Every other object counts against [`MAX_OBJECTS`].
 
 use super::dtype::DType;
 use super::tensors::MAX_RANK;
 
-/// Most tuples, lists, dictionaries and tensors in a pickle; a training checkpoint of BERT-large
-/// has some ten thousand.
+/// Limit for the tuples, lists, dictionaries and tensors of a pickle. A training checkpoint of BERT-large has
+/// about ten thousand.
 const MAX_OBJECTS: usize = 1 << 20;
-/// Most values on the stack and in containers.
+/// Limit for the values on the stack and in containers.
 const MAX_VALUES: usize = 1 << 22;
-/// Most open marks: how deep containers may nest while they are built.
+/// Limit for open marks, that is, for the nesting of containers while they are built.
 const MAX_MARKS: usize = 1000;
-/// Longest integer, in bytes; the magic number of the legacy format has ten.
+/// Limit for the bytes of an integer. The magic number of the legacy format has ten.
 const MAX_LONG: usize = 64;
 
 /// A value on the stack, in a container or in the memo.
@@ -30,17 +30,17 @@ pub(super) enum Value<'a> {
     Bool(bool),
     /// An integer of up to 64 bits.
     Int(i64),
-    /// A longer one: its little-endian bytes.
+    /// A longer integer: its little-endian bytes.
     Long(&'a [u8]),
-    /// Some number that no tensor depends on.
+    /// A floating-point number. No tensor depends on it.
     Float,
-    /// A text.
+    /// A string.
     Str(&'a str),
-    /// Bytes that no tensor depends on.
+    /// Bytes. No tensor depends on them.
     Bytes,
     /// An allowed import.
     Global(Global),
-    /// An object of the arena.
+    /// Index of an object in the arena.
     Object(usize),
 }
 
@@ -59,9 +59,9 @@ pub(super) enum Global {
     RebuildTensorV2,
     /// `torch._utils._rebuild_parameter` and `_rebuild_parameter_with_state`.
     RebuildParameter,
-    /// `torch.FloatStorage` and its like: the index of the type in [`STORAGES`].
+    /// `torch.FloatStorage` and the like: the index of the type in [`STORAGES`].
     Storage(usize),
-    /// `torch.float32` and its like, a constant.
+    /// `torch.float32` and the like.
     DType,
 }
 
@@ -79,7 +79,7 @@ const STORAGES: &[(&str, DType)] = &[
     ("BoolStorage", DType::Bool),
 ];
 
-/// `torch.dtype` constants, which are only ever metadata.
+/// `torch.dtype` constants, which are only metadata.
 const DTYPES: &[&str] = &[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
 ];
@@ -103,22 +103,22 @@ fn global(module: &str, name: &str) -> Option<Global> {
 /// A storage as a persistent id describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StorageRef<'a> {
-    /// Names the bytes: an entry of the zip file, or a key of the legacy format.
+    /// Name of the bytes: of an entry of the zip file, or a key of the legacy format.
     pub key: &'a str,
     /// Type of the elements.
     pub dtype: DType,
     /// Number of elements.
     pub elements: usize,
-    /// First element, where the storage is a view of another (legacy format only).
+    /// Index of the first element in another storage that this one is a view of (legacy format only).
     pub offset: usize,
 }
 
 /// A tensor as `_rebuild_tensor_v2` describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRef<'a> {
-    /// The bytes.
+    /// The storage.
     pub storage: StorageRef<'a>,
-    /// First element in the storage.
+    /// Index of the first element in the storage.
     pub offset: usize,
     /// Sizes of the dimensions.
     pub shape: Vec<usize>,
@@ -126,20 +126,20 @@ pub(super) struct TensorRef<'a> {
     pub strides: Vec<usize>,
 }
 
-/// What the arena holds.
+/// An object of the arena.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object<'a> {
     /// An immutable sequence.
     Tuple(Vec<Value<'a>>),
     /// A list.
     List(Vec<Value<'a>>),
-    /// A dictionary, ordered or not, as its insertions.
+    /// A dictionary, as its list of insertions.
     Dict(Vec<(Value<'a>, Value<'a>)>),
     /// A storage.
     Storage(StorageRef<'a>),
     /// A tensor or parameter.
     Tensor(TensorRef<'a>),
-    /// Something harmless that no tensor depends on.
+    /// Anything harmless. No tensor depends on it.
     Opaque,
 }
 
@@ -147,9 +147,9 @@ pub(super) enum Object<'a> {
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     objects: Vec<Object<'a>>,
-    /// What the pickle evaluates to.
+    /// The result of the pickle.
     pub root: Value<'a>,
-    /// Bytes it took.
+    /// Length of the pickle in bytes.
     pub len: usize,
 }
 
@@ -162,7 +162,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Every storage that the pickle mentions.
+    /// Every storage in the pickle.
     pub(super) fn storages(&self) -> impl Iterator<Item = &StorageRef<'a>> {
         self.objects.iter().filter_map(|o| match o {
             Object::Storage(s) => Some(s),
@@ -170,7 +170,7 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// The value at a text key of a dictionary; the last insertion counts, as in Python.
+    /// The value at a string key of a dictionary. The last insertion counts, as in Python.
     pub(super) fn get(&self, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
         let Some(Object::Dict(items)) = self.object(dict) else {
             return None;
@@ -201,7 +201,7 @@ struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at the open marks; what lies below the last is out of reach.
+    /// Heights of the stack at the open marks. Values below the last mark cannot be popped.
     marks: Vec<usize>,
     memo: std::collections::HashMap<u32, Value<'a>>,
     objects: Vec<Object<'a>>,
@@ -209,10 +209,10 @@ struct Machine<'a> {
     values: usize,
 }
 
-type Step<T> = Result<T, String>;
+type Parsed<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    fn run(&mut self) -> Step<Value<'a>> {
+    fn run(&mut self) -> Parsed<Value<'a>> {
         loop {
             let opcode = self.byte()?;
             if opcode == b'.' {
@@ -222,8 +222,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// One instruction; the letters are those of Python's `pickletools`.
-    fn step(&mut self, opcode: u8) -> Step<()> {
+    /// Executes one instruction. The names are those of Python's `pickletools`.
+    fn step(&mut self, opcode: u8) -> Parsed<()> {
         match opcode {
             // PROTO
             0x80 => match self.byte()? {
@@ -240,7 +240,7 @@ impl<'a> Machine<'a> {
                 self.marks.push(self.stack.len());
                 Ok(())
             }
-            // POP, which also drops a mark
+            // POP, which may also pop a mark
             b'0' => {
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
@@ -300,7 +300,7 @@ impl<'a> Machine<'a> {
                 let n = self.u64()?;
                 self.text(n)
             }
-            // BINSTRING, SHORT_BINSTRING: Python 2's str, of which names are ASCII
+            // BINSTRING, SHORT_BINSTRING: str of Python 2, in which names are ASCII
             b'T' => {
                 let n = self.u32()? as usize;
                 self.bytes_or_text(n)
@@ -421,32 +421,32 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn take(&mut self, n: usize) -> Step<&'a [u8]> {
+    fn take(&mut self, n: usize) -> Parsed<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..n).ok_or("the file ends inside it")?;
         self.at += n;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let mut a = [0; N];
         a.copy_from_slice(self.take(N)?);
         Ok(a)
     }
 
-    fn byte(&mut self) -> Step<u8> {
+    fn byte(&mut self) -> Parsed<u8> {
         Ok(self.take(1)?[0])
     }
 
-    fn u32(&mut self) -> Step<u32> {
+    fn u32(&mut self) -> Parsed<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Step<usize> {
+    fn u64(&mut self) -> Parsed<usize> {
         usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| "impossible size".into())
     }
 
-    fn line(&mut self) -> Step<&'a str> {
+    fn line(&mut self) -> Parsed<&'a str> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|&b| b == b'\n');
         let line = &rest[..end.ok_or("the file ends inside it")?];
@@ -454,27 +454,27 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(line).map_err(|_| "a name that is not UTF-8".into())
     }
 
-    fn decimal(&mut self) -> Step<u32> {
+    fn decimal(&mut self) -> Parsed<u32> {
         self.line()?.parse().map_err(|_| "a bad number".into())
     }
 
-    fn text(&mut self, n: usize) -> Step<()> {
-        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a text that is not UTF-8")?;
+    fn text(&mut self, n: usize) -> Parsed<()> {
+        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a string that is not UTF-8")?;
         self.push(Value::Str(text))
     }
 
-    fn bytes_or_text(&mut self, n: usize) -> Step<()> {
+    fn bytes_or_text(&mut self, n: usize) -> Parsed<()> {
         let text = std::str::from_utf8(self.take(n)?);
         self.push(text.map_or(Value::Bytes, Value::Str))
     }
 
-    fn opaque_bytes(&mut self, n: usize) -> Step<()> {
+    fn opaque_bytes(&mut self, n: usize) -> Parsed<()> {
         self.take(n)?;
         self.push(Value::Bytes)
     }
 
     /// A two's complement integer of `n` bytes.
-    fn long(&mut self, n: usize) -> Step<()> {
+    fn long(&mut self, n: usize) -> Parsed<()> {
         let bytes = self.take(n)?;
         if n > MAX_LONG {
             return Err("an integer that is too long".into());
@@ -488,7 +488,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Int(i64::from_le_bytes(extended)))
     }
 
-    fn push(&mut self, value: Value<'a>) -> Step<()> {
+    fn push(&mut self, value: Value<'a>) -> Parsed<()> {
         self.values += 1;
         if self.values > MAX_VALUES {
             return Err("too many values".into());
@@ -497,19 +497,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pop(&mut self) -> Step<Value<'a>> {
+    fn pop(&mut self) -> Parsed<Value<'a>> {
         if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
-            return Err("takes a value that is not there".into());
+            return Err("pops from an empty stack".into());
         }
         self.stack.pop().ok_or_else(|| "empty stack".into())
     }
 
-    fn pop_mark(&mut self) -> Step<Vec<Value<'a>>> {
+    fn pop_mark(&mut self) -> Parsed<Vec<Value<'a>>> {
         let height = self.marks.pop().ok_or("no mark")?;
         Ok(self.stack.split_off(height))
     }
 
-    fn new_object(&mut self, object: Object<'a>) -> Step<()> {
+    fn new_object(&mut self, object: Object<'a>) -> Parsed<()> {
         if self.objects.len() == MAX_OBJECTS {
             return Err("too many objects".into());
         }
@@ -517,37 +517,37 @@ impl<'a> Machine<'a> {
         self.push(Value::Object(self.objects.len() - 1))
     }
 
-    /// The object on top of the stack, which stays there.
-    fn top_object(&mut self) -> Step<&mut Object<'a>> {
+    /// The object on top of the stack, without popping it.
+    fn top_object(&mut self) -> Parsed<&mut Object<'a>> {
         let top = self.pop()?;
         self.stack.push(top);
         match top {
             Value::Object(i) => self.objects.get_mut(i).ok_or_else(|| "no object".into()),
-            _ => Err("changes something that is no container".into()),
+            _ => Err("changes something that is not a container".into()),
         }
     }
 
-    fn extend_list(&mut self, items: Vec<Value<'a>>) -> Step<()> {
+    fn extend_list(&mut self, items: Vec<Value<'a>>) -> Parsed<()> {
         match self.top_object()? {
             Object::List(list) => list.extend(items),
             Object::Opaque => {}
-            _ => return Err("appends to something that is no list".into()),
+            _ => return Err("appends to something that is not a list".into()),
         }
         Ok(())
     }
 
-    fn extend_dict(&mut self, items: &[Value<'a>]) -> Step<()> {
+    fn extend_dict(&mut self, items: &[Value<'a>]) -> Parsed<()> {
         if !items.len().is_multiple_of(2) {
             return Err("a key without a value".into());
         }
         match self.top_object()? {
             Object::Dict(dict) => dict.extend(items.chunks_exact(2).map(|kv| (kv[0], kv[1]))),
-            _ => return Err("sets an item of something that is no dictionary".into()),
+            _ => return Err("sets an item of something that is not a dictionary".into()),
         }
         Ok(())
     }
 
-    fn put(&mut self, slot: u32) -> Step<()> {
+    fn put(&mut self, slot: u32) -> Parsed<()> {
         let top = self.pop()?;
         self.stack.push(top);
         if self.memo.len() == MAX_OBJECTS {
@@ -557,12 +557,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn fetch(&mut self, slot: u32) -> Step<()> {
+    fn fetch(&mut self, slot: u32) -> Parsed<()> {
         let value = *self.memo.get(&slot).ok_or("an unknown memo slot")?;
         self.push(value)
     }
 
-    fn push_global(&mut self, module: &'a str, name: &'a str) -> Step<()> {
+    fn push_global(&mut self, module: &'a str, name: &'a str) -> Parsed<()> {
         let short = |s: &str| s.chars().take(80).collect::<String>();
         match global(module, name) {
             Some(global) => self.push(Value::Global(global)),
@@ -573,7 +573,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn tuple(&self, value: Value<'a>) -> Step<&[Value<'a>]> {
+    fn tuple(&self, value: Value<'a>) -> Parsed<&[Value<'a>]> {
         match value {
             Value::Object(i) => match &self.objects[i] {
                 Object::Tuple(items) => Ok(items),
@@ -584,7 +584,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Shape or strides.
-    fn sizes(&self, value: Value<'a>) -> Step<Vec<usize>> {
+    fn sizes(&self, value: Value<'a>) -> Parsed<Vec<usize>> {
         let items = self.tuple(value)?;
         if items.len() > MAX_RANK {
             return Err("a tensor of too many dimensions".into());
@@ -592,8 +592,8 @@ impl<'a> Machine<'a> {
         items.iter().map(|&v| size(v)).collect()
     }
 
-    /// Calls one of the allowed callables, which is to say: describes its result.
-    fn reduce(&mut self) -> Step<()> {
+    /// Describes the result of one of the allowed callables.
+    fn reduce(&mut self) -> Parsed<()> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
         let arguments = self.tuple(arguments)?;
@@ -610,13 +610,13 @@ impl<'a> Machine<'a> {
                 Global::RebuildTensor | Global::RebuildTensorV2,
                 &[storage, offset, shape, strides, ..],
             ) => self.tensor(storage, offset, shape, strides)?,
-            // A parameter is its tensor: nothing new is made.
+            // A parameter is its tensor. No object is made.
             (Global::RebuildParameter, &[tensor, ..]) => {
                 let Value::Object(i) = tensor else {
-                    return Err("a parameter that is no tensor".into());
+                    return Err("a parameter that is not a tensor".into());
                 };
                 if !matches!(self.objects[i], Object::Tensor(_)) {
-                    return Err("a parameter that is no tensor".into());
+                    return Err("a parameter that is not a tensor".into());
                 }
                 return self.push(tensor);
             }
@@ -626,8 +626,8 @@ impl<'a> Machine<'a> {
         self.new_object(result)
     }
 
-    /// Counts the values that a copy brings into being without a push.
-    fn charge(&mut self, object: &Object<'a>) -> Step<()> {
+    /// Counts the values of an object that were copied and not pushed.
+    fn charge(&mut self, object: &Object<'a>) -> Parsed<()> {
         self.values += match object {
             Object::Tuple(items) => items.len(),
             Object::Dict(items) => items.len(),
@@ -639,7 +639,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pairs(&self, list: Value<'a>) -> Step<Vec<(Value<'a>, Value<'a>)>> {
+    fn pairs(&self, list: Value<'a>) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
         let items = match list {
             Value::Object(i) => match &self.objects[i] {
                 Object::List(items) | Object::Tuple(items) => items,
@@ -669,7 +669,7 @@ impl<'a> Machine<'a> {
         offset: Value<'a>,
         shape: Value<'a>,
         strides: Value<'a>,
-    ) -> Step<Object<'a>> {
+    ) -> Parsed<Object<'a>> {
         let Value::Object(i) = storage else {
             return Err("a tensor without a storage".into());
         };
@@ -685,15 +685,15 @@ impl<'a> Machine<'a> {
     }
 
     /// `("storage", class, key, location, elements[, (view key, offset, elements)])`.
-    fn persistent(&mut self) -> Step<()> {
+    fn persistent(&mut self) -> Parsed<()> {
         let id = self.pop()?;
         let items = self.tuple(id)?;
         let (&[tag, class, key, _, elements], view) =
-            items.split_first_chunk::<5>().ok_or("a persistent id that is no storage")?;
+            items.split_first_chunk::<5>().ok_or("a persistent id that is not a storage")?;
         let (Value::Str("storage"), Value::Global(Global::Storage(class)), Value::Str(key)) =
             (tag, class, key)
         else {
-            return Err("a persistent id that is no storage".into());
+            return Err("a persistent id that is not a storage".into());
         };
         let mut storage = StorageRef {
             key,
@@ -714,7 +714,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Sets attributes. Only dictionaries have any here (`_metadata`), and they do not matter.
-    fn build(&mut self) -> Step<()> {
+    fn build(&mut self) -> Parsed<()> {
         self.pop()?;
         match self.top_object()? {
             Object::Dict(_) | Object::Tensor(_) => Ok(()),
@@ -724,10 +724,10 @@ impl<'a> Machine<'a> {
 }
 
 /// A number of elements.
-fn size(value: Value<'_>) -> Step<usize> {
+fn size(value: Value<'_>) -> Parsed<usize> {
     match value {
         Value::Int(i) => usize::try_from(i).map_err(|_| format!("a size of {i}")),
-        _ => Err("a size that is no number".into()),
+        _ => Err("a size that is not a number".into()),
     }
 }
 

@@ -7,19 +7,20 @@ use safetensors::tensor::Metadata;
 
 use super::dtype::DType;
 use super::map::Map;
-use super::tensors::{Storage, Tensor, TensorInfo, Tensors};
+use super::storage::Storage;
+use super::tensors::{Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
-/// The longest header that the format allows.
+/// Limit of the format for the header in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// Adds the tensors of one file.
 ///
-/// The header is checked against the size of the file here and not by `SafeTensors::deserialize`,
-/// whose sum of the two may overflow.
+/// This function checks the header against the size of the file. `SafeTensors::deserialize` would add the two,
+/// and the sum may overflow.
 pub(super) fn read(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     let failed =
-        |problem: String| Error::new(map.path(), "header", problem).mend("download the file again");
+        |problem: String| Error::new(map.path(), "header", problem).hint("download the file again");
     let Some((size, rest)) = map.split_first_chunk::<8>() else {
         return Err(failed("the file ends inside it".into()));
     };

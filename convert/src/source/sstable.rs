@@ -1,16 +1,16 @@
 //! LevelDB's table format, as far as TensorFlow's checkpoint indexes use it.
 //!
-//! The last 48 bytes (the footer) say where the index block is; its values say where the data
-//! blocks are; a block is a run of entries whose keys share prefixes with the key before. Behind
-//! every block stand one byte (0: plain, 1: snappy) and a masked CRC-32C.
+//! The last 48 bytes, the footer, state where the index block is. The values of the index block state where the
+//! data blocks are. A block is a sequence of entries, and each key shares a prefix with the key before it. After
+//! every block come one byte (0: plain, 1: snappy) and a masked CRC-32C.
 
-use super::tensorflow::verify;
+use super::checksum::verify;
 
 const MAGIC: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
 const FOOTER: usize = 48;
-/// Type byte and checksum behind a block.
+/// Bytes after a block: compression and checksum.
 const TRAILER: usize = 5;
-/// Snappy's copies turn three bytes into at most 64.
+/// Limit for the expansion by snappy, whose copies turn three bytes into at most 64.
 const MAX_SNAPPY: usize = 24;
 
 type Problem = String;
@@ -24,7 +24,7 @@ pub(super) fn read(file: &[u8]) -> Result<Entries, Problem> {
         .checked_sub(FOOTER)
         .map(|at| &file[at..])
         .filter(|footer| footer.ends_with(&MAGIC))
-        .ok_or("does not end as a table does: is the download complete?")?;
+        .ok_or("does not end like a table: is the download complete?")?;
     let mut handles = footer;
     handle(&mut handles)?; // the metaindex, which TensorFlow leaves empty
     let index = block(file, handle(&mut handles)?)?;
@@ -32,7 +32,7 @@ pub(super) fn read(file: &[u8]) -> Result<Entries, Problem> {
     let mut size = 0;
     for (_, value) in index {
         for entry in block(file, handle(&mut value.as_slice())?)? {
-            // An index may name the same block again and again, and keys share prefixes.
+            // A hostile index may name one block many times, and keys share prefixes.
             size += entry.0.len() + entry.1.len();
             if size > 64 * file.len() {
                 return Err("expands too much".into());

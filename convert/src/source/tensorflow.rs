@@ -10,13 +10,14 @@ use super::dtype::DType;
 use super::files::Files;
 use super::map::Map;
 use super::sstable;
-use super::tensors::{MAX_RANK, Storage, Tensor, TensorInfo, Tensors};
+use super::storage::Storage;
+use super::tensors::{MAX_RANK, Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
-/// Most data files of a checkpoint.
+/// Limit for the data files of a checkpoint.
 const MAX_SHARDS: i32 = 10_000;
 
-/// The entry of the empty key.
+/// The value of the empty key.
 #[derive(Clone, PartialEq, Message)]
 struct BundleHeader {
     #[prost(int32, tag = "1")]
@@ -26,7 +27,7 @@ struct BundleHeader {
     endianness: i32,
 }
 
-/// Where one tensor is.
+/// The value of a tensor's name: where the tensor is.
 #[derive(Clone, PartialEq, Message)]
 struct BundleEntry {
     #[prost(int32, tag = "1")]
@@ -41,7 +42,7 @@ struct BundleEntry {
     size: i64,
     #[prost(fixed32, tag = "6")]
     crc32c: u32,
-    /// Where the tensor is stored in parts, what they cover.
+    /// The parts of a tensor that is stored in slices.
     #[prost(message, repeated, tag = "7")]
     slices: Vec<TensorSlice>,
 }
@@ -49,13 +50,13 @@ struct BundleEntry {
 #[derive(Clone, PartialEq, Message)]
 struct TensorShape {
     #[prost(message, repeated, tag = "2")]
-    dim: Vec<Dim>,
+    dim: Vec<TensorDim>,
     #[prost(bool, tag = "3")]
     unknown_rank: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Dim {
+struct TensorDim {
     #[prost(int64, tag = "1")]
     size: i64,
 }
@@ -83,7 +84,7 @@ pub(super) fn read(index: &Path, files: &mut Files, tensors: &mut Tensors) -> Re
     // (shard, start, end) of every tensor: they may not overlap.
     let mut ranges = Vec::new();
     for (key, value) in entries {
-        // Keys of slices are binary; the entry of the whole tensor is refused before them.
+        // Keys of slices are binary. The entry of the whole tensor comes first and is refused.
         let name = String::from_utf8_lossy(key);
         let entry = BundleEntry::decode(value.as_slice())
             .map_err(|e| failed(&name, format!("its entry is not valid: {e}")))?;
@@ -96,7 +97,7 @@ pub(super) fn read(index: &Path, files: &mut Files, tensors: &mut Tensors) -> Re
         if !entry.slices.is_empty() || key.starts_with(&[0]) {
             return Err(info
                 .error("is stored in slices")
-                .mend("save the checkpoint without a partitioner"));
+                .hint("save the checkpoint without a partitioner"));
         }
         let shard = shards.get(entry.shard_id, files)?;
         let range = u64::try_from(entry.offset).ok().zip(u64::try_from(entry.size).ok());
@@ -122,7 +123,7 @@ pub(super) fn read(index: &Path, files: &mut Files, tensors: &mut Tensors) -> Re
     Ok(())
 }
 
-/// The data files, mapped when first needed.
+/// The data files, mapped at their first use.
 struct Shards<'a> {
     index: &'a Path,
     count: i32,
@@ -159,7 +160,8 @@ fn shape(entry: &BundleEntry) -> std::result::Result<Vec<usize>, String> {
     if shape.unknown_rank || shape.dim.len() > MAX_RANK {
         return Err("has an impossible shape".into());
     }
-    let size = |d: &Dim| usize::try_from(d.size).map_err(|_| format!("has a size of {}", d.size));
+    let size =
+        |d: &TensorDim| usize::try_from(d.size).map_err(|_| format!("has a size of {}", d.size));
     shape.dim.iter().map(size).collect()
 }
 
@@ -181,49 +183,10 @@ fn dtype(code: i32) -> DType {
     }
 }
 
-/// Compares bytes with their masked CRC-32C.
-pub(super) fn verify(bytes: &[u8], masked: u32) -> std::result::Result<(), String> {
-    let expected = masked.wrapping_sub(0xa282_ead8).rotate_left(15);
-    if crc32c(bytes) == expected {
-        Ok(())
-    } else {
-        Err("its checksum is wrong: the file is damaged".into())
-    }
-}
-
-/// CRC-32 with Castagnoli's polynomial.
-fn crc32c(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut i = 0;
-        while i < 256 {
-            let mut crc = i as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
-                bit += 1;
-            }
-            table[i] = crc;
-            i += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc, &b| (crc >> 8) ^ TABLE[(crc as u8 ^ b) as usize])
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::checksum;
     use super::*;
-
-    #[test]
-    fn crc32c_is_castagnolis() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(crc32c(b""), 0);
-        // Masked as LevelDB does: rotated right by 15, plus a constant.
-        let masked = 0xe306_9283_u32.rotate_right(15).wrapping_add(0xa282_ead8);
-        assert!(verify(b"123456789", masked).is_ok());
-        assert!(verify(b"123456780", masked).is_err());
-    }
 
     /// A table of one plain block.
     fn table(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -237,7 +200,7 @@ mod tests {
                 block.extend_from_slice(value);
             }
             block.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0, 0]);
-            let masked = crc32c(&block).rotate_right(15).wrapping_add(0xa282_ead8);
+            let masked = checksum::masked(&block);
             block.extend_from_slice(&masked.to_le_bytes());
             block
         }
@@ -267,11 +230,11 @@ mod tests {
     fn entry() -> BundleEntry {
         BundleEntry {
             dtype: 1,
-            shape: Some(TensorShape { dim: vec![Dim { size: 2 }], unknown_rank: false }),
+            shape: Some(TensorShape { dim: vec![TensorDim { size: 2 }], unknown_rank: false }),
             shard_id: 0,
             offset: 0,
             size: 8,
-            crc32c: crc32c(&DATA[..8]).rotate_right(15).wrapping_add(0xa282_ead8),
+            crc32c: checksum::masked(&DATA[..8]),
             slices: Vec::new(),
         }
     }
@@ -301,7 +264,7 @@ mod tests {
             shape: None,
             offset: 8,
             size: 4,
-            crc32c: crc32c(&DATA[8..]).rotate_right(15).wrapping_add(0xa282_ead8),
+            crc32c: checksum::masked(&DATA[8..]),
             ..entry()
         };
         let entries = [("a", entry()), ("b", other), ("c", scalar)];
@@ -326,10 +289,10 @@ mod tests {
             ("a: has a size of -1", |e| e.shape.as_mut().unwrap().dim[0].size = -1),
             ("impossible shape", |e| e.shape.as_mut().unwrap().unknown_rank = true),
             ("impossible shape", |e| {
-                e.shape.as_mut().unwrap().dim = vec![Dim { size: 1 }; MAX_RANK + 1];
+                e.shape.as_mut().unwrap().dim = vec![TensorDim { size: 1 }; MAX_RANK + 1];
             }),
             ("a: impossible shape", |e| {
-                e.shape.as_mut().unwrap().dim = vec![Dim { size: i64::MAX }; 4];
+                e.shape.as_mut().unwrap().dim = vec![TensorDim { size: i64::MAX }; 4];
             }),
             ("shard_id: 2 is not below 2", |e| e.shard_id = 2),
             ("shard_id: -1 is not", |e| e.shard_id = -1),

@@ -1,28 +1,26 @@
-//! Tensors of a checkpoint as places in mapped files, converted to `f32` one at a time.
+//! The tensors of a checkpoint: views of mapped files, converted to f32 one at a time.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use super::checksum;
 use super::dtype::DType;
-use super::map::Map;
-use super::{tensorflow, torch};
+use super::storage::{InflateCache, Storage};
 use crate::error::{Error, Result};
 
-/// Most dimensions a tensor may have; BERT's have two.
+/// Limit for the dimensions of a tensor. Those of a BERT have at most two.
 pub(super) const MAX_RANK: usize = 8;
 
-/// What a checkpoint says about one tensor.
+/// The description of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Name as the checkpoint spells it.
+    /// Name in the checkpoint.
     pub name: String,
     /// Type of the elements in the file.
     pub dtype: DType,
     /// Sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The file that says so: the weights file, the shard, the index.
+    /// The file with the description: the weights file, the shard, or the index.
     pub file: PathBuf,
 }
 
@@ -33,38 +31,12 @@ impl TensorInfo {
     }
 }
 
-/// Bytes that one or several tensors are views of.
-#[derive(Clone, Debug)]
-pub(super) enum Storage {
-    /// Bytes of a mapped file.
-    Mapped(Arc<Map>, Range<usize>),
-    /// A compressed entry of a zip file: its index and inflated size.
-    Deflated(Arc<Map>, usize, usize),
-}
-
-impl Storage {
-    /// `range` of a mapped file, which must lie inside it.
-    pub(super) fn mapped(map: &Arc<Map>, start: u64, len: u64) -> Option<Self> {
-        let start = usize::try_from(start).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        (end <= map.len()).then(|| Self::Mapped(map.clone(), start..end))
-    }
-
-    /// Size in bytes.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Mapped(_, range) => range.len(),
-            Self::Deflated(.., len) => *len,
-        }
-    }
-}
-
-/// A tensor: which elements of which storage.
+/// A tensor: a view of a storage.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     info: TensorInfo,
     storage: Storage,
-    /// First element, in elements.
+    /// Index of the first element in the storage.
     offset: usize,
     /// Elements from one index to the next, per dimension; `None` for row-major.
     strides: Option<Vec<usize>>,
@@ -89,8 +61,8 @@ impl Tensor {
         Ok(Self { info, storage, offset: 0, strides: None, checksum: None })
     }
 
-    /// A view of a storage. Every element it reaches must lie inside, and it may not repeat
-    /// elements (else a few bytes could claim to be any amount of memory).
+    /// A view of a storage. Every element must lie inside the storage, and the view must not repeat elements:
+    /// otherwise a few bytes could become any amount of memory.
     pub(super) fn view(
         info: TensorInfo,
         storage: Storage,
@@ -100,7 +72,7 @@ impl Tensor {
         let elements = elements(&info)?;
         let available = storage.len() / info.dtype.size().unwrap_or(1);
         if strides.len() != info.shape.len() {
-            return Err(info.error("as many strides as dimensions are needed"));
+            return Err(info.error("has not as many strides as dimensions"));
         }
         let last = info.shape.iter().zip(&strides).try_fold(offset, |last, (&n, &stride)| {
             last.checked_add(n.saturating_sub(1).checked_mul(stride)?)
@@ -159,7 +131,7 @@ impl Tensor {
     }
 }
 
-/// Number of elements, refusing shapes whose product overflows or that have too many dimensions.
+/// The number of elements. A shape with too many dimensions or elements is an error.
 fn elements(info: &TensorInfo) -> Result<usize> {
     let product = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     match product {
@@ -177,16 +149,12 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// File, entry and bytes of a compressed storage.
-type Inflated = (PathBuf, usize, Arc<Vec<u8>>);
-
 /// All tensors of a checkpoint, by name.
 #[derive(Debug, Default)]
 pub(super) struct Tensors {
     list: Vec<Tensor>,
     by_name: HashMap<String, usize>,
-    /// The compressed storage that was inflated last: many tensors may be views of one.
-    inflated: Mutex<Option<Inflated>>,
+    inflated: InflateCache,
 }
 
 impl Tensors {
@@ -210,7 +178,7 @@ impl Tensors {
         self.by_name.get(name).map(|&i| &self.list[i].info)
     }
 
-    /// Its elements, row-major. `file` is named if there is no such tensor.
+    /// The elements of a tensor, row-major. Without such a tensor, the error names `file`.
     pub(super) fn read_f32(&self, name: &str, file: &Path) -> Result<Vec<f32>> {
         let Some(&i) = self.by_name.get(name) else {
             return Err(Error::new(file, name, "no such tensor"));
@@ -220,44 +188,26 @@ impl Tensors {
             Storage::Mapped(map, range) => {
                 let bytes = &map[range.clone()];
                 if let Some(expected) = tensor.checksum {
-                    tensorflow::verify(bytes, expected)
+                    checksum::verify(bytes, expected)
                         .map_err(|problem| tensor.info.error(problem))?;
                 }
                 let values = tensor.decode(bytes);
                 map.release(range.clone());
                 values
             }
-            Storage::Deflated(map, entry, len) => {
-                let bytes = self.inflate(map, *entry, *len, &tensor.info)?;
+            Storage::Deflated(deflated) => {
+                let bytes = self.inflated.get(deflated).map_err(|p| tensor.info.error(p))?;
                 tensor.decode(&bytes)
             }
         }
-    }
-
-    fn inflate(
-        &self,
-        map: &Map,
-        entry: usize,
-        len: usize,
-        info: &TensorInfo,
-    ) -> Result<Arc<Vec<u8>>> {
-        let mut last = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((path, e, bytes)) = &*last
-            && *e == entry
-            && path == map.path()
-        {
-            return Ok(bytes.clone());
-        }
-        // Free the last one before the next: only one is in memory at a time.
-        *last = None;
-        let bytes = Arc::new(torch::inflate(map, entry, len).map_err(|p| info.error(p))?);
-        *last = Some((map.path().to_owned(), entry, bytes.clone()));
-        Ok(bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::map::Map;
     use super::*;
 
     fn storage(elements: usize) -> (tempfile::NamedTempFile, Storage) {

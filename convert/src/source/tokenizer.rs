@@ -1,9 +1,8 @@
-//! The vocabulary and the settings of the WordPiece tokenizer.
+//! The vocabulary and the configuration of the WordPiece tokenizer.
 //!
-//! `tokenizer.json` is used where there is one. Otherwise `vocab.txt` is, with what
-//! `tokenizer_config.json` says and BertTokenizer's defaults for what it does not. The longest
-//! input always comes from `tokenizer_config.json`: truncation in `tokenizer.json` is only what
-//! somebody once called with.
+//! They come from `tokenizer.json` if there is one. Otherwise they come from `vocab.txt`, `tokenizer_config.json`
+//! and the defaults of BertTokenizer, in that order. The longest input always comes from `tokenizer_config.json`:
+//! truncation in `tokenizer.json` is only the argument of some past call.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,11 +12,11 @@ use serde_json::Value;
 use super::files::Files;
 use crate::error::{Error, Result};
 
-/// Most entries of a vocabulary.
+/// Limit for the entries of a vocabulary.
 const MAX_VOCABULARY: usize = 1 << 24;
-/// BertTokenizer writes 10^30 where it knows no limit.
+/// Lengths above this mean no limit: BertTokenizer writes 10^30 then.
 const NO_LIMIT: f64 = 1e9;
-/// `tokenizer_class` values that mean BERT's WordPiece when only `vocab.txt` is there.
+/// Values of `tokenizer_class` that mean BERT's WordPiece in a folder with only `vocab.txt`.
 const CLASSES: &[&str] = &[
     "BertTokenizer",
     "BertTokenizerFast",
@@ -30,21 +29,21 @@ const CLASSES: &[&str] = &[
     "TokenizersBackend",
 ];
 
-/// How texts become ids.
+/// The configuration of a tokenizer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tokenizer {
+pub struct TokenizerConfig {
     /// Lowercase the text.
     pub lowercase: bool,
-    /// Whether a file says so; else `lowercase` is BertTokenizer's default, true, which is wrong
-    /// for a cased checkpoint of Google's.
+    /// Whether a file states `lowercase`. Otherwise it is the default of BertTokenizer, true, which is wrong
+    /// for Google's cased checkpoints.
     pub lowercase_stated: bool,
-    /// Strip accents; `None`: as `lowercase` says.
+    /// Strip accents. `None` for the same as `lowercase`.
     pub strip_accents: Option<bool>,
     /// Put spaces around CJK ideographs.
     pub handle_chinese_chars: bool,
-    /// Drop control characters and unify white space.
+    /// Drop control characters, and turn all white space into spaces.
     pub clean_text: bool,
-    /// A longer word becomes the unknown token at once.
+    /// A longer word becomes the unknown token.
     pub max_input_chars_per_word: usize,
     /// Id of `[UNK]`.
     pub unk: u32,
@@ -56,33 +55,36 @@ pub struct Tokenizer {
     pub pad: Option<u32>,
     /// Id of `[MASK]`.
     pub mask: Option<u32>,
-    /// The longest input that the tokenizer's author had in mind.
+    /// The longest input in tokens.
     pub model_max_length: Option<usize>,
-    /// Tokens that are found in the text before anything else, special or not.
-    pub added_tokens: Vec<AddedToken>,
+    /// Tokens that are matched in the text before WordPiece, special or not.
+    pub added_tokens: Vec<AddedTokenConfig>,
 }
 
-/// A token that is matched as it stands.
+/// A token that is matched exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddedToken {
-    /// Its id.
+pub struct AddedTokenConfig {
+    /// Id of the token.
     pub id: u32,
-    /// Its text.
+    /// Text of the token.
     pub content: String,
-    /// `[CLS]` and the like: left out when ids become text.
+    /// Whether it is a token such as `[CLS]`, which decoding leaves out.
     pub special: bool,
-    /// Only as a whole word.
+    /// Match whole words only.
     pub single_word: bool,
-    /// Takes the white space before it.
+    /// Include the white space before the token.
     pub lstrip: bool,
-    /// Takes the white space behind it.
+    /// Include the white space after the token.
     pub rstrip: bool,
-    /// Found in the normalised text, not in the original.
+    /// Match in the normalised text instead of the original.
     pub normalized: bool,
 }
 
-/// Reads what the folder has; `None` where it has no vocabulary at all.
-pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<String>, Tokenizer)>> {
+/// Reads the tokenizer of a folder. `None` if it has no vocabulary.
+pub(super) fn read(
+    folder: &Path,
+    files: &mut Files,
+) -> Result<Option<(Vec<String>, TokenizerConfig)>> {
     let config_file = folder.join("tokenizer_config.json");
     let config = files.json_if_there(&config_file)?.unwrap_or_default();
     let map_file = folder.join("special_tokens_map.json");
@@ -106,7 +108,7 @@ pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<Strin
         let added = files.json_if_there(&folder.join("added_tokens.json"))?;
         vocabulary.add(added.as_ref(), &config)?;
         let settings = from_config(&config_file, &config)?;
-        let tokenizer = Tokenizer {
+        let tokenizer = TokenizerConfig {
             unk: vocabulary.need(&special("unk_token", "[UNK]"))?,
             cls: vocabulary.need(&special("cls_token", "[CLS]"))?,
             sep: vocabulary.need(&special("sep_token", "[SEP]"))?,
@@ -128,7 +130,7 @@ pub(super) fn read(folder: &Path, files: &mut Files) -> Result<Option<(Vec<Strin
             tokenizer.pad,
             tokenizer.mask,
         ];
-        let token = |id: u32| AddedToken {
+        let token = |id: u32| AddedTokenConfig {
             id,
             content: vocabulary.tokens[id as usize].clone(),
             special: true,
@@ -162,13 +164,16 @@ impl<'a> Vocabulary<'a> {
         Self { file, tokens: Vec::new(), ids: HashMap::new() }
     }
 
-    /// One token a line, as it stands: only the line end is taken off.
+    /// Reads one token per line. Only the line end is removed.
     fn from_lines(file: &'a Path, text: &str) -> Result<Self> {
         let mut vocabulary = Self::new(file);
         for (number, line) in text.split_terminator('\n').enumerate() {
             let token = line.strip_suffix('\r').unwrap_or(line);
             vocabulary.push(token.to_owned()).map_err(|e| {
-                e.mend(format!("line {} can never be produced: give it another text", number + 1))
+                e.hint(format!(
+                    "the tokenizer can never produce line {}: give it another text",
+                    number + 1
+                ))
             })?;
         }
         Ok(vocabulary)
@@ -183,14 +188,14 @@ impl<'a> Vocabulary<'a> {
             return Err(Error::new(
                 self.file,
                 format!("{token:?}"),
-                format!("is there twice, with the ids {first} and {id}"),
+                format!("occurs twice, with the ids {first} and {id}"),
             ));
         }
         self.tokens.push(token);
         Ok(())
     }
 
-    /// Adds a token behind the others, or checks that it is the one that is there.
+    /// Appends a token, or checks that the token at `id` is the same.
     fn push_at(&mut self, id: u64, token: &str) -> Result<()> {
         match usize::try_from(id).ok().map(|id| self.tokens.get(id)) {
             Some(Some(there)) if there == token => Ok(()),
@@ -198,12 +203,12 @@ impl<'a> Vocabulary<'a> {
             Some(Some(there)) => Err(Error::new(
                 self.file,
                 format!("{token:?}"),
-                format!("has the id {id}, which is that of {there:?}"),
+                format!("has the id {id}, which is the id of {there:?}"),
             )),
             _ => Err(Error::new(
                 self.file,
                 format!("{token:?}"),
-                format!("has the id {id}, but {} is the next", self.tokens.len()),
+                format!("has the id {id}, but the next id is {}", self.tokens.len()),
             )),
         }
     }
@@ -233,13 +238,13 @@ impl<'a> Vocabulary<'a> {
     fn need(&self, token: &str) -> Result<u32> {
         self.id(token).ok_or_else(|| {
             Error::new(self.file, token, "is not in the vocabulary")
-                .mend("name the token that stands for it in tokenizer_config.json")
+                .hint("name the token that the vocabulary has for it in tokenizer_config.json")
         })
     }
 }
 
-/// Settings of a folder without `tokenizer.json`.
-fn from_config(file: &Path, config: &Value) -> Result<Tokenizer> {
+/// The configuration from a folder without `tokenizer.json`.
+fn from_config(file: &Path, config: &Value) -> Result<TokenizerConfig> {
     let flag = |key: &str| match &config[key] {
         Value::Null => Ok(None),
         Value::Bool(b) => Ok(Some(*b)),
@@ -249,13 +254,13 @@ fn from_config(file: &Path, config: &Value) -> Result<Tokenizer> {
         && !CLASSES.contains(&class)
     {
         return Err(Error::new(file, "tokenizer_class", format!("{class:?} is not supported"))
-            .mend("save the tokenizer as a tokenizer.json"));
+            .hint("save the tokenizer as a tokenizer.json"));
     }
     if flag("do_basic_tokenize")? == Some(false) {
         return Err(Error::new(file, "do_basic_tokenize", "false is not supported"));
     }
     let lowercase = flag("do_lower_case")?;
-    Ok(Tokenizer {
+    Ok(TokenizerConfig {
         lowercase: lowercase.unwrap_or(true),
         lowercase_stated: lowercase.is_some(),
         strip_accents: flag("strip_accents")?,
@@ -283,16 +288,16 @@ impl<'a> FromJson<'a> {
         Error::new(self.file, field, problem)
     }
 
-    /// The `type` of a component must be the one that BERT has.
+    /// Checks that the `type` of a component is BERT's.
     fn must_be(&self, component: &str, wanted: &str) -> Result<()> {
         let value = &self.json[component];
         match value["type"].as_str() {
             Some(found) if found == wanted => Ok(()),
-            // Files from before the components were tagged.
+            // Old files have no `type`.
             None if component == "model" && value["max_input_chars_per_word"].is_number() => Ok(()),
             found => Err(self
                 .error(component, format!("{} is not supported", found.unwrap_or("nothing")))
-                .mend(format!("only {wanted} is, as BERT has it"))),
+                .hint(format!("only {wanted} is supported"))),
         }
     }
 
@@ -307,7 +312,7 @@ impl<'a> FromJson<'a> {
         }
     }
 
-    fn read(&self) -> Result<(Vocabulary<'a>, Tokenizer)> {
+    fn read(&self) -> Result<(Vocabulary<'a>, TokenizerConfig)> {
         self.must_be("model", "WordPiece")?;
         self.must_be("normalizer", "BertNormalizer")?;
         self.must_be("pre_tokenizer", "BertPreTokenizer")?;
@@ -322,7 +327,7 @@ impl<'a> FromJson<'a> {
         let unk = vocabulary.need(text("unk_token", "[UNK]"))?;
         let (cls, sep) = self.frame(&vocabulary)?;
         let lowercase = self.flag("lowercase")?;
-        let tokenizer = Tokenizer {
+        let tokenizer = TokenizerConfig {
             lowercase: lowercase.unwrap_or(true),
             lowercase_stated: lowercase.is_some(),
             strip_accents: self.flag("strip_accents")?,
@@ -331,7 +336,7 @@ impl<'a> FromJson<'a> {
             max_input_chars_per_word: match &model["max_input_chars_per_word"] {
                 Value::Null => 100,
                 n => n.as_u64().filter(|n| (1..=1 << 16).contains(n)).ok_or_else(|| {
-                    self.error("model.max_input_chars_per_word", format!("{n} is no length"))
+                    self.error("model.max_input_chars_per_word", format!("{n} is not a length"))
                 })? as usize,
             },
             unk,
@@ -356,7 +361,7 @@ impl<'a> FromJson<'a> {
                 .ok_or_else(|| self.error(&format!("model.vocab {token:?}"), "has no id"))?;
             tokens.push((id, token.as_str()));
         }
-        // Added tokens may stand behind the others or fill gaps.
+        // Added tokens may follow the others or fill gaps.
         let added = self.added_tokens()?;
         let new = added.iter().filter(|t| !map.contains_key(&t.content));
         tokens.extend(new.map(|t| (t.id.into(), t.content.as_str())));
@@ -365,20 +370,20 @@ impl<'a> FromJson<'a> {
         for (id, token) in tokens {
             vocabulary.push_at(id, token)?;
         }
-        // The others must be what the vocabulary says they are.
+        // The others must agree with the vocabulary.
         for token in &added {
             vocabulary.push_at(token.id.into(), &token.content)?;
         }
         Ok(vocabulary)
     }
 
-    fn added_tokens(&self) -> Result<Vec<AddedToken>> {
+    fn added_tokens(&self) -> Result<Vec<AddedTokenConfig>> {
         let Some(list) = self.json["added_tokens"].as_array() else {
             return Ok(Vec::new());
         };
         let token = |t: &Value| {
             let flag = |key: &str| t[key].as_bool().unwrap_or(false);
-            Some(AddedToken {
+            Some(AddedTokenConfig {
                 id: t["id"].as_u64()?.try_into().ok()?,
                 content: t["content"].as_str().filter(|c| !c.is_empty())?.to_owned(),
                 special: flag("special"),
@@ -389,16 +394,18 @@ impl<'a> FromJson<'a> {
             })
         };
         list.iter()
-            .map(|t| token(t).ok_or_else(|| self.error("added_tokens", format!("{t} is no token"))))
+            .map(|t| {
+                token(t).ok_or_else(|| self.error("added_tokens", format!("{t} is not a token")))
+            })
             .collect()
     }
 
-    /// The tokens put around a text. Any other frame than `[CLS] A [SEP] B [SEP]` is refused.
+    /// The tokens before and after a text. Any other frame than `[CLS] A [SEP] B [SEP]` is refused.
     fn frame(&self, vocabulary: &Vocabulary<'_>) -> Result<(String, String)> {
         let processor = &self.json["post_processor"];
         let other = || {
             self.error("post_processor", "is not BERT's")
-                .mend("it must make [CLS] A [SEP] and [CLS] A [SEP] B [SEP], B with type 1")
+                .hint("it must make [CLS] A [SEP] and [CLS] A [SEP] B [SEP], B with type 1")
         };
         match processor["type"].as_str() {
             None if processor.is_null() => Ok(("[CLS]".into(), "[SEP]".into())),
@@ -440,7 +447,7 @@ impl<'a> FromJson<'a> {
     }
 }
 
-/// The pieces of a template with their type ids; `$A` and `$B` are the texts.
+/// The pieces of a template and their type ids. `$A` and `$B` are the texts.
 fn template(value: &Value) -> Option<Vec<(String, u64)>> {
     let piece = |v: &Value| {
         let special = &v["SpecialToken"];

@@ -1,35 +1,34 @@
-//! `torch.save` files: a pickle that describes tensors, and the bytes of their storages; either in
-//! a zip file (since PyTorch 1.6) or one after the other (before).
+//! `torch.save` files: a pickle that describes tensors, and the bytes of their storages. Since PyTorch 1.6 they are
+//! entries of a zip file. Before, they follow each other in the file.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use zip::CompressionMethod;
-use zip::read::ZipArchive;
 
 use super::dtype::DType;
 use super::map::Map;
 use super::pickle::{self, Object, Pickle, StorageRef, Value};
-use super::tensors::{Storage, Tensor, TensorInfo, Tensors};
+use super::storage::{Deflated, Storage, open_zip};
+use super::tensors::{Tensor, TensorInfo, Tensors};
 use crate::error::{Error, Result};
 
 /// What every zip file starts with.
 const ZIP_MAGIC: &[u8] = b"PK";
-/// 0x1950a86a20f9469cfc6c, the number that starts the legacy format.
+/// The first bytes of the legacy format: 0x1950a86a20f9469cfc6c, little endian.
 const LEGACY_MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// Version of the legacy format.
 const LEGACY_PROTOCOL: i64 = 1001;
-/// Keys under which training scripts put the weights among other things.
+/// Keys under which training scripts store the weights.
 const WRAPPERS: &[&str] = &["state_dict", "model_state_dict", "model"];
-/// How many wrappers may lie in each other.
+/// Limit for nested wrappers.
 const MAX_WRAPPERS: usize = 4;
-/// Most entries of a zip file; BERT-large has some 400.
+/// Limit for the entries of a zip file. BERT-large has about 400.
 const MAX_ENTRIES: usize = 1 << 17;
-/// PyTorch does not compress. Where somebody else did, weights hardly shrink; an entry that
-/// expands more than this (beyond [`INFLATE_FREE`] bytes) is a bomb.
+/// Limit for the expansion of a compressed entry of more than [`INFLATE_FREE`] bytes. PyTorch does not compress,
+/// and weights hardly shrink: more than this is a zip bomb.
 const MAX_INFLATE: u64 = 64;
-/// Size up to which an entry may expand as it likes: biases of zeros do.
+/// Decompressed size up to which any expansion is allowed, as for biases of zeros.
 const INFLATE_FREE: u64 = 1 << 16;
 
 /// Adds the tensors of one file.
@@ -45,14 +44,14 @@ fn read_zip(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
         .filter_map(|name| name.strip_suffix("data.pkl"))
         .filter(|prefix| prefix.is_empty() || prefix.ends_with('/'));
     let Some(prefix) = pickles.next() else {
-        return Err(failed("zip", "holds no data.pkl, so PyTorch did not write it".into()));
+        return Err(failed("zip", "has no data.pkl, so PyTorch did not write it".into()));
     };
     if pickles.next().is_some() {
-        return Err(failed("zip", "holds more than one data.pkl".into()));
+        return Err(failed("zip", "has more than one data.pkl".into()));
     }
     let bytes_of = |name: &str| {
         let entry = entries.get(&format!("{prefix}{name}"))?;
-        Some(read_all(entry).map_err(|p| failed(name, p)))
+        Some(entry.to_vec().map_err(|p| failed(name, p)))
     };
     if let Some(order) = bytes_of("byteorder").transpose()?
         && order != b"little"
@@ -72,11 +71,11 @@ fn read_zip(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     Ok(())
 }
 
-/// Entries of a zip file by name, checked to lie inside the file and apart from each other.
+/// The entries of a zip file by name. Each lies inside the file, and none overlap.
 fn entries(map: &Arc<Map>) -> std::result::Result<HashMap<String, Storage>, String> {
     let mut zip = open_zip(map)?;
     if zip.len() > MAX_ENTRIES || zip.has_duplicate_names() {
-        return Err("has too many entries or two of a name".into());
+        return Err("has too many entries, or two with the same name".into());
     }
     if zip.has_overlapping_files().map_err(|e| e.to_string())? {
         return Err("its entries overlap".into());
@@ -96,35 +95,11 @@ fn entries(map: &Arc<Map>) -> std::result::Result<HashMap<String, Storage>, Stri
             _ if len > INFLATE_FREE.max(packed.saturating_mul(MAX_INFLATE)) => {
                 return Err(format!("{name} claims to expand from {packed} to {len} bytes"));
             }
-            _ => Storage::Deflated(map.clone(), i, len as usize),
+            _ => Storage::Deflated(Deflated { map: map.clone(), entry: i, len: len as usize }),
         };
         entries.insert(name, entry);
     }
     Ok(entries)
-}
-
-fn open_zip(map: &Map) -> std::result::Result<ZipArchive<Cursor<&[u8]>>, String> {
-    ZipArchive::new(Cursor::new(&map[..])).map_err(|e| format!("{e}: is the download complete?"))
-}
-
-fn read_all(entry: &Storage) -> std::result::Result<Vec<u8>, String> {
-    match entry {
-        Storage::Mapped(map, range) => Ok(map[range.clone()].to_vec()),
-        Storage::Deflated(map, entry, len) => inflate(map, *entry, *len),
-    }
-}
-
-/// The bytes of a compressed entry, of which there must be `len`.
-pub(super) fn inflate(map: &Map, entry: usize, len: usize) -> std::result::Result<Vec<u8>, String> {
-    let mut zip = open_zip(map)?;
-    let file = zip.by_index(entry).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    let read = file.take(len as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|e| format!("cannot be decompressed: {e}"))?;
-    if bytes.len() != len {
-        return Err(format!("does not expand to {len} bytes"));
-    }
-    Ok(bytes)
 }
 
 fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
@@ -140,7 +115,7 @@ fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
         Ok((pickle, _)) if is_magic(&pickle) => {}
         _ => {
             return Err(failed("", "is not a PyTorch file".into())
-                .mend("if it is, save it again with PyTorch 1.6 or newer"));
+                .hint("if it is one, save it again with PyTorch 1.6 or newer"));
         }
     }
     if next()?.0.root != Value::Int(LEGACY_PROTOCOL) {
@@ -157,14 +132,14 @@ fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     };
     let state = state_dict(map, &pickle)?;
 
-    // Storages follow in the order of the keys, each with its number of elements before it; how
-    // long an element is, only the tensors tell.
+    // The storages follow in the order of the keys, each after its number of elements. The size of an
+    // element is known from the pickle only.
     let dtypes: HashMap<&str, &DType> = pickle.storages().map(|s| (s.key, &s.dtype)).collect();
     let mut storages = HashMap::new();
     let mut at = data as u64;
     for key in keys {
         let Value::Str(key) = *key else {
-            return Err(failed("storages", "have a key that is no text".into()));
+            return Err(failed("storages", "have a key that is not a string".into()));
         };
         let field = format!("storage {key}");
         let size = dtypes
@@ -176,10 +151,10 @@ fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
             .and_then(|rest| rest.first_chunk::<8>())
             .and_then(|count| u64::from_le_bytes(*count).checked_mul(size as u64))
             .and_then(|len| Storage::mapped(map, at + 8, len))
-            .ok_or_else(|| failed(&field, "reaches beyond the end of the file".into()))?;
+            .ok_or_else(|| failed(&field, "reaches past the end of the file".into()))?;
         at += 8 + storage.len() as u64;
         if storages.insert(key, storage).is_some() {
-            return Err(failed(&field, "is there twice".into()));
+            return Err(failed(&field, "occurs twice".into()));
         }
     }
 
@@ -198,7 +173,7 @@ fn read_legacy(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
     Ok(())
 }
 
-/// A storage must be at least as long as the pickle says: else the file is cut or a lie.
+/// Checks that a storage is as long as the pickle states. Otherwise the file is truncated or hostile.
 fn check_storage(info: &TensorInfo, storage: &StorageRef<'_>, bytes: u64) -> Result<()> {
     let size = info.dtype.size().unwrap_or(1);
     let wanted = storage.offset.checked_add(storage.elements).and_then(|n| n.checked_mul(size));
@@ -222,13 +197,13 @@ fn info(map: &Map, name: &str, dtype: &DType, shape: &[usize]) -> TensorInfo {
 
 fn refused(map: &Map, problem: String) -> Error {
     Error::new(map.path(), "", problem)
-        .mend("save only the weights, with torch.save(model.state_dict(), ...), or as safetensors")
+        .hint("save only the weights, with torch.save(model.state_dict(), ...), or as safetensors")
 }
 
 type Named<'p, 'a> = (&'a str, &'p StorageRef<'a>, &'p pickle::TensorRef<'a>);
 
-/// The named tensors of a file: those of its dictionary, or of the dictionary that the usual
-/// wrappers lead to. What else is there (step counts, arguments, the optimiser) is not a weight.
+/// The named tensors of a file: those of its dictionary, or of the dictionary inside the usual wrappers. Other
+/// values (step counts, arguments, the optimiser) are ignored.
 fn state_dict<'p, 'a>(map: &Map, pickle: &'p Pickle<'a>) -> Result<Vec<Named<'p, 'a>>> {
     let mut dict = pickle.root;
     for _ in 0..MAX_WRAPPERS {
@@ -253,7 +228,7 @@ fn state_dict<'p, 'a>(map: &Map, pickle: &'p Pickle<'a>) -> Result<Vec<Named<'p,
         })
         .collect();
     if named.is_empty() {
-        return Err(refused(map, "it holds no dictionary of named tensors".into()));
+        return Err(refused(map, "it has no dictionary of named tensors".into()));
     }
     Ok(named)
 }

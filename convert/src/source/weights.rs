@@ -1,4 +1,4 @@
-//! Finds the weights of a checkpoint.
+//! Finds the files with the weights of a checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use super::tensors::Tensors;
 use super::{safetensors, tensorflow, torch};
 use crate::error::{Error, Result};
 
-/// Most shards of a checkpoint.
+/// Limit for the shards of a checkpoint.
 const MAX_SHARDS: usize = 10_000;
 
-/// What weights are written in.
+/// The file format of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum CheckpointFormat {
     /// safetensors.
     Safetensors,
-    /// `torch.save`, before or since PyTorch 1.6.
+    /// `torch.save`, of any version.
     PyTorch,
     /// TensorFlow's Saver.
     TensorFlow,
@@ -26,20 +26,20 @@ pub enum Format {
 
 /// Weights that were found.
 #[derive(Debug)]
-pub(super) enum Weights {
+pub(super) enum WeightFiles {
     /// One file.
-    Single(Format, PathBuf),
+    Single(CheckpointFormat, PathBuf),
     /// The index of several.
-    Sharded(Format, PathBuf),
+    Sharded(CheckpointFormat, PathBuf),
     /// `PREFIX.index`.
     TensorFlow(PathBuf),
 }
 
-impl Weights {
-    pub(super) fn format(&self) -> Format {
+impl WeightFiles {
+    pub(super) fn format(&self) -> CheckpointFormat {
         match self {
             Self::Single(format, _) | Self::Sharded(format, _) => *format,
-            Self::TensorFlow(_) => Format::TensorFlow,
+            Self::TensorFlow(_) => CheckpointFormat::TensorFlow,
         }
     }
 
@@ -49,7 +49,7 @@ impl Weights {
         path
     }
 
-    /// Where it is, and what belongs to it.
+    /// The folder of the weights.
     pub(super) fn folder(&self) -> PathBuf {
         self.path().parent().unwrap_or(Path::new("")).to_owned()
     }
@@ -66,17 +66,22 @@ impl Weights {
     }
 }
 
-fn read_file(format: Format, path: &Path, files: &mut Files, tensors: &mut Tensors) -> Result<()> {
+fn read_file(
+    format: CheckpointFormat,
+    path: &Path,
+    files: &mut Files,
+    tensors: &mut Tensors,
+) -> Result<()> {
     let map = files.map(path)?;
     match format {
-        Format::Safetensors => safetensors::read(&map, tensors),
+        CheckpointFormat::Safetensors => safetensors::read(&map, tensors),
         _ => torch::read(&map, tensors),
     }
 }
 
-/// `{"weight_map": {tensor: file}}`: every tensor must be in the file that the index says.
+/// Reads `{"weight_map": {tensor: file}}`. Every tensor must be in the file that the index names.
 fn read_shards(
-    format: Format,
+    format: CheckpointFormat,
     index: &Path,
     files: &mut Files,
     tensors: &mut Tensors,
@@ -105,69 +110,70 @@ fn read_shards(
             Some(info) if info.file == **shard => {}
             _ => {
                 return Err(Error::new(shard, tensor.as_str(), "is not in this file")
-                    .mend(format!("{} says it should be", index.display())));
+                    .hint(format!("{} states that it is", index.display())));
             }
         }
     }
     Ok(())
 }
 
-/// Finds the weights that `path` means: a folder, a file, or a TensorFlow prefix.
-pub(super) fn find(path: &Path, files: &mut Files) -> Result<Weights> {
+/// Finds the weights at `path`: a folder, a file, or a TensorFlow prefix.
+pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if path.is_dir() {
         return find_in_folder(path, files);
     }
     let prefix_index = with_suffix(path, ".index");
     if !path.exists() && prefix_index.is_file() {
-        return Ok(Weights::TensorFlow(prefix_index));
+        return Ok(WeightFiles::TensorFlow(prefix_index));
     }
     let path = path.to_owned();
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if name.ends_with(".safetensors.index.json") {
-        return Ok(Weights::Sharded(Format::Safetensors, path));
+        return Ok(WeightFiles::Sharded(CheckpointFormat::Safetensors, path));
     }
     if name.ends_with(".bin.index.json") {
-        return Ok(Weights::Sharded(Format::PyTorch, path));
+        return Ok(WeightFiles::Sharded(CheckpointFormat::PyTorch, path));
     }
     if name.ends_with(".index") {
-        return Ok(Weights::TensorFlow(path));
+        return Ok(WeightFiles::TensorFlow(path));
     }
     if name.contains(".data-") && path.with_extension("index").is_file() {
-        return Ok(Weights::TensorFlow(path.with_extension("index")));
+        return Ok(WeightFiles::TensorFlow(path.with_extension("index")));
     }
     if name.ends_with(".safetensors") {
-        return Ok(Weights::Single(Format::Safetensors, path));
+        return Ok(WeightFiles::Single(CheckpointFormat::Safetensors, path));
     }
-    // Whatever its name is: a zip file, or a pickle of a protocol with a header.
+    // Any other name: a zip file, or a pickle of a protocol with a header.
     let map = files.map(&path)?;
     if map.starts_with(b"PK") || map.first() == Some(&0x80) {
-        return Ok(Weights::Single(Format::PyTorch, path));
+        return Ok(WeightFiles::Single(CheckpointFormat::PyTorch, path));
     }
     Err(unknown(&path))
 }
 
-fn find_in_folder(folder: &Path, files: &mut Files) -> Result<Weights> {
-    for (suffix, format) in
-        [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::PyTorch)]
-    {
+fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
+    for (suffix, format) in [
+        ("model.safetensors", CheckpointFormat::Safetensors),
+        ("pytorch_model.bin", CheckpointFormat::PyTorch),
+    ] {
         let single = folder.join(suffix);
         if single.is_file() {
-            return Ok(Weights::Single(format, single));
+            return Ok(WeightFiles::Single(format, single));
         }
         let index = folder.join(format!("{suffix}.index.json"));
         if index.is_file() {
-            return Ok(Weights::Sharded(format, index));
+            return Ok(WeightFiles::Sharded(format, index));
         }
     }
     if let Some(index) = named_by_checkpoint(folder, files)? {
-        return Ok(Weights::TensorFlow(index));
+        return Ok(WeightFiles::TensorFlow(index));
     }
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .map_err(|e| Error::new(folder, "", format!("cannot be read: {e}")))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort_unstable();
-    // Any name will do where there is only one.
+    // A single file may have any name.
     for suffix in [".safetensors", ".ckpt.index", ".index"] {
         let found: Vec<_> = names.iter().filter(|n| n.ends_with(suffix)).collect();
         let path = match found.as_slice() {
@@ -175,20 +181,20 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<Weights> {
             [one] => folder.join(one),
             _ => {
                 return Err(Error::new(folder, "", format!("has {} files *{suffix}", found.len()))
-                    .mend("name the one to convert"));
+                    .hint("give the path of the file to convert"));
             }
         };
         return Ok(if suffix == ".safetensors" {
-            Weights::Single(Format::Safetensors, path)
+            WeightFiles::Single(CheckpointFormat::Safetensors, path)
         } else {
-            Weights::TensorFlow(path)
+            WeightFiles::TensorFlow(path)
         });
     }
     Err(unknown(folder))
 }
 
-/// The index that the text file `checkpoint` names. Only the last part of the path counts: it is
-/// often that of the machine which trained, and may not lead out of the folder.
+/// The index that the text file `checkpoint` names. Only the last part of its path is used: the path is often that
+/// of another machine, and must not lead out of the folder.
 fn named_by_checkpoint(folder: &Path, files: &mut Files) -> Result<Option<PathBuf>> {
     let file = folder.join("checkpoint");
     if !file.is_file() {
@@ -216,7 +222,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn unknown(path: &Path) -> Error {
-    Error::new(path, "", "no weights that can be read").mend(
-        "wanted: model.safetensors, pytorch_model.bin (or their .index.json), or bert_model.ckpt.index",
+    Error::new(path, "", "no weights of a known format").hint(
+        "known are model.safetensors and pytorch_model.bin (or their .index.json), and bert_model.ckpt.index",
     )
 }
