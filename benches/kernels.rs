@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bertlet::Isa;
 use bertlet::kernels::{
-    Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, HeadShape, I8x16, I8x64, I16x32,
-    I32x16, Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS,
-    Rotation, TABLE_GROUP, TableRow, U16x32, Workspace, flat, flat_mut,
+    Activation, Attend, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, HeadShape, I8x16, I8x64,
+    I16x32, I32x16, Int8Blocks, Int8Matrix, Int8Rows, Kernels, Keys, Norm, Prologue, QUANTIZE_ROWS,
+    Quantize, Rotation, TABLE_GROUP, TableRow, U16x32, Workspace, Write, flat, flat_mut,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -170,7 +170,15 @@ fn quantized(kernels: &Kernels, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<
     let x = Random(2).vectors(rows * inputs / 16);
     let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * inputs / 16];
     let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], vec![0.0; rows]);
-    kernels.quantize(&x, false, Rotation::NONE, &mut buffer, &mut values, &mut scale, &[]);
+    kernels.quantize(Quantize {
+        x: &x,
+        prologue: Prologue::None,
+        rotation: Rotation::NONE,
+        buffer: &mut buffer,
+        values: &mut values,
+        scale: &mut scale,
+        prefetch: &[],
+    });
     (values, scale)
 }
 
@@ -283,7 +291,15 @@ fn rows(c: &mut Criterion) {
             let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], [0.0; ROWS]);
             let weights = vec![I8x64([0; 64]); x.len()];
             move |buffer| {
-                kernels.quantize(x, false, rotation, buffer, &mut values, &mut scale, &weights);
+                kernels.quantize(Quantize {
+                    x,
+                    prologue: Prologue::None,
+                    rotation,
+                    buffer,
+                    values: &mut values,
+                    scale: &mut scale,
+                    prefetch: &weights,
+                });
             }
         });
     }
@@ -326,7 +342,7 @@ fn rows(c: &mut Criterion) {
     ] {
         each(c, &format!("add_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), WIDTH, |kernels| {
             // Added to what was there, the sums would grow from call to call.
-            move |out| kernels.add_row(out, row, true)
+            move |out| kernels.add_row(out, row, Write::Set)
         });
         each(c, &format!("dot_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), 1, |kernels| {
             move |out| out[0].0[0] = kernels.dot_row(&x[..WIDTH], row)
@@ -340,7 +356,7 @@ struct Packed {
     k: Vec<I8x64>,
     v: Vec<I16x32>,
     scales: [Vec<F32x16>; 3],
-    k_start: Vec<I32x16>,
+    k_compensation: Vec<I32x16>,
 }
 
 impl Packed {
@@ -351,13 +367,25 @@ impl Packed {
             k: vec![I8x64([0; 64]); n * width * 4],
             v: vec![I16x32([0; 32]); n * width * 8],
             scales: [(); 3].map(|()| vec![F32x16::ZERO; n]),
-            k_start: vec![I32x16([0; 16]); n],
+            k_compensation: vec![I32x16([0; 16]); n],
         }
     }
-    fn blocks(&mut self) -> Int8BlocksMut<'_> {
-        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_start } = self;
-        Int8Blocks { q, q_scale, k, k_scale, k_start, v, v_scale }
+    fn blocks(&mut self) -> Int8Blocks<'_> {
+        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_compensation } = self;
+        Int8Blocks { q, q_scale, k, k_scale, k_compensation, v, v_scale }
     }
+}
+
+/// Attention of the queries of block `b`.
+fn attend<'a, B>(
+    heads: HeadShape,
+    blocks: &'a B,
+    keys: Keys<'a>,
+    b: usize,
+    work: Workspace<'a>,
+    context: &'a mut [F32x16],
+) -> Attend<'a, B> {
+    Attend { heads, blocks, keys, rows: b * BLOCK..(b + 1) * BLOCK, work, context, maps: None }
 }
 
 /// Packing and attention of all queries of a MiniLM layer.
@@ -383,45 +411,42 @@ fn attention(c: &mut Criterion) {
         each(c, &format!("pack_f32_q8_{shape}"), elements, 0, |kernels| {
             let mut packed = Packed::new(heads, blocks);
             let mut buffer = vec![I8x16([0; 16]); block];
-            move |_| kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer)
+            move |_| kernels.pack_int8(qkv, heads, &mut packed.blocks(), &mut buffer)
         });
         let work = Work::MultiplyAdds(macs, Kernels::peak_int8);
         each(c, &format!("attend_q8_{shape}"), work, out, |kernels| {
             let mut packed = Packed::new(heads, blocks);
             let mut buffer = vec![I8x16([0; 16]); block];
-            kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer);
+            kernels.pack_int8(qkv, heads, &mut packed.blocks(), &mut buffer);
             let (mut scores, mut factors) = workspace();
             move |context| {
                 let packed = packed.blocks();
                 for (b, out) in context.chunks_mut(block).enumerate() {
                     let work = Workspace { scores: &mut scores, factors: &mut factors };
-                    kernels.attend_int8(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
+                    kernels.attend_int8(attend(heads, &packed, keys, b, work, out));
                 }
             }
         });
 
-        let floats = || {
-            let len = |per_head| vec![F32x16::ZERO; n * per_head];
-            F32Blocks { q: len(BLOCK * width), k: len(heads.size), v: len(width * BLOCK) }
-        };
+        let floats =
+            || [BLOCK * width, heads.size, width * BLOCK].map(|slot| vec![F32x16::ZERO; n * slot]);
         each(c, &format!("pack_f32_f32_{shape}"), elements, 0, |kernels| {
-            let F32Blocks { mut q, mut k, mut v } = floats();
+            let [mut q, mut k, mut v] = floats();
             move |_| {
-                let blocks = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-                kernels.pack_f32(qkv, heads, blocks);
+                let mut blocks = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
+                kernels.pack_f32(qkv, heads, &mut blocks);
             }
         });
         let work = Work::MultiplyAdds(macs, Kernels::peak_f32);
         each(c, &format!("attend_f32_{shape}"), work, out, |kernels| {
-            let F32Blocks { mut q, mut k, mut v } = floats();
-            let packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-            kernels.pack_f32(qkv, heads, packed);
+            let [mut q, mut k, mut v] = floats();
+            kernels.pack_f32(qkv, heads, &mut F32Blocks { q: &mut q, k: &mut k, v: &mut v });
             let (mut scores, mut factors) = workspace();
             move |context| {
+                let packed = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
                 for (b, out) in context.chunks_mut(block).enumerate() {
-                    let packed = F32Blocks { q: &*q, k: &*k, v: &*v };
                     let work = Workspace { scores: &mut scores, factors: &mut factors };
-                    kernels.attend_f32(heads, packed, b, BLOCK, keys, work, out, None);
+                    kernels.attend_f32(attend(heads, &packed, keys, b, work, out));
                 }
             }
         });

@@ -7,15 +7,19 @@
 mod accuracy;
 mod guarded;
 
-use std::io::Write;
+use std::io::Write as _;
 
 use guarded::Guarded;
 use half::f16;
 
-use super::attention::{BLOCK, F32Blocks, HeadShape, Int8Blocks, KEYS_EXACT, Keys, Workspace};
+use super::attention::{
+    Attend, BLOCK, F32Blocks, HeadShape, Int8Blocks, KEYS_EXACT, Keys, Workspace,
+};
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, U16x32};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
-use super::rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
+use super::rows::{
+    Activation, Norm, Prologue, QUANTIZE_ROWS, Quantize, Rotation, TABLE_GROUP, TableRow, Write,
+};
 use super::{Isa, IsaError};
 
 /// The instruction sets to test, the portable one first.
@@ -129,15 +133,15 @@ impl Fill {
 fn offset(isa: Isa) -> u8 {
     let (mut values, mut scale) = ([I8x16([1; 16])], [1.0]);
     let x = [F32x16::ZERO];
-    isa.kernels().quantize(
-        &x,
-        false,
-        Rotation::NONE,
-        &mut [F32x16::ZERO],
-        &mut values,
-        &mut scale,
-        &[],
-    );
+    isa.kernels().quantize(Quantize {
+        x: &x,
+        prologue: Prologue::None,
+        rotation: Rotation::NONE,
+        buffer: &mut [F32x16::ZERO],
+        values: &mut values,
+        scale: &mut scale,
+        prefetch: &[],
+    });
     assert_eq!(values[0].0, [values[0].0[0]; 16]);
     values[0].0[0] as u8
 }
@@ -227,15 +231,15 @@ fn quantize_rotates_and_rounds() {
                 let mut buffer = Guarded::filled(F32x16([f32::NAN; 16]), held);
                 let mut values = Guarded::filled(I8x16([99; 16]), rows * width);
                 let mut scale = Guarded::filled(f32::NAN, rows);
-                isa.kernels().quantize(
-                    &x,
-                    false,
+                isa.kernels().quantize(Quantize {
+                    x: &x,
+                    prologue: Prologue::None,
                     rotation,
-                    &mut buffer,
-                    &mut values,
-                    &mut scale,
-                    &[],
-                );
+                    buffer: &mut buffer,
+                    values: &mut values,
+                    scale: &mut scale,
+                    prefetch: &[],
+                });
                 let values = decode(isa, &values).into_iter().map(|q| f32::from(q).to_bits());
                 let scale = scale.iter().map(|s| s.to_bits());
                 let last = &buffer[(rows - 1) % QUANTIZE_ROWS * width..][..width];
@@ -274,21 +278,29 @@ fn quantize_takes_gelu_first() {
         let mut x = floats_of_all_sizes();
         x.retain(|v| v.0.iter().all(|x| x.abs() < 1e4));
         x.resize(rows * width, F32x16([0.7; 16]));
-        let run = |isa: Isa, x: &[F32x16], gelu| {
+        let run = |isa: Isa, x: &[F32x16], prologue| {
             let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * width];
             let (mut values, mut scale) = (vec![I8x16([0; 16]); rows * width], vec![0.0; rows]);
-            isa.kernels().quantize(x, gelu, rotation, &mut buffer, &mut values, &mut scale, &[]);
+            isa.kernels().quantize(Quantize {
+                x,
+                prologue,
+                rotation,
+                buffer: &mut buffer,
+                values: &mut values,
+                scale: &mut scale,
+                prefetch: &[],
+            });
             (decode(isa, &values), scale)
         };
-        let expected = run(Isa::portable(), &x, true);
+        let expected = run(Isa::portable(), &x, Prologue::Gelu);
         let mut y = x.clone();
         Isa::portable().kernels().activate(&mut y, Activation::Gelu);
-        for (scale, exact) in expected.1.iter().zip(run(Isa::portable(), &y, false).1) {
+        for (scale, exact) in expected.1.iter().zip(run(Isa::portable(), &y, Prologue::None).1) {
             let bound = rotation.block as f32 * 1.4e-4 / 127.0 + 1e-6 * exact;
             assert!((scale - exact).abs() <= bound, "{rotation:?}: {scale} {exact}");
         }
         for isa in instruction_sets() {
-            assert!(run(isa, &x, true) == expected, "{rotation:?} on {}", isa.name());
+            assert!(run(isa, &x, Prologue::Gelu) == expected, "{rotation:?} on {}", isa.name());
         }
     }
 }
@@ -300,10 +312,19 @@ fn rotation_is_its_own_inverse() {
         for isa in instruction_sets() {
             let mut once = vec![F32x16::ZERO; width];
             let mut twice = once.clone();
-            let (mut values, mut scale) = (vec![I8x16([0; 16]); width], [0.0]);
-            let kernels = isa.kernels();
-            kernels.quantize(&x, false, rotation, &mut once, &mut values, &mut scale, &[]);
-            kernels.quantize(&once, false, rotation, &mut twice, &mut values, &mut scale, &[]);
+            let rotate = |x: &[F32x16], buffer: &mut [F32x16]| {
+                isa.kernels().quantize(Quantize {
+                    x,
+                    prologue: Prologue::None,
+                    rotation,
+                    buffer,
+                    values: &mut vec![I8x16([0; 16]); width],
+                    scale: &mut [0.0],
+                    prefetch: &[],
+                });
+            };
+            rotate(&x, &mut once);
+            rotate(&once, &mut twice);
             let (mut before, mut after) = (0.0, 0.0);
             for i in 0..width * 16 {
                 let [x, y, z] = [&x, &once, &twice].map(|v| f64::from(v[i / 16].0[i % 16]));
@@ -584,7 +605,7 @@ fn halves_are_converted_exactly() {
     let row: Vec<_> = words.as_chunks::<16>().0.iter().map(|v| F16x16(*v)).collect();
     for isa in instruction_sets() {
         let mut x = vec![F32x16::ZERO; row.len()];
-        isa.kernels().add_row(&mut x, TableRow::F16(&row), true);
+        isa.kernels().add_row(&mut x, TableRow::F16(&row), Write::Set);
         for (word, x) in words.iter().zip(x.iter().flat_map(|v| v.0)) {
             let exact = f16::from_bits(*word).to_f32();
             let same = exact.to_bits() == x.to_bits() || exact.is_nan() && x.is_nan();
@@ -619,15 +640,15 @@ fn table_rows_are_added_and_multiplied() {
                 TableRow::F16(row) => f16::from_bits(row[i / 16].0[i % 16]).to_f32(),
                 TableRow::F32(row) => row[i / 16].0[i % 16],
             };
-            for first in [false, true] {
-                let all = same_on_all((width, first), |isa| {
+            for write in [Write::Add, Write::Set] {
+                let all = same_on_all((width, write), |isa| {
                     let mut x = Guarded::new(&x);
-                    isa.kernels().add_row(&mut x, row, first);
+                    isa.kernels().add_row(&mut x, row, write);
                     bits(&x).collect()
                 });
                 for (i, y) in floats(&all).into_iter().enumerate() {
                     let x = x[i / 16].0[i % 16];
-                    assert_eq!(y, if first { value(i) } else { x + value(i) });
+                    assert_eq!(y, if write == Write::Set { value(i) } else { x + value(i) });
                 }
             }
             let x = Guarded::new(&x);
@@ -723,6 +744,7 @@ impl Tokens {
         let mut map =
             Guarded::filled(f32::NAN, if maps { heads.count * rows * self.count } else { 0 });
         let map_out = maps.then_some(&mut *map);
+        let rows = b * BLOCK..b * BLOCK + rows;
         if int8 {
             let part = heads.count * width;
             let mut q = Guarded::filled(I8x16([-99; 16]), blocks * BLOCK * part);
@@ -731,27 +753,29 @@ impl Tokens {
             let mut v = Guarded::filled(I16x32([-99; 32]), n * width * 8);
             let [mut q_scale, mut k_scale, mut v_scale] =
                 [(); 3].map(|()| Guarded::filled(stale, n));
-            let mut k_start = Guarded::filled(I32x16([99; 16]), n);
+            let mut k_compensation = Guarded::filled(I32x16([99; 16]), n);
             let mut packed = Int8Blocks {
                 q: &mut *q,
                 q_scale: &mut *q_scale,
                 k: &mut *k,
                 k_scale: &mut *k_scale,
-                k_start: &mut *k_start,
+                k_compensation: &mut *k_compensation,
                 v: &mut *v,
                 v_scale: &mut *v_scale,
             };
-            isa.kernels().pack_int8(&qkv, heads, packed.reborrow(), &mut buffer);
-            let packed = packed.as_ref();
-            isa.kernels().attend_int8(heads, packed, b, rows, keys, work, &mut context, map_out);
+            isa.kernels().pack_int8(&qkv, heads, &mut packed, &mut buffer);
+            let (blocks, context) = (&packed, &mut *context);
+            let attend = Attend { heads, blocks, keys, rows, work, context, maps: map_out };
+            isa.kernels().attend_int8(attend);
         } else {
             let mut q = Guarded::filled(stale, n * BLOCK * width);
             let mut k = Guarded::filled(stale, n * heads.size);
             let mut v = Guarded::filled(stale, n * width * BLOCK);
             let mut packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-            isa.kernels().pack_f32(&qkv, heads, packed.reborrow());
-            let packed = packed.as_ref();
-            isa.kernels().attend_f32(heads, packed, b, rows, keys, work, &mut context, map_out);
+            isa.kernels().pack_f32(&qkv, heads, &mut packed);
+            let (blocks, context) = (&packed, &mut *context);
+            let attend = Attend { heads, blocks, keys, rows, work, context, maps: map_out };
+            isa.kernels().attend_f32(attend);
         }
         [context.iter().flat_map(|v| v.0).collect(), map.to_vec()]
     }
