@@ -60,7 +60,8 @@ pub use scalar::sqrt;
 
 /// The arguments of a kernel, and what it does with them on any instruction set.
 trait Kernel {
-    /// What [`take_times`] calls it: the name of its method of [`Kernels`].
+    /// The name of its method of [`Kernels`], for `take_times`.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
     const NAME: &'static str;
     /// Whether it multiplies integers or stores what is multiplied. An instruction set may have its own
     /// form of these kernels alone; not every target has such a one.

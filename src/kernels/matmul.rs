@@ -1,4 +1,4 @@
-//! Matrix products: `out[t][n] = sum over k of x[t][k] * w[n][k]`, and what is done to each sum.
+//! Matrix products: `out[t][n] = sum over k of x[t][k] * w[n][k]`, with scales and biases.
 //!
 //! One register tile serves all of them: a few rows of `x` by a few panels of sixteen outputs. Every
 //! lane is one output, and `k` ascends. What one step multiplies is a [`Step`]: four int8, two int16,
@@ -98,7 +98,7 @@ impl<S: Simd> Step<S> for Quads {
     }
 }
 
-/// Two int16 inputs, in the order of [`Simd::to_u16`]: two factors, then room for two of another panel.
+/// Two int16 inputs, in the order of [`Simd::to_u16`]: two factors, then two of another panel.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs;
 impl<S: Simd> Step<S> for Pairs {
@@ -180,15 +180,15 @@ pub(super) struct Prefetch<W> {
 }
 
 impl<W> Prefetch<W> {
-    /// For tile `tile` of `tiles` of `steps`: its share of the weights from `next` on, which are `lines`
-    /// vectors per step in all. With fewer tiles than that it would step over lines.
+    /// The share of tile `tile` of `tiles` in the weights that start at `next`: `steps * lines` vectors for all
+    /// tiles together. With fewer tiles than `lines` it would skip cache lines.
     fn share(next: *const W, lines: usize, steps: usize, tile: usize, tiles: usize) -> Self {
         let stride = (lines * size_of::<W>()).div_ceil(tiles);
         Self { start: next.wrapping_byte_add(tile * steps * stride), stride }
     }
 
-    /// The tile's share of each of the panels that follow its own `NP`; of a tile alone, its own weights
-    /// a few steps on.
+    /// The tile's share in each of the panels that follow its own `NP`. A tile without others prefetches its
+    /// own weights, some steps ahead.
     fn shares<const NP: usize>(
         own: *const W,
         steps: usize,
@@ -252,9 +252,9 @@ where
     acc
 }
 
-/// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`: of the numbers that
-/// [`rows_at_once`] and [`panels_at_once`] give, with `few` of [`few_rows_at_once`] and
-/// [`few_panels_at_once`], with `tall` of up to twelve rows by two panels.
+/// Runs `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`. The numbers are those that
+/// [`rows_at_once`] and [`panels_at_once`] give; with `few`, [`few_rows_at_once`] and
+/// [`few_panels_at_once`]; with `tall`, up to twelve rows by two panels.
 ///
 /// Every shape of tile is compiled separately. int8 products have all useful shapes, others fewer.
 macro_rules! with_tile {
@@ -311,7 +311,7 @@ pub(super) fn rows_of<const MR: usize, const NP: usize>(
     const { assert!(MR <= 8) };
     assert!(NP <= stride && stride < usize::MAX / 8 && (MR - 1) * stride + NP <= out.len());
     let first = out.as_mut_ptr();
-    // SAFETY: row `r` ends at `r * stride + NP`, which lies in `out` and not past the next row's start.
+    // SAFETY: row `r` ends at `r * stride + NP`, which is in `out` and not past the start of the next row.
     core::array::from_fn(|r| unsafe { &mut *first.add(r * stride).cast() })
 }
 
@@ -349,7 +349,7 @@ pub(super) fn few_panels_at_once<S: Simd>(left: usize) -> usize {
 /// tiles follow each other.
 #[inline(always)]
 pub(super) fn panels_in_runs<S: Simd>(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    // Four panels are two and two.
+    // Four panels are two tiles of two, not of three and one.
     let threes = count / 3 - usize::from(count % 3 == 1 && count > 1);
     let left = count - 3 * threes;
     let runs = match S::WIDE {

@@ -1,8 +1,8 @@
-//! Every kernel of every instruction set that the machine has, compared with the portable one to
-//! the bit; and the portable one with naive sums.
+//! Compares every kernel of every instruction set that the machine has with the portable one, to the bit,
+//! and the portable one with naive sums.
 //!
-//! With `BERTLET_REQUIRE_ISA=avx2,avxvnni` the tests fail where one of those cannot run, so that a
-//! machine that lacks it is not taken for a pass.
+//! With `BERTLET_REQUIRE_ISA=avx2,avxvnni` the tests fail where one of those cannot run, so that a machine
+//! without it does not count as a pass.
 
 mod accuracy;
 mod guarded;
@@ -102,7 +102,7 @@ impl Random {
     }
 }
 
-/// What int8 operands hold.
+/// The values of int8 operands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fill {
     Random,
@@ -129,7 +129,7 @@ impl Fill {
     }
 }
 
-/// What the instruction set adds to an activation when it stores it: the stored form of zero.
+/// What the instruction set adds to the activations that it stores: the stored form of zero.
 fn offset(isa: Isa) -> u8 {
     let (mut values, mut scale) = ([I8x16([1; 16])], [1.0]);
     let x = [F32x16::ZERO];
@@ -349,7 +349,7 @@ fn check_linear_int8(rows: usize, panels: usize, steps: usize, fill: [Fill; 2]) 
     let what = (rows, panels, steps, fill);
     let mut random = Random::new(rows + 31 * panels + 997 * steps);
     let width = steps.div_ceil(4) + usize::from(rows == 3);
-    // Inputs past the last step are not multiplied, whatever they are.
+    // Inputs past the last step have values too, which must not be multiplied.
     let x: Vec<i8> = (0..rows * width * 16).map(|i| fill[0].value(&mut random, i)).collect();
     let w: Vec<_> = (0..panels * steps)
         .map(|_| I8x64(std::array::from_fn(|i| fill[1].value(&mut random, i))))
@@ -445,7 +445,7 @@ fn one_row_gives_the_bits_of_many() {
             let mut one = vec![F32x16::ZERO; panels];
             isa.kernels().linear_int8(x, matrix, &mut one, panels);
             assert_eq!(one, many[t * panels..][..panels], "{} {t}", isa.name());
-            // Nor does it matter how the panels are cut.
+            // Neither does it matter how the panels are divided.
             let mut part = vec![F32x16::ZERO; 3];
             isa.kernels().linear_int8(x, matrix.slice(2, 5), &mut part, 3);
             assert_eq!(part, many[t * panels + 2..][..3], "{} {t}", isa.name());
@@ -592,7 +592,7 @@ fn activations_are_the_same_for_floats_of_all_sizes() {
         same_on_all(activation, |isa| {
             let mut x = Guarded::new(&x);
             isa.kernels().activate(&mut x, activation);
-            // Which NaN the infinities give is the machine's choice.
+            // Which NaN the infinities give depends on the machine.
             let one = |x: f32| if x.is_nan() { f32::NAN } else { x }.to_bits();
             x.iter().flat_map(|v| v.0).map(one).collect()
         });
@@ -683,7 +683,7 @@ fn sums_follow_the_written_tree() {
 
 // Attention.
 
-/// Queries, keys and values of some tokens, and which of them are masked.
+/// Queries, keys and values of some tokens, and which of them are not masked.
 struct Tokens {
     heads: HeadShape,
     /// `[count][3][heads][width]`, zero past the size of a head.
@@ -731,7 +731,7 @@ impl Tokens {
         let (heads, blocks) = (self.heads, self.blocks());
         let (n, width) = (blocks * heads.slots(), heads.width());
         let qkv = Guarded::new(&self.qkv);
-        // What nobody has written must not show.
+        // Memory that was not written must not influence the result.
         let stale = F32x16([f32::NAN; 16]);
         let limit = self.limit();
 
@@ -755,13 +755,13 @@ impl Tokens {
                 [(); 3].map(|()| Guarded::filled(stale, n));
             let mut k_compensation = Guarded::filled(I32x16([99; 16]), n);
             let mut packed = Int8Blocks {
-                q: &mut *q,
-                q_scale: &mut *q_scale,
-                k: &mut *k,
-                k_scale: &mut *k_scale,
-                k_compensation: &mut *k_compensation,
-                v: &mut *v,
-                v_scale: &mut *v_scale,
+                q: &mut q,
+                q_scale: &mut q_scale,
+                k: &mut k,
+                k_scale: &mut k_scale,
+                k_compensation: &mut k_compensation,
+                v: &mut v,
+                v_scale: &mut v_scale,
             };
             isa.kernels().pack_int8(&qkv, heads, &mut packed, &mut buffer);
             let (blocks, context) = (&packed, &mut *context);
@@ -771,7 +771,7 @@ impl Tokens {
             let mut q = Guarded::filled(stale, n * BLOCK * width);
             let mut k = Guarded::filled(stale, n * heads.size);
             let mut v = Guarded::filled(stale, n * width * BLOCK);
-            let mut packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
+            let mut packed = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
             isa.kernels().pack_f32(&qkv, heads, &mut packed);
             let (blocks, context) = (&packed, &mut *context);
             let attend = Attend { heads, blocks, keys, rows, work, context, maps: map_out };
@@ -793,19 +793,19 @@ impl Tokens {
         });
         let all = floats(&all);
         let (context, map) = all.split_at(rows * heads.count * width);
-        // What int8 loses is the rounding of its inputs; the rest is done exactly below.
+        // int8 only loses by rounding its inputs; everything else is computed exactly below.
         let rounded = |v: Vec<f64>| -> Vec<f64> {
             if !int8 {
                 return v;
             }
-            // In f32, so that what is nearly a tie falls on the same side.
+            // In f32, so that near ties are rounded the same way.
             let largest = v.iter().fold(1e-30, |a: f64, b| a.max(b.abs())) as f32;
             let round = |x: f64| {
                 (x as f32 * (127.0 / largest)).round_ties_even() * (largest * (1.0 / 127.0))
             };
             v.into_iter().map(|x| f64::from(round(x))).collect()
         };
-        // Exponents err by 1/8192 and powers of two by 1.9e-3, which shows most where two keys share all.
+        // Exponents err by 1/8192 and powers of two by 1.9e-3, which matters most where two keys share all.
         let tolerance = if int8 { 9.5e-4 } else { 2e-5 };
         for h in 0..heads.count {
             let part = |part, t| rounded(self.part(part, t, h));
@@ -965,7 +965,7 @@ fn masked_tokens_at_the_end_change_nothing() {
 fn attention_over_as_many_keys_as_an_accumulator_holds() {
     let heads = HeadShape { count: 1, size: 16 };
     for count in [KEYS_EXACT - 1, KEYS_EXACT, KEYS_EXACT + 1, 2 * KEYS_EXACT + 17] {
-        // Equal scores and values of the largest magnitude: every sum is as large as it can be.
+        // Equal scores and values of the largest magnitude make every sum as large as possible.
         for value in [1.0, -1.0] {
             let tokens = Tokens::new(
                 heads,
@@ -1008,7 +1008,7 @@ fn attention_over_zero_and_huge_values() {
     }
 }
 
-/// Aligned and exactly as long: what [`Guarded`] promises, or the tests would prove nothing.
+/// [`Guarded`] must be aligned and of the exact length, or the tests would prove nothing.
 #[test]
 fn guarded_operands_hold_their_values() {
     fn check<T: Plain + PartialEq + std::fmt::Debug>(value: T) {
