@@ -1,19 +1,19 @@
 //! The arithmetic, once for all instruction sets.
 //!
-//! * `lanes.rs` defines what an instruction set provides: [`lanes::Simd`], vectors of sixteen lanes.
+//! * `lanes.rs` defines what an instruction set provides: `lanes::Simd`, vectors of sixteen lanes.
 //! * `matmul.rs`, `attention.rs`, `rows.rs` and `math.rs` hold the kernels, each written once over it.
-//! * `portable.rs`, `x86/` and `aarch64/` implement [`lanes::Simd`]. Instruction sets with the same
+//! * `portable.rs`, `x86/` and `aarch64/` implement `lanes::Simd`. Instruction sets with the same
 //!   registers share a generic type and differ by how they multiply integers: `x86::ymm::Product`,
 //!   `aarch64::neon::Product`.
 //! * `isa.rs` holds the list of instruction sets, and compiles every kernel for each of them.
 //!
 //! Nothing here knows of BERT.
 //!
-//! **Adding an instruction set**: one file with an implementation of [`lanes::Simd`] or of a `Product`,
+//! **Adding an instruction set**: one file with an implementation of `lanes::Simd` or of a `Product`,
 //! and one entry in the list of `isa.rs`. The tests in `tests.rs` then compare it with the portable one,
 //! bit by bit.
 //!
-//! **Adding a kernel**: a struct of its arguments that implements [`Kernel`], and a method of [`Kernels`].
+//! **Adding a kernel**: a struct of its arguments that implements `Kernel`, and a method of [`Kernels`].
 //!
 //! Each kernel does at least microseconds of work, so that choosing the instruction set at each call costs
 //! nothing that shows.
