@@ -1,7 +1,7 @@
-//! Each kernel on each instruction set of the machine; the elements a second are multiply-adds for
-//! products and elements for the rest.
+//! Each kernel on each instruction set of the machine. Criterion's elements per second are multiply-adds for
+//! products, and elements for the rest.
 //!
-//! `cargo bench --bench kernels -- avx2` runs those whose name has that in it. Names tell the types
+//! `cargo bench --bench kernels -- avx2` runs the benchmarks whose names contain that. Names give the types
 //! (q: int8), the kernel, the shape and the instruction set; `gemm` is the crate of that name.
 
 use std::hint::black_box;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bertlet::Isa;
 use bertlet::kernels::{
-    Activation, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, HeadShape, I8x16, I8x64, I16x32,
-    I32x16, Int8Blocks, Int8BlocksMut, Int8Matrix, Int8Rows, Kernels, Keys, Norm, QUANTIZE_ROWS,
-    Rotation, TABLE_GROUP, TableRow, U16x32, Workspace, flat, flat_mut,
+    Activation, Attend, BLOCK, F16x16, F32Blocks, F32x16, FloatMatrix, HeadShape, I8x16, I8x64,
+    I16x32, I32x16, Int8Blocks, Int8Matrix, Int8Rows, Kernels, Keys, Norm, Prologue, QUANTIZE_ROWS,
+    Quantize, Rotation, TABLE_GROUP, TableRow, U16x32, Workspace, Write, flat, flat_mut,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -32,21 +32,21 @@ impl Random {
     }
 }
 
-/// What is counted.
+/// What is counted per run.
 #[derive(Clone, Copy)]
 enum Work {
     Elements(usize),
-    /// Multiply-adds, whose peak is measured beside them.
+    /// Multiply-adds, and their peak, which is measured in turns with the kernel.
     MultiplyAdds(usize, Peak),
 }
 
-/// Multiply-adds of registers and nothing else: what the machine can do at best.
+/// Multiply-adds of registers and nothing else: the best that the machine can do.
 type Peak = fn(&Kernels, rounds: usize) -> u64;
 
 const PEAK_ROUNDS: usize = 20_000;
 
-/// Times `run`, and tells which part of the peak it reaches. The peak is measured after each sample,
-/// as long (up to a limit), so that whatever else the machine does slows both.
+/// Times `run`, and prints the fraction of the peak that it reaches. The peak is measured after each sample,
+/// for as long (up to a limit), so that other load on the machine slows both.
 fn time(
     c: &mut Criterion,
     group: &str,
@@ -102,8 +102,8 @@ impl Speed {
     }
 }
 
-/// One row of the report for each instruction set. `prepare` makes what is timed, which leaves its
-/// result in the vectors it gets; before anything is timed that must be the portable one's.
+/// One row of the report for each instruction set. `prepare` returns what is timed, which writes its result
+/// to the vectors that it gets. That result must be the portable one's before anything is timed.
 fn each<R: FnMut(&mut [F32x16])>(
     c: &mut Criterion,
     name: &str,
@@ -122,7 +122,7 @@ fn each<R: FnMut(&mut [F32x16])>(
     }
 }
 
-/// Those that the machine has, the portable one first.
+/// The instruction sets that the machine has, the portable one first.
 fn instruction_sets() -> impl Iterator<Item = Isa> {
     Isa::all().filter_map(|(name, _)| Isa::named(name).ok())
 }
@@ -165,18 +165,26 @@ impl Int8 {
     }
 }
 
-/// `rows` of `inputs` as the instruction set wants them.
+/// `rows` of `inputs`, quantised as the instruction set stores them.
 fn quantized(kernels: &Kernels, rows: usize, inputs: usize) -> (Vec<I8x16>, Vec<f32>) {
     let x = Random(2).vectors(rows * inputs / 16);
     let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * inputs / 16];
     let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], vec![0.0; rows]);
-    kernels.quantize(&x, false, Rotation::NONE, &mut buffer, &mut values, &mut scale, &[]);
+    kernels.quantize(Quantize {
+        x: &x,
+        prologue: Prologue::None,
+        rotation: Rotation::NONE,
+        buffer: &mut buffer,
+        values: &mut values,
+        scale: &mut scale,
+        prefetch: &[],
+    });
     (values, scale)
 }
 
 fn linear_int8(c: &mut Criterion) {
-    // One panel stays in L1 whatever the shape; these are weights that stay there as a whole, the
-    // layers of a MiniLM, and few tokens against more weights than caches hold.
+    // One panel fits L1 in all shapes. "l1": all weights fit L1; "l2": the layers of a MiniLM; "dram": few
+    // tokens by more weights than caches hold.
     for (rows, inputs, outputs, copies, place) in [
         (16, 128, 128, 1, "l1"),
         (8, 384, 1536, 1, "l2"),
@@ -187,7 +195,7 @@ fn linear_int8(c: &mut Criterion) {
         (1, 1024, 4096, 128, "dram"),
         (8, 1024, 4096, 128, "dram"),
     ] {
-        // Copies of one matrix, each read once a pass: 512 MiB in "dram".
+        // Copies of one matrix, each read once per pass: 512 MiB for "dram".
         let one = Int8::new(inputs, outputs);
         let w = one.w.repeat(copies);
         let (one, w) = (&one, &w);
@@ -198,7 +206,7 @@ fn linear_int8(c: &mut Criterion) {
             let mut matrices = w.chunks(one.w.len()).cycle();
             move |out| {
                 let x = Int8Rows { values: &values, scale: &scale, width: inputs / 16 };
-                let panels = matrices.next().expect("one after another, for ever");
+                let panels = matrices.next().expect("the cycle has no end");
                 let w = Int8Matrix { panels, ..one.matrix() };
                 kernels.linear_int8(x, w, out, outputs / 16);
             }
@@ -227,7 +235,7 @@ fn linear_floats(c: &mut Criterion) {
             move |out| kernels.linear_f32(x, inputs / 16, w, out, panels)
         });
 
-        // The same product by the crate `gemm`, from rows of weights as a checkpoint has them.
+        // The same product by the crate `gemm`, from rows of weights as in a checkpoint.
         let kernels = Isa::detect().kernels();
         let mut expected = vec![F32x16::ZERO; rows * panels];
         let matrix = FloatMatrix { panels: w, bias, steps: inputs };
@@ -256,8 +264,8 @@ fn gemm(rows: usize, inputs: usize, outputs: usize, x: &[f32], w: &[f32], out: &
     let (x, w, out) = (x.as_ptr(), w.as_ptr(), out.as_mut_ptr());
     let one_thread = gemm::Parallelism::None;
     #[allow(unsafe_code)]
-    // SAFETY: with these strides element (i, j) of the three matrices is inside the slices, by the
-    // assertion above.
+    // SAFETY: by the assertion above, with these strides every element (i, j) of the three matrices is
+    // inside the slices.
     unsafe {
         gemm::gemm(
             rows, outputs, inputs, out, 1, stride, true, x, 1, x_stride, w, x_stride, 1, 1.0, 1.0,
@@ -283,7 +291,15 @@ fn rows(c: &mut Criterion) {
             let (mut values, mut scale) = (vec![I8x16([0; 16]); x.len()], [0.0; ROWS]);
             let weights = vec![I8x64([0; 64]); x.len()];
             move |buffer| {
-                kernels.quantize(x, false, rotation, buffer, &mut values, &mut scale, &weights);
+                kernels.quantize(Quantize {
+                    x,
+                    prologue: Prologue::None,
+                    rotation,
+                    buffer,
+                    values: &mut values,
+                    scale: &mut scale,
+                    prefetch: &weights,
+                });
             }
         });
     }
@@ -315,7 +331,7 @@ fn rows(c: &mut Criterion) {
         }
     });
 
-    // Rows of embedding tables: added for the embeddings, multiplied for the masked-word head.
+    // Rows of embedding tables: added for the embeddings, multiplied for the masked-language-model head.
     let int8: Vec<_> = (0..WIDTH).map(|_| I8x16(std::array::from_fn(|_| random.int8()))).collect();
     let half = half::f16::from_f32(0.01).to_bits();
     let (scales, halves) = ([half; HIDDEN / TABLE_GROUP], [F16x16([half; 16]); WIDTH]);
@@ -325,8 +341,8 @@ fn rows(c: &mut Criterion) {
         ("f32", TableRow::F32(weight)),
     ] {
         each(c, &format!("add_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), WIDTH, |kernels| {
-            // Added to what was there, the sums would grow from call to call.
-            move |out| kernels.add_row(out, row, true)
+            // With `Write::Add` the sums would grow from call to call.
+            move |out| kernels.add_row(out, row, Write::Set)
         });
         each(c, &format!("dot_row_{kind}_{HIDDEN}"), Work::Elements(HIDDEN), 1, |kernels| {
             move |out| out[0].0[0] = kernels.dot_row(&x[..WIDTH], row)
@@ -340,7 +356,7 @@ struct Packed {
     k: Vec<I8x64>,
     v: Vec<I16x32>,
     scales: [Vec<F32x16>; 3],
-    k_start: Vec<I32x16>,
+    k_compensation: Vec<I32x16>,
 }
 
 impl Packed {
@@ -351,13 +367,25 @@ impl Packed {
             k: vec![I8x64([0; 64]); n * width * 4],
             v: vec![I16x32([0; 32]); n * width * 8],
             scales: [(); 3].map(|()| vec![F32x16::ZERO; n]),
-            k_start: vec![I32x16([0; 16]); n],
+            k_compensation: vec![I32x16([0; 16]); n],
         }
     }
-    fn blocks(&mut self) -> Int8BlocksMut<'_> {
-        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_start } = self;
-        Int8Blocks { q, q_scale, k, k_scale, k_start, v, v_scale }
+    fn blocks(&mut self) -> Int8Blocks<'_> {
+        let Self { q, k, v, scales: [q_scale, k_scale, v_scale], k_compensation } = self;
+        Int8Blocks { q, q_scale, k, k_scale, k_compensation, v, v_scale }
     }
+}
+
+/// Attention of the queries of block `b`.
+fn attend<'a, B>(
+    heads: HeadShape,
+    blocks: &'a B,
+    keys: Keys<'a>,
+    b: usize,
+    work: Workspace<'a>,
+    context: &'a mut [F32x16],
+) -> Attend<'a, B> {
+    Attend { heads, blocks, keys, rows: b * BLOCK..(b + 1) * BLOCK, work, context, maps: None }
 }
 
 /// Packing and attention of all queries of a MiniLM layer.
@@ -383,45 +411,42 @@ fn attention(c: &mut Criterion) {
         each(c, &format!("pack_f32_q8_{shape}"), elements, 0, |kernels| {
             let mut packed = Packed::new(heads, blocks);
             let mut buffer = vec![I8x16([0; 16]); block];
-            move |_| kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer)
+            move |_| kernels.pack_int8(qkv, heads, &mut packed.blocks(), &mut buffer)
         });
         let work = Work::MultiplyAdds(macs, Kernels::peak_int8);
         each(c, &format!("attend_q8_{shape}"), work, out, |kernels| {
             let mut packed = Packed::new(heads, blocks);
             let mut buffer = vec![I8x16([0; 16]); block];
-            kernels.pack_int8(qkv, heads, packed.blocks(), &mut buffer);
+            kernels.pack_int8(qkv, heads, &mut packed.blocks(), &mut buffer);
             let (mut scores, mut factors) = workspace();
             move |context| {
                 let packed = packed.blocks();
                 for (b, out) in context.chunks_mut(block).enumerate() {
                     let work = Workspace { scores: &mut scores, factors: &mut factors };
-                    kernels.attend_int8(heads, packed.as_ref(), b, BLOCK, keys, work, out, None);
+                    kernels.attend_int8(attend(heads, &packed, keys, b, work, out));
                 }
             }
         });
 
-        let floats = || {
-            let len = |per_head| vec![F32x16::ZERO; n * per_head];
-            F32Blocks { q: len(BLOCK * width), k: len(heads.size), v: len(width * BLOCK) }
-        };
+        let floats =
+            || [BLOCK * width, heads.size, width * BLOCK].map(|slot| vec![F32x16::ZERO; n * slot]);
         each(c, &format!("pack_f32_f32_{shape}"), elements, 0, |kernels| {
-            let F32Blocks { mut q, mut k, mut v } = floats();
+            let [mut q, mut k, mut v] = floats();
             move |_| {
-                let blocks = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-                kernels.pack_f32(qkv, heads, blocks);
+                let mut blocks = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
+                kernels.pack_f32(qkv, heads, &mut blocks);
             }
         });
         let work = Work::MultiplyAdds(macs, Kernels::peak_f32);
         each(c, &format!("attend_f32_{shape}"), work, out, |kernels| {
-            let F32Blocks { mut q, mut k, mut v } = floats();
-            let packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-            kernels.pack_f32(qkv, heads, packed);
+            let [mut q, mut k, mut v] = floats();
+            kernels.pack_f32(qkv, heads, &mut F32Blocks { q: &mut q, k: &mut k, v: &mut v });
             let (mut scores, mut factors) = workspace();
             move |context| {
+                let packed = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
                 for (b, out) in context.chunks_mut(block).enumerate() {
-                    let packed = F32Blocks { q: &*q, k: &*k, v: &*v };
                     let work = Workspace { scores: &mut scores, factors: &mut factors };
-                    kernels.attend_f32(heads, packed, b, BLOCK, keys, work, out, None);
+                    kernels.attend_f32(attend(heads, &packed, keys, b, work, out));
                 }
             }
         });

@@ -5,7 +5,7 @@ use super::{Input, Output, Pass, features_len};
 use crate::error::RunError;
 use crate::features::{Combine, Layers, Pick, Pooling, Selection};
 use crate::format::{Linear, Model, SectionKind};
-use crate::kernels::{Activation, F32x16, flat, flat_mut, sqrt};
+use crate::kernels::{Activation, F32x16, Write, flat, flat_mut, sqrt};
 
 /// Checks that the model can fill `outputs`, and returns how many layers that takes.
 pub(super) fn check(
@@ -182,7 +182,8 @@ impl<'c, 's> Collector<'c, 's> {
             _ => (0, first),
         };
         let kernels = self.pass.kernels;
-        let add = |out: &mut [f32], x: &[f32]| kernels.accumulate(out, x, pick.weight, set);
+        let write = if set { Write::Set } else { Write::Add };
+        let add = |out: &mut [f32], x: &[f32]| kernels.accumulate(out, x, pick.weight, write);
         if is_combined_maximum(selection, pooling) {
             let padded = self.pass.sizes.hidden;
             let rows = self.combined.chunks_exact_mut(padded).zip(states.chunks_exact(padded));
@@ -215,7 +216,8 @@ impl<'c, 's> Collector<'c, 's> {
     /// `out = ` (`set`) or `+=` the sum over the unmasked tokens, in order.
     fn sum(&self, states: &[F32x16], out: &mut [f32], weight: f32, set: bool) {
         for (i, x) in self.live(states).enumerate() {
-            self.pass.kernels.accumulate(out, x, weight, set && i == 0);
+            let write = if set && i == 0 { Write::Set } else { Write::Add };
+            self.pass.kernels.accumulate(out, x, weight, write);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::scratch::Quantised;
 use crate::format::Linear;
-use crate::kernels::{Activation, F32x16, I8x64, Int8Rows, Kernels, Rotation};
+use crate::kernels::{Activation, F32x16, I8x64, Int8Rows, Kernels, Prologue, Quantize, Rotation};
 
 impl Linear<'_> {
     /// Vectors of sixteen that an output row fills.
@@ -35,7 +35,7 @@ impl Linear<'_> {
         let (x_width, width) = (x.len() / rows, self.width());
         match *self {
             Self::Int8(w, rotation) => {
-                let x = quantised.fill(kernels, x, rows, false, rotation, w.panels);
+                let x = quantised.fill(kernels, x, rows, Prologue::None, rotation, w.panels);
                 kernels.linear_int8(x, w, out, width);
             }
             Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
@@ -55,7 +55,7 @@ impl Linear<'_> {
     ) {
         match *self {
             Self::Int8(w, rotation) if activation == Activation::Gelu => {
-                let x = quantised.fill(kernels, x, rows, true, rotation, w.panels);
+                let x = quantised.fill(kernels, x, rows, Prologue::Gelu, rotation, w.panels);
                 kernels.linear_int8(x, w, out, self.width());
             }
             _ => {
@@ -72,12 +72,13 @@ impl Quantised<'_> {
         kernels: &Kernels,
         x: &[F32x16],
         rows: usize,
-        gelu: bool,
+        prologue: Prologue,
         rotation: Rotation,
-        ahead: &[I8x64],
+        prefetch: &[I8x64],
     ) -> Int8Rows<'_> {
         let (values, scale) = (&mut self.values[..x.len()], &mut self.scale[..rows]);
-        kernels.quantize(x, gelu, rotation, self.rows, values, scale, ahead);
+        let buffer = &mut *self.rows;
+        kernels.quantize(Quantize { x, prologue, rotation, buffer, values, scale, prefetch });
         Int8Rows { values, scale, width: x.len() / rows }
     }
 }

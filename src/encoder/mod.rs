@@ -17,7 +17,7 @@ use scratch::{Blocks, CHUNK, Scratch, Sizes, Worker};
 use crate::error::RunError;
 use crate::features::{Layers, Pooling};
 use crate::format::{Config, Layer, Model, SectionKind};
-use crate::kernels::{BLOCK, F32x16, Isa, Kernels, Keys};
+use crate::kernels::{Attend, BLOCK, F32x16, Isa, Kernels, Keys, Write};
 use crate::threads::{Executor, Serial};
 
 /// One sequence of tokens.
@@ -318,12 +318,12 @@ impl Pass<'_> {
             // The words' rows first: they lie far apart, and are waited for together.
             for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
                 let word = tables.word.row(input.input_ids[t] as usize, width);
-                self.kernels.add_row(row, word, true);
+                self.kernels.add_row(row, word, Write::Set);
             }
             for (t, row) in tokens().zip(rows.chunks_exact_mut(width)) {
                 let token_type = input.token_type_ids.map_or(0, |types| types[t].into());
-                self.kernels.add_row(row, tables.token_type.row(token_type, width), false);
-                self.kernels.add_row(row, tables.position.row(t, width), false);
+                self.kernels.add_row(row, tables.token_type.row(token_type, width), Write::Add);
+                self.kernels.add_row(row, tables.position.row(t, width), Write::Add);
             }
             self.kernels.add_norm(rows, &[], tables.norm, hidden_size, eps);
         }
@@ -364,7 +364,7 @@ impl Pass<'_> {
             let qkv = &mut worker.wide[..rows * 3 * self.sizes.heads];
             layer.query_key_value.forward(self.kernels, x, rows, &mut worker.quantised, qkv);
             let (_, mut rest) = blocks.split_at(heads, range.start / BLOCK);
-            match rest.split_at(heads, rows.div_ceil(BLOCK)).0 {
+            match &mut rest.split_at(heads, rows.div_ceil(BLOCK)).0 {
                 Blocks::Int8(blocks) => {
                     self.kernels.pack_int8(qkv, heads, blocks, worker.quantised.values);
                 }
@@ -448,13 +448,13 @@ impl Pass<'_> {
     ) {
         let heads = self.config.head_shape();
         let (work, context) = worker.attention();
-        let (kernels, keys) = (self.kernels, self.keys);
+        let (kernels, keys, rows) = (self.kernels, self.keys, b * BLOCK..b * BLOCK + rows);
         match blocks {
             Blocks::Int8(blocks) => {
-                kernels.attend_int8(heads, blocks.as_ref(), b, rows, keys, work, context, maps);
+                kernels.attend_int8(Attend { heads, blocks, keys, rows, work, context, maps });
             }
             Blocks::F32(blocks) => {
-                kernels.attend_f32(heads, blocks.as_ref(), b, rows, keys, work, context, maps);
+                kernels.attend_f32(Attend { heads, blocks, keys, rows, work, context, maps });
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use crate::format::{Attention, Config, round16};
 use crate::kernels::{
-    BLOCK, F32Blocks, F32x16, HeadShape, I8x16, Int8Blocks, Int8BlocksMut, QUANTIZE_ROWS, U16x32,
-    Workspace, take,
+    BLOCK, F32Blocks, F32x16, HeadShape, I8x16, Int8Blocks, QUANTIZE_ROWS, U16x32, Workspace, take,
 };
 
 /// Rows that go through a layer together: few enough that what they leave between two matrices
@@ -121,8 +120,8 @@ impl Sizes {
 
 /// Queries, keys and values of a layer, in the arithmetic that the model uses.
 pub(super) enum Blocks<'s> {
-    Int8(Int8BlocksMut<'s>),
-    F32(F32Blocks<&'s mut [F32x16]>),
+    Int8(Int8Blocks<'s>),
+    F32(F32Blocks<'s>),
 }
 
 impl Blocks<'_> {
@@ -130,11 +129,11 @@ impl Blocks<'_> {
     pub fn split_at(&mut self, heads: HeadShape, blocks: usize) -> (Blocks<'_>, Blocks<'_>) {
         match self {
             Self::Int8(all) => {
-                let (a, b) = all.reborrow().split_at(heads, blocks);
+                let (a, b) = all.split_at(heads, blocks);
                 (Blocks::Int8(a), Blocks::Int8(b))
             }
             Self::F32(all) => {
-                let (a, b) = all.reborrow().split_at(heads, blocks);
+                let (a, b) = all.split_at(heads, blocks);
                 (Blocks::F32(a), Blocks::F32(b))
             }
         }
@@ -171,7 +170,7 @@ impl<'s> Scratch<'s> {
                     q_scale: take(rest, slots)?,
                     k_scale: take(rest, slots)?,
                     v_scale: take(rest, slots)?,
-                    k_start: take(rest, slots)?,
+                    k_compensation: take(rest, slots)?,
                 }),
                 Attention::Float => Blocks::F32(F32Blocks {
                     q: take(rest, slots * BLOCK * width)?,

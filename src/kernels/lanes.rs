@@ -1,8 +1,8 @@
-//! The vector every kernel is written over: sixteen lanes of 32 bits, whatever the registers are.
+//! The vector that all kernels use: sixteen lanes of 32 bits, whatever the registers are.
 //!
-//! An instruction set implements [`Simd`] once: one 512-bit register, two of 256, four of 128, or an
-//! array. Because the vector is sixteen lanes everywhere, a loop written over it adds in the same
-//! order everywhere, and so gives the same bits.
+//! An instruction set implements [`Simd`] with one 512-bit register, two of 256 bits, four of 128 bits, or
+//! an array. Because the vector has sixteen lanes everywhere, a loop over it adds in the same order
+//! everywhere, and so gives the same bits.
 
 /// Sixteen f32, one cache line.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,46 +34,46 @@ pub struct U16x32(pub [u16; 32]);
 #[repr(C, align(32))]
 pub struct F16x16(pub [u16; 16]);
 
-/// Sixteen int8 values of one row: weights of a table, or a quantised activation. Activations are
-/// held as the instruction set wants them, `q + Simd::OFFSET` in eight bits.
+/// Sixteen int8 values of one row: weights of a table, or quantised activations. Activations are stored
+/// as the instruction set multiplies them: `q + Simd::OFFSET` in eight bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(16))]
 pub struct I8x16(pub [i8; 16]);
 
 impl F32x16 {
-    /// All zero.
+    /// Zeros.
     pub const ZERO: Self = Self([0.0; 16]);
 }
 
 impl U16x32 {
-    /// The room of sixteen f32 for thirty-two u16.
+    /// The memory of sixteen f32, reused for thirty-two u16.
     #[inline(always)]
     pub fn of_mut(floats: &mut F32x16) -> &mut Self {
         // SAFETY: both are 64 plain bytes aligned to 64.
-        unsafe { &mut *std::ptr::from_mut(floats).cast() }
+        unsafe { &mut *core::ptr::from_mut(floats).cast() }
     }
-    /// The numbers of the first vector of [`Simd::to_u16`], then those of the second.
+    /// Undoes the order of [`Simd::to_u16`]: the lanes of its first vector, then those of its second.
     pub(crate) fn in_turn(&self) -> [u16; 32] {
-        std::array::from_fn(|i| self.0[i % 16 / 4 * 8 + i / 16 * 4 + i % 4])
+        core::array::from_fn(|i| self.0[i % 16 / 4 * 8 + i / 16 * 4 + i % 4])
     }
 }
 
 impl I32x16 {
-    /// Sixteen pairs of i16 as sixteen words, the first of a pair low.
+    /// Sixteen pairs of i16 as sixteen words, the first of each pair in the low half.
     #[inline(always)]
     pub fn of_pairs_mut(pairs: &mut I16x32) -> &mut Self {
         // SAFETY: both are 64 plain bytes aligned to 64.
-        unsafe { &mut *std::ptr::from_mut(pairs).cast() }
+        unsafe { &mut *core::ptr::from_mut(pairs).cast() }
     }
 }
 
 /// Sixteen lanes of f32 and i32 on one instruction set.
 ///
-/// Each value of an implementing type is a proof that the machine has the instructions: only
-/// [`Simd::assume`] makes one, and its caller answers for it. All methods are `inline(always)` and
-/// carry no `target_feature`; they must end up inside a function that does (see `kernels!`).
+/// Each value of an implementing type proves that the machine has the instructions: only [`Simd::assume`]
+/// makes one, and its caller is responsible. All methods are `inline(always)` and have no
+/// `target_feature`; they must be inlined into a function that has it (see `isa.rs`).
 ///
-/// `max(a, b)` and `min(a, b)` give `b` where `a` is NaN; what else comes of NaN is unspecified.
+/// `max(a, b)` and `min(a, b)` give `b` where `a` is NaN; other results from NaN are unspecified.
 pub trait Simd: Copy {
     /// Sixteen f32.
     type F: Copy;
@@ -81,9 +81,9 @@ pub trait Simd: Copy {
     type I: Copy;
     /// Thirty-two u16.
     type U: Copy;
-    /// Four consecutive activations of one row, ready to be multiplied with sixteen channels.
+    /// Four consecutive activations of one row, broadcast to sixteen channels.
     type Quad: Copy;
-    /// Two consecutive 16-bit factors of one row, likewise.
+    /// Two consecutive 16-bit factors of one row, broadcast to sixteen channels.
     type Pair: Copy;
     /// The weights that a [`Simd::Quad`] multiplies, in registers.
     type Quads: Copy;
@@ -93,8 +93,10 @@ pub trait Simd: Copy {
     /// What is added to a quantised activation before it is stored: 128 where the product takes an
     /// unsigned factor, else 0.
     const OFFSET: i32;
-    /// Rows of activations that a register tile holds at most.
+    /// The most rows of activations that a register tile has.
     const ROWS: usize;
+    /// Whether small code matters more than speed: one copy of each loop, and tiles of one row.
+    const SMALL: bool = false;
     /// Whether there are registers for 24 accumulators of sixteen lanes (else for 6).
     const WIDE: bool;
 
@@ -125,7 +127,7 @@ pub trait Simd: Copy {
     fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
         self.min(self.abs(a), b)
     }
-    /// Half-precision to f32, exact.
+    /// Converts half precision to f32, exactly.
     fn load_f16(self, p: &F16x16) -> Self::F;
     /// Lane `i` gets `v[i ^ H] + v[i]` where bit `H` of `i` is clear, `v[i ^ H] - v[i]` where it is
     /// set: one stage of a Walsh-Hadamard transform. `H` is 1, 2, 4 or 8.
@@ -143,9 +145,9 @@ pub trait Simd: Copy {
         }
         self.load(&each)
     }
-    /// The nearest whole number, ties to even, and what `a` is above it, for |a| < 2^22; exact.
+    /// The nearest whole number, ties to even, and `a` minus that number; exact for |a| < 2^22.
     fn split(self, a: Self::F) -> (Self::F, Self::F);
-    /// `v * 2^n` for `v` in [0.5, 2) and `n` a whole number in [-125, 126]: what `exp2` ends with.
+    /// `v * 2^n` for `v` in [0.5, 2) and `n` a whole number in [-125, 126]: the last step of `exp2`.
     fn scale_exp2(self, v: Self::F, n: Self::F) -> Self::F;
 
     /// Nearest i32, ties to even.
@@ -194,7 +196,7 @@ pub trait Simd: Copy {
             }
         }
     }
-    /// The low halves of the lanes of `low`, with those of `high` above them.
+    /// Each lane gets the low half of `low`'s lane, and above it the low half of `high`'s.
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I;
 
     /// The sum of the lanes of each of sixteen vectors.
@@ -213,8 +215,8 @@ pub trait Simd: Copy {
     fn store_u16(self, p: &mut U16x32, v: Self::U);
     fn splat_u16(self, v: u16) -> Self::U;
     fn add_u16(self, a: Self::U, b: Self::U) -> Self::U;
-    /// The nearest whole numbers of the lanes of `a` and `b`, ties to even, cut to what u16 holds; for
-    /// lanes below 2^31, minus infinity included. Four of `a` and four of `b` take turns.
+    /// The nearest whole numbers of the lanes of `a` and `b`, ties to even, clamped to the range of u16; for
+    /// lanes below 2^31, minus infinity included. Four lanes of `a` alternate with four of `b`.
     fn to_u16(self, a: Self::F, b: Self::F) -> Self::U;
     /// `c * (v % 4096) / 4096`, rounded down, for `c` below 2^15.
     fn times_fraction(self, c: Self::U, v: Self::U) -> Self::U;
@@ -227,30 +229,30 @@ pub trait Simd: Copy {
     fn add_neighbours(self, acc: Self::I, v: Self::U) -> Self::I;
 
     fn quad(self, bytes: [i8; 4]) -> Self::Quad;
-    /// The same, but the compiler does not know it: so that equal products are not taken for one where
-    /// they are instructions of their own.
+    /// An optimisation barrier (like `black_box`): returns `a`. It keeps the compiler from computing equal
+    /// products once.
     fn opaque(self, a: Self::Quad) -> Self::Quad {
         a
     }
     fn load_quads(self, w: &I8x64) -> Self::Quads;
-    /// `acc[c] + sum over i of a[i] * w[4 c + i]` for each channel `c`; exact for `w` in
-    /// [-127, 127] and stored activations of values in [-127, 127].
+    /// `acc[c] + sum over i of a[i] * w[4 c + i]` for each channel `c`; exact for weights in [-127, 127]
+    /// and stored activations of values in [-127, 127].
     fn dot_quad(self, acc: Self::I, a: Self::Quad, w: Self::Quads) -> Self::I;
     fn pair(self, values: [i16; 2]) -> Self::Pair;
     fn load_pairs(self, w: &I16x32) -> Self::Pairs;
     /// `acc[c] + a[0] * w[2 c] + a[1] * w[2 c + 1]`; exact while the result fits.
     fn dot_pair(self, acc: Self::I, a: Self::Pair, w: Self::Pairs) -> Self::I;
 
-    /// What a sum over quads starts from, so that the activations' offset cancels: minus
-    /// [`Simd::OFFSET`] times the sum of each channel's weights.
-    fn start(self, sums: Self::I) -> Self::I;
+    /// Zero-point compensation: the initial accumulator of a sum over quads, `-OFFSET * sums`, where
+    /// `sums` are the sums of each channel's weights.
+    fn compensation(self, sums: Self::I) -> Self::I;
 
-    /// Asks for the cache line at `p`, which need not be readable.
+    /// Prefetches the cache line at `p`, which need not be readable.
     #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
         let _ = p;
     }
-    /// [`Simd::prefetch`] into an outer cache.
+    /// [`Simd::prefetch`] into an outer cache only.
     #[inline(always)]
     fn prefetch_far<T>(self, p: *const T) {
         let _ = p;
@@ -273,7 +275,7 @@ pub trait Simd: Copy {
     }
 }
 
-/// Types for which any bytes are a value.
+/// Types for which any bytes are a valid value.
 ///
 /// # Safety
 /// The type has no padding, no invalid bit patterns and no pointers.
@@ -299,9 +301,9 @@ unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u16 {}
 
-/// `bytes` as values of `T`; `None` where the address or the length does not fit.
+/// `bytes` as values of `T`; `None` where they are not aligned or not a whole number of values.
 pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
-    // SAFETY: any bytes are a `T`, and `align_to` gives only whole, aligned values.
+    // SAFETY: any bytes are a valid `T`, and `align_to` gives only whole, aligned values.
     match unsafe { bytes.align_to::<T>() } {
         ([], values, []) => Some(values),
         _ => None,
@@ -311,19 +313,19 @@ pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
 /// Vectors as floats.
 pub fn flat(vectors: &[F32x16]) -> &[f32] {
     // SAFETY: sixteen floats each, without padding.
-    unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), vectors.len() * 16) }
+    unsafe { core::slice::from_raw_parts(vectors.as_ptr().cast(), vectors.len() * 16) }
 }
 
 /// Vectors as floats.
 pub fn flat_mut(vectors: &mut [F32x16]) -> &mut [f32] {
     // SAFETY: sixteen floats each, without padding.
-    unsafe { std::slice::from_raw_parts_mut(vectors.as_mut_ptr().cast(), vectors.len() * 16) }
+    unsafe { core::slice::from_raw_parts_mut(vectors.as_mut_ptr().cast(), vectors.len() * 16) }
 }
 
 /// Takes `count` values of `T` from the front of `rest`, at the next 64-byte boundary; `None` where
 /// they do not fit.
 pub fn take<'s, T: Plain>(rest: &mut &'s mut [u8], count: usize) -> Option<&'s mut [T]> {
-    let bytes = std::mem::take(rest);
+    let bytes = core::mem::take(rest);
     let skip = bytes.as_ptr().align_offset(64);
     let length = count.checked_mul(size_of::<T>())?;
     let end = skip.checked_add(length)?;
@@ -332,7 +334,7 @@ pub fn take<'s, T: Plain>(rest: &mut &'s mut [u8], count: usize) -> Option<&'s m
     }
     let (taken, tail) = bytes.split_at_mut(end);
     *rest = tail;
-    // SAFETY: any bytes are a `T`; the start is 64-byte aligned and the length a multiple of its size.
+    // SAFETY: any bytes are a valid `T`; the start is 64-byte aligned and the length a multiple of its size.
     match unsafe { taken[skip..].align_to_mut::<T>() } {
         ([], values, []) => Some(values),
         _ => None,

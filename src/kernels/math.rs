@@ -3,7 +3,7 @@
 //! The coefficients are minimax fits (by linear programming on a Chebyshev basis, rounded to f32);
 //! the stated errors were measured on dense grids against f64 and are tested below.
 
-// A coefficient may come near to a known constant.
+// Some coefficients are close to known constants.
 #![allow(clippy::approx_constant)]
 
 use super::lanes::Simd;
@@ -18,8 +18,8 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
     y
 }
 
-/// Least argument of [`exp2`]; below it the answer stays 2^-125, which is as good as nothing here
-/// and never subnormal.
+/// Least argument of [`exp2`]; below it the result stays 2^-125, which is negligible here and never
+/// subnormal.
 const EXP2_MIN: f32 = -125.0;
 
 /// `2^x`, relative error below 3e-7, for x up to 126.
@@ -31,10 +31,10 @@ pub(super) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     s.scale_exp2(polynomial(s, rest, C), n)
 }
 
-/// `16353 * 2^(v / 4096 - 15)` in integers of 15 bits, for v an unsigned number of sixteen: from 0 at
-/// v = 0 to 32,643 at 65,535. Before it is rounded to a whole number its relative error is below 1.9e-3,
-/// less than that of an int8 value. With 1.2e-4, one step more, the golden error of a model's last hidden
-/// state is the same to three digits.
+/// `16353 * 2^(v / 4096 - 15)` in integers of 15 bits, for 16-bit unsigned v: from 0 at v = 0 to 32,643 at
+/// 65,535. Before rounding to a whole number the relative error is below 1.9e-3, less than that of an int8
+/// value. One more step of the polynomial makes that 1.2e-4, and leaves the golden error of a model's last
+/// hidden state the same to three digits.
 #[inline(always)]
 pub(super) fn exp2_15bit<S: Simd>(s: S, v: S::U) -> S::U {
     let mut y = s.splat_u16(5514);
@@ -44,7 +44,7 @@ pub(super) fn exp2_15bit<S: Simd>(s: S, v: S::U) -> S::U {
     s.scale_octaves(y, v)
 }
 
-/// `e^x`, relative error below 3e-7 plus 8e-8 |x|, for x up to 87; large x is cut there.
+/// `e^x`, relative error below 3e-7 plus 8e-8 |x|, for x up to 87, to which larger x are clamped.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let x = s.min(x, s.splat(87.0));
@@ -53,8 +53,8 @@ pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `x * Phi(x)` (Hendrycks and Gimpel, 1606.08415), absolute error below 1e-6 + 3e-7 |x|.
 ///
-/// `Phi(u) = 1/2 + u P(u^2)` for `u = x` cut to [-5, 5]; `P` is a polynomial in `v = 2 u^2 / 25 - 1`,
-/// which keeps its terms small. The answer lies between 0 and x.
+/// `Phi(u) = 1/2 + u P(u^2)` for `u = x` clamped to [-5, 5]; `P` is a polynomial in `v = 2 u^2 / 25 - 1`,
+/// which keeps its terms small. The result is between 0 and x.
 #[inline(always)]
 pub(super) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
     const C: [f32; 13] = [
@@ -80,7 +80,7 @@ pub(super) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// [`gelu`] for a result that becomes int8: absolute error below 1.4e-4.
 ///
-/// `gelu(x) = max(x, 0) - a Phi(-a)` with `a = |x|`; the second term is a polynomial in `a` cut to 3.83,
+/// `gelu(x) = max(x, 0) - a Phi(-a)` with `a = |x|`; the second term is a polynomial in `a` clamped to 3.83,
 /// beyond which it stays at about 1.2e-4.
 #[inline(always)]
 pub(super) fn gelu_int8<S: Simd>(s: S, x: S::F) -> S::F {
@@ -97,7 +97,7 @@ pub(super) fn gelu_int8<S: Simd>(s: S, x: S::F) -> S::F {
     s.fma(a, polynomial(s, a, C), s.max(x, s.zero()))
 }
 
-/// `tanh(x) = 1 - 2 / (e^2x + 1)`, absolute error below 3e-7; the answer lies in [-1, 1].
+/// `tanh(x) = 1 - 2 / (e^2x + 1)`, absolute error below 3e-7; the result is in [-1, 1].
 #[inline(always)]
 pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let x = s.min(s.max(x, s.splat(-10.0)), s.splat(10.0));

@@ -1,23 +1,26 @@
-//! Matrix products: `out[t][n] = sum over k of x[t][k] * w[n][k]`, and what is done to each sum.
+//! Matrix products: `out[t][n] = sum over k of x[t][k] * w[n][k]`, with scales and biases.
 //!
-//! One register tile serves all of them: a few rows of `x` by a few panels of sixteen outputs, every
-//! lane one output, `k` in ascending order. What one step multiplies is a [`Step`]: four int8, two
-//! int16, one f32, one f16.
+//! One register tile serves all of them: a few rows of `x` by a few panels of sixteen outputs. Every
+//! lane is one output, and `k` ascends. What one step multiplies is a [`Step`]: four int8, two int16,
+//! one f32, or one f16.
 
+use core::hint::black_box;
+
+use super::Kernel;
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd};
 
-/// An int8 matrix `[outputs, inputs]` in panels, quantised with a scale an output.
+/// An int8 matrix `[outputs, inputs]` in panels, quantised with one scale per output.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Matrix<'a> {
     /// `[outputs / 16][inputs / 4]`, both rounded up (inputs to a multiple of 16).
     pub panels: &'a [I8x64],
     /// `[outputs / 16]`: the scale of each output.
     pub scale: &'a [F32x16],
-    /// `[outputs / 16]`.
+    /// `[outputs / 16]`: what is added to each output.
     pub bias: &'a [F32x16],
     /// `[outputs / 16]`: the sum over the inputs of each output's weights.
     pub sums: &'a [I32x16],
-    /// Steps of four inputs.
+    /// Steps per panel, of four inputs each.
     pub steps: usize,
 }
 
@@ -26,9 +29,9 @@ pub struct Int8Matrix<'a> {
 pub struct FloatMatrix<'a, W> {
     /// `[outputs / 16][inputs]`, outputs rounded up.
     pub panels: &'a [W],
-    /// `[outputs / 16]`.
+    /// `[outputs / 16]`: what is added to each output.
     pub bias: &'a [F32x16],
-    /// Inputs.
+    /// Steps per panel, of one input each.
     pub steps: usize,
 }
 
@@ -46,13 +49,13 @@ pub struct Int8Rows<'a> {
     pub values: &'a [I8x16],
     /// `[rows]`: `x = scale * q`.
     pub scale: &'a [f32],
-    /// Vectors of sixteen a row.
+    /// Vectors of sixteen per row.
     pub width: usize,
 }
 
 /// What one step of a tile multiplies: `Factor` of one row by a vector of weights.
 pub(super) trait Step<S: Simd>: Copy {
-    /// One step's factors of one row, as they stand in memory.
+    /// One step's factors of one row, as they are stored.
     type Factor: Copy;
     /// One step's weights of sixteen outputs.
     type Weights;
@@ -60,12 +63,12 @@ pub(super) trait Step<S: Simd>: Copy {
     type Acc: Copy;
     /// Decoded weights, shared by the rows of a tile.
     type Loaded: Copy;
-    /// Where the factor of step `k` stands among those of its row.
+    /// The index of the factor of step `k` among those of its row.
     #[inline(always)]
     fn place(k: usize) -> usize {
         k
     }
-    /// Whether decoding costs so much that a tile should rather have more rows than panels.
+    /// Whether decoding weights costs so much that a tile should have more rows and fewer panels.
     const TALL: bool = false;
     fn broadcast(s: S, a: Self::Factor) -> Self::Broadcast;
     fn load(s: S, w: &Self::Weights) -> Self::Loaded;
@@ -95,7 +98,7 @@ impl<S: Simd> Step<S> for Quads {
     }
 }
 
-/// Two int16 inputs, in the order of [`Simd::to_u16`]: two factors, then room for two of another panel.
+/// Two int16 inputs, in the order of [`Simd::to_u16`]: two factors, then two of another panel.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs;
 impl<S: Simd> Step<S> for Pairs {
@@ -169,23 +172,23 @@ impl<S: Simd> Step<S> for Halves {
     }
 }
 
-/// A stream of weights that a tile asks for while it multiplies, so that they come from the outer caches
-/// in the shadow of the products: from `at` and every `stride` bytes a step.
-pub(super) struct Ahead<W> {
-    at: *const W,
+/// Weights that a tile prefetches while it multiplies, so that they arrive from the outer caches
+/// during the products: at step `k` the cache line at `start + k * stride` bytes.
+pub(super) struct Prefetch<W> {
+    start: *const W,
     stride: usize,
 }
 
-impl<W> Ahead<W> {
-    /// For tile `tile` of `tiles` of `steps`: its share of the weights from `next` on, which are `lines`
-    /// vectors a step in all. With fewer tiles than that it would step over lines.
+impl<W> Prefetch<W> {
+    /// The share of tile `tile` of `tiles` in the weights that start at `next`: `steps * lines` vectors for all
+    /// tiles together. With fewer tiles than `lines` it would skip cache lines.
     fn share(next: *const W, lines: usize, steps: usize, tile: usize, tiles: usize) -> Self {
         let stride = (lines * size_of::<W>()).div_ceil(tiles);
-        Self { at: next.wrapping_byte_add(tile * steps * stride), stride }
+        Self { start: next.wrapping_byte_add(tile * steps * stride), stride }
     }
 
-    /// The tile's share of each of the panels that follow its own `NP`; of a tile alone, its own weights
-    /// a few steps on.
+    /// The tile's share in each of the panels that follow its own `NP`. A tile without others prefetches its
+    /// own weights, some steps ahead.
     fn shares<const NP: usize>(
         own: *const W,
         steps: usize,
@@ -193,42 +196,53 @@ impl<W> Ahead<W> {
         tiles: usize,
     ) -> [Self; NP] {
         let next = own.wrapping_add(if tiles == 1 { 24 } else { NP * steps });
-        std::array::from_fn(|p| Self::share(next.wrapping_add(p * steps), 1, steps, tile, tiles))
+        core::array::from_fn(|p| Self::share(next.wrapping_add(p * steps), 1, steps, tile, tiles))
     }
 }
 
-/// Adds `steps` products to `acc`, `MR` rows by `NP` panels.
+/// What a tile multiplies: rows of factors of type `F` by panels of weights of type `W`.
+pub(super) struct Tile<F, W, const A: usize> {
+    /// The first row, of any alignment, with factors at the [`Step::place`]s of all steps.
+    pub rows: *const F,
+    /// Distance between rows, in factors.
+    pub row_stride: usize,
+    /// The first panel, of one vector of weights per step.
+    pub panels: *const W,
+    /// Distance between panels, in vectors.
+    pub panel_stride: usize,
+    pub steps: usize,
+    /// What to prefetch meanwhile; the addresses need not be valid.
+    pub prefetch: [Prefetch<W>; A],
+}
+
+/// Adds the products of a tile to `acc`, `MR` rows by `NP` panels.
 ///
 /// # Safety
-/// - `a` points to `MR` rows, `a_stride` factors apart, of any alignment, with factors at the `place`s of
-///   all `steps`;
-/// - `w` points to `NP` panels of `steps` weight vectors, `w_stride` vectors apart.
-///
-/// What lies `ahead` need not be anything.
-#[allow(clippy::too_many_arguments)]
+/// `tile` describes `MR` rows and `NP` panels that exist, with all of their steps.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize, const A: usize>(
+pub(super) unsafe fn multiply<S, T, const MR: usize, const NP: usize, const A: usize>(
     s: S,
     mut acc: [[T::Acc; NP]; MR],
-    a: *const T::Factor,
-    a_stride: usize,
-    w: *const T::Weights,
-    w_stride: usize,
-    steps: usize,
-    ahead: [Ahead<T::Weights>; A],
-) -> [[T::Acc; NP]; MR] {
+    tile: Tile<T::Factor, T::Weights, A>,
+) -> [[T::Acc; NP]; MR]
+where
+    S: Simd,
+    T: Step<S>,
+{
+    let Tile { rows, row_stride, panels, panel_stride, steps, prefetch } = tile;
     for k in 0..steps {
-        for ahead in &ahead {
-            s.prefetch(ahead.at.wrapping_byte_add(k * ahead.stride));
+        for prefetch in &prefetch {
+            s.prefetch(prefetch.start.wrapping_byte_add(k * prefetch.stride));
         }
-        // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller vouches.
+        // SAFETY: `k < steps`, and panel `p < NP` and row `r < MR` exist as the caller guarantees.
         unsafe {
-            let mut loaded = [T::load(s, &*w.add(k)); NP];
+            let mut loaded = [T::load(s, &*panels.add(k)); NP];
             for p in 1..NP {
-                loaded[p] = T::load(s, &*w.add(p * w_stride + k));
+                loaded[p] = T::load(s, &*panels.add(p * panel_stride + k));
             }
             for r in 0..MR {
-                let factor = T::broadcast(s, a.add(r * a_stride + T::place(k)).read_unaligned());
+                let factor = rows.add(r * row_stride + T::place(k)).read_unaligned();
+                let factor = T::broadcast(s, factor);
                 for p in 0..NP {
                     acc[r][p] = T::step(s, acc[r][p], factor, loaded[p]);
                 }
@@ -238,11 +252,11 @@ pub(super) unsafe fn tile<S: Simd, T: Step<S>, const MR: usize, const NP: usize,
     acc
 }
 
-/// Calls `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`: of the numbers that
-/// [`rows_at_once`] and [`panels_at_once`] give, with `few` of [`few_rows_at_once`] and
-/// [`few_panels_at_once`], with `tall` of up to twelve rows by two panels.
+/// Runs `$body` with the constants `$mr`, `$np` for a tile of `rows` by `panels`. The numbers are those that
+/// [`rows_at_once`] and [`panels_at_once`] give; with `few`, [`few_rows_at_once`] and
+/// [`few_panels_at_once`]; with `tall`, up to twelve rows by two panels.
 ///
-/// Every shape of tile is code of its own; int8 products have all that serve, others fewer.
+/// Every shape of tile is compiled separately. int8 products have all useful shapes, others fewer.
 macro_rules! with_tile {
     ($s:ty, $rows:expr, $panels:expr, |$mr:ident, $np:ident| $body:expr) => {
         if <$s>::WIDE {
@@ -271,7 +285,7 @@ macro_rules! with_tile {
                 2 => with_tile!(2: 1 2 4 8; $rows, $mr, $np, $body),
                 _ => with_tile!(1: 1 2 4 8; $rows, $mr, $np, $body),
             }
-        } else if <$s>::ROWS == 1 {
+        } else if <$s>::SMALL {
             with_tile!(1: 1; $rows, $mr, $np, $body)
         } else {
             with_tile!(1: 1 2 4 6; $rows, $mr, $np, $body)
@@ -287,8 +301,8 @@ macro_rules! with_tile {
 }
 pub(super) use with_tile;
 
-/// The first `NP` vectors of `MR` rows of `out`, which are `stride` apart: where a tile goes, checked at
-/// once, since a check for each row is more code than the row.
+/// The first `NP` vectors of `MR` rows of `out`, which are `stride` apart: where a tile is written. One
+/// check serves all rows, since a check for each would be more code than the row.
 #[inline(always)]
 pub(super) fn rows_of<const MR: usize, const NP: usize>(
     out: &mut [F32x16],
@@ -297,17 +311,17 @@ pub(super) fn rows_of<const MR: usize, const NP: usize>(
     const { assert!(MR <= 8) };
     assert!(NP <= stride && stride < usize::MAX / 8 && (MR - 1) * stride + NP <= out.len());
     let first = out.as_mut_ptr();
-    // SAFETY: row `r` ends at `r * stride + NP`, which lies in `out` and not past the next row's start.
-    std::array::from_fn(|r| unsafe { &mut *first.add(r * stride).cast() })
+    // SAFETY: row `r` ends at `r * stride + NP`, which is in `out` and not past the start of the next row.
+    core::array::from_fn(|r| unsafe { &mut *first.add(r * stride).cast() })
 }
 
-/// How many panels to multiply at once, of `left`, for tiles of at most `rows` rows: as many as
-/// there are registers for.
+/// How many of `left` panels to multiply at once, in tiles of at most `rows` rows: as many as there are
+/// registers for.
 #[inline(always)]
 pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     match left {
         _ if S::WIDE && rows <= 4 && left >= 6 => 6,
-        _ if !S::WIDE && S::ROWS > 1 && rows <= 2 && left >= 3 => 3,
+        _ if !S::WIDE && !S::SMALL && rows <= 2 && left >= 3 => 3,
         _ if !S::WIDE => 1,
         4 => 2,
         3.. => 3,
@@ -315,7 +329,7 @@ pub(super) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     }
 }
 
-/// The number of rows in the next tile of `np` panels, of `left`: as even as can be in the fewest tiles.
+/// How many of `left` rows the next tile of `np` panels has: the fewest tiles, as equal as possible.
 #[inline(always)]
 fn rows_at_once<S: Simd>(left: usize, np: usize) -> usize {
     if S::WIDE && np > 1 {
@@ -331,11 +345,11 @@ pub(super) fn few_panels_at_once<S: Simd>(left: usize) -> usize {
     if S::WIDE { panels_at_once::<S>(S::ROWS, left) } else { 1 }
 }
 
-/// How many panels tiles of eight rows multiply at once, and how many such tiles follow each other, to
-/// take `count` panels in all.
+/// Runs of tiles of eight rows that cover `count` panels: how many panels a tile has, and how many such
+/// tiles follow each other.
 #[inline(always)]
 pub(super) fn panels_in_runs<S: Simd>(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    // Four panels are two and two.
+    // Four panels are two tiles of two, not of three and one.
     let threes = count / 3 - usize::from(count % 3 == 1 && count > 1);
     let left = count - 3 * threes;
     let runs = match S::WIDE {
@@ -345,7 +359,7 @@ pub(super) fn panels_in_runs<S: Simd>(count: usize) -> impl Iterator<Item = (usi
     runs.into_iter().take(if S::WIDE { 3 } else { 1 })
 }
 
-/// The number of rows in the next tile, of `left`: a power of two, or six where tiles have at most that.
+/// How many of `left` rows the next tile has: a power of two, or six where `most` is six.
 #[inline(always)]
 pub(super) fn few_rows_at_once(left: usize, most: usize) -> usize {
     match left {
@@ -356,7 +370,7 @@ pub(super) fn few_rows_at_once(left: usize, most: usize) -> usize {
 }
 
 impl<'a> Int8Matrix<'a> {
-    /// Panels `from..to` alone.
+    /// Panels `from..to` only.
     pub fn slice(&self, from: usize, to: usize) -> Self {
         Self {
             panels: &self.panels[from * self.steps..to * self.steps],
@@ -369,7 +383,7 @@ impl<'a> Int8Matrix<'a> {
 }
 
 impl<'a, W> FloatMatrix<'a, W> {
-    /// Panels `from..to` alone.
+    /// Panels `from..to` only.
     pub fn slice(&self, from: usize, to: usize) -> Self {
         Self {
             panels: &self.panels[from * self.steps..to * self.steps],
@@ -379,12 +393,47 @@ impl<'a, W> FloatMatrix<'a, W> {
     }
 }
 
+/// The arguments of a matrix product: `out = x W^T + b`.
+pub(super) struct Linear<'a, X, W> {
+    pub x: X,
+    pub w: W,
+    /// `[rows][out_width]`, of which the first `panels` vectors of each row are written.
+    pub out: &'a mut [F32x16],
+    pub out_width: usize,
+}
+
+/// Rows of f32.
+#[derive(Clone, Copy)]
+pub(super) struct FloatRows<'a> {
+    /// `[rows][width]`.
+    pub values: &'a [F32x16],
+    /// Vectors of sixteen per row.
+    pub width: usize,
+}
+
+/// The first row and the first panel of a tile.
+#[derive(Clone, Copy)]
+struct Corner {
+    row: usize,
+    panel: usize,
+}
+
 /// `out[t][n] = (sum over k of q[t][k] * w[n][k]) * x.scale[t] * w.scale[n] + w.bias[n]`: the sum an
-/// exact i32, then to f32, one product, one fused multiply-add.
-///
-/// `out` is `[rows][out_width]` vectors, of which the first `panels` of each row are written.
+/// exact i32, then converted to f32, one product, one fused multiply-add.
+impl Kernel for Linear<'_, Int8Rows<'_>, Int8Matrix<'_>> {
+    const NAME: &'static str = "linear_int8";
+    const INTEGER: bool = true;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, w, out, out_width } = self;
+        linear_int8(s, x, w, out, out_width);
+    }
+}
+
 #[inline(always)]
-pub(super) fn linear_int8<S: Simd>(
+fn linear_int8<S: Simd>(
     s: S,
     x: Int8Rows<'_>,
     w: Int8Matrix<'_>,
@@ -403,14 +452,15 @@ pub(super) fn linear_int8<S: Simd>(
         while t < rows {
             let mr = rows_at_once::<S>(rows - t, np);
             let (tile, tiles) = (t / S::ROWS, rows.div_ceil(S::ROWS));
+            let corner = Corner { row: t, panel: p };
             with_tile!(S, mr, np, |MR, NP| {
                 if NP == 3 && MR == S::ROWS && tiles >= NP {
                     let next = own.wrapping_add(NP * w.steps);
-                    let ahead = [Ahead::share(next, NP, w.steps, tile, tiles)];
-                    int8_tile::<S, MR, NP, 1>(s, x, w, t, p, ahead, out, out_width);
+                    let prefetch = [Prefetch::share(next, NP, w.steps, tile, tiles)];
+                    int8_tile::<S, MR, NP, 1>(s, x, w, corner, prefetch, out, out_width);
                 } else {
-                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
-                    int8_tile::<S, MR, NP, NP>(s, x, w, t, p, ahead, out, out_width);
+                    let prefetch = Prefetch::shares(own, w.steps, tile, tiles);
+                    int8_tile::<S, MR, NP, NP>(s, x, w, corner, prefetch, out, out_width);
                 }
             });
             t += mr;
@@ -419,35 +469,33 @@ pub(super) fn linear_int8<S: Simd>(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
     s: S,
     x: Int8Rows<'_>,
     w: Int8Matrix<'_>,
-    t: usize,
-    p: usize,
-    ahead: [Ahead<I8x64>; A],
+    corner: Corner,
+    prefetch: [Prefetch<I8x64>; A],
     out: &mut [F32x16],
     out_width: usize,
 ) {
+    let Corner { row: t, panel: p } = corner;
     let mut start = [s.splat_i32(0); NP];
     for (start, sums) in start.iter_mut().zip(&w.sums[p..][..NP]) {
-        *start = s.start(s.load_i32(sums));
+        *start = s.compensation(s.load_i32(sums));
     }
     // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
     // `p..p + NP` have `steps` vectors.
     let acc = unsafe {
-        tile::<S, Quads, MR, NP, A>(
-            s,
-            [start; MR],
-            x.values.as_ptr().add(t * x.width).cast(),
-            x.width * 4,
-            w.panels.as_ptr().add(p * w.steps),
-            w.steps,
-            w.steps,
-            ahead,
-        )
+        let tile = Tile {
+            rows: x.values.as_ptr().add(t * x.width).cast(),
+            row_stride: x.width * 4,
+            panels: w.panels.as_ptr().add(p * w.steps),
+            panel_stride: w.steps,
+            steps: w.steps,
+            prefetch,
+        };
+        multiply::<S, Quads, MR, NP, A>(s, [start; MR], tile)
     };
     let out = rows_of::<MR, NP>(&mut out[t * out_width + p..], out_width);
     let (x_scale, scale, bias) = (&x.scale[t..][..MR], &w.scale[p..][..NP], &w.bias[p..][..NP]);
@@ -460,22 +508,43 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
     }
 }
 
+impl Kernel for Linear<'_, FloatRows<'_>, FloatMatrix<'_, F32x16>> {
+    const NAME: &'static str = "linear_f32";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, w, out, out_width } = self;
+        linear_float::<S, Singles>(s, x, w, out, out_width);
+    }
+}
+
+impl Kernel for Linear<'_, FloatRows<'_>, FloatMatrix<'_, F16x16>> {
+    const NAME: &'static str = "linear_f16";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, w, out, out_width } = self;
+        linear_float::<S, Halves>(s, x, w, out, out_width);
+    }
+}
+
 /// `out[t][n] = w.bias[n] + sum over k of x[t][k] * w[n][k]`, `k` ascending, each step fused.
-///
-/// `x` is `[rows][x_width]` vectors, `out` `[rows][out_width]`.
 #[inline(always)]
-pub(super) fn linear_float<S: Simd, T>(
+fn linear_float<S: Simd, T>(
     s: S,
-    x: &[F32x16],
-    x_width: usize,
+    x: FloatRows<'_>,
     w: FloatMatrix<'_, T::Weights>,
     out: &mut [F32x16],
     out_width: usize,
 ) where
     T: Step<S, Factor = f32, Acc = S::F>,
 {
-    let (rows, panels) = (x.len() / x_width.max(1), w.bias.len());
-    assert!(x.len() == rows * x_width && x_width * 16 >= w.steps);
+    let (rows, panels) = (x.values.len() / x.width.max(1), w.bias.len());
+    assert!(x.values.len() == rows * x.width && x.width * 16 >= w.steps);
     assert!(w.panels.len() == panels * w.steps);
     assert!(out.len() >= rows * out_width && out_width >= panels);
     let most = if T::TALL { 12 } else { S::ROWS };
@@ -489,15 +558,16 @@ pub(super) fn linear_float<S: Simd, T>(
             let left = rows - t;
             let mr = if T::TALL && left >= most { most } else { few_rows_at_once(left, S::ROWS) };
             let (tile, tiles) = (t / most, rows.div_ceil(most));
+            let corner = Corner { row: t, panel: p };
             if T::TALL {
                 with_tile!(tall mr, np, |MR, NP| {
-                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
-                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width);
+                    let prefetch = Prefetch::shares(own, w.steps, tile, tiles);
+                    float_tile::<S, T, MR, NP>(s, x, w, corner, prefetch, out, out_width);
                 });
             } else {
                 with_tile!(few S, mr, np, |MR, NP| {
-                    let ahead = Ahead::shares(own, w.steps, tile, tiles);
-                    float_tile::<S, T, MR, NP>(s, x, x_width, w, t, p, ahead, out, out_width);
+                    let prefetch = Prefetch::shares(own, w.steps, tile, tiles);
+                    float_tile::<S, T, MR, NP>(s, x, w, corner, prefetch, out, out_width);
                 });
             }
             t += mr;
@@ -506,21 +576,19 @@ pub(super) fn linear_float<S: Simd, T>(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     s: S,
-    x: &[F32x16],
-    x_width: usize,
+    x: FloatRows<'_>,
     w: FloatMatrix<'_, T::Weights>,
-    t: usize,
-    p: usize,
-    ahead: [Ahead<T::Weights>; NP],
+    corner: Corner,
+    prefetch: [Prefetch<T::Weights>; NP],
     out: &mut [F32x16],
     out_width: usize,
 ) where
     T: Step<S, Factor = f32, Acc = S::F>,
 {
+    let Corner { row: t, panel: p } = corner;
     let mut start = [s.zero(); NP];
     for i in 0..NP {
         start[i] = s.load(&w.bias[p + i]);
@@ -528,16 +596,15 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     // SAFETY: `linear_float` asserted that rows `t..t + MR` have `steps` floats and that panels
     // `p..p + NP` have `steps` vectors.
     let acc = unsafe {
-        tile::<S, T, MR, NP, NP>(
-            s,
-            [start; MR],
-            x.as_ptr().add(t * x_width).cast(),
-            x_width * 16,
-            w.panels.as_ptr().add(p * w.steps),
-            w.steps,
-            w.steps,
-            ahead,
-        )
+        let tile = Tile {
+            rows: x.values.as_ptr().add(t * x.width).cast(),
+            row_stride: x.width * 16,
+            panels: w.panels.as_ptr().add(p * w.steps),
+            panel_stride: w.steps,
+            steps: w.steps,
+            prefetch,
+        };
+        multiply::<S, T, MR, NP, NP>(s, [start; MR], tile)
     };
     for r in 0..MR {
         for i in 0..NP {
@@ -546,50 +613,70 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
     }
 }
 
-/// int8 products of registers alone, to measure what the machine can do at best.
-#[inline(always)]
-pub(super) fn peak_int8<S: Simd>(s: S, rounds: usize) -> u64 {
-    let a = s.quad(std::hint::black_box([1, 2, 3, 4]));
-    let w = s.load_quads(&std::hint::black_box(I8x64([5; 64])));
-    macro_rules! run {
-        ($n:literal) => {{
-            let mut acc = [s.splat_i32(0); $n];
-            for _ in 0..rounds {
-                for acc in &mut acc {
-                    *acc = s.dot_quad(*acc, s.opaque(a), w);
-                }
-            }
-            for acc in acc {
-                let mut out = I32x16([0; 16]);
-                s.store_i32(&mut out, acc);
-                std::hint::black_box(out);
-            }
-            rounds as u64 * $n * 64
-        }};
+/// int8 products of registers alone, to measure the best that the machine can do.
+pub(super) struct PeakInt8 {
+    pub rounds: usize,
+}
+
+impl Kernel for PeakInt8 {
+    const NAME: &'static str = "peak_int8";
+    const INTEGER: bool = true;
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u64 {
+        if S::WIDE { peak_int8::<S, 24>(s, self.rounds) } else { peak_int8::<S, 6>(s, self.rounds) }
     }
-    if S::WIDE { run!(24) } else { run!(6) }
+}
+
+#[inline(always)]
+fn peak_int8<S: Simd, const N: usize>(s: S, rounds: usize) -> u64 {
+    let a = s.quad(black_box([1, 2, 3, 4]));
+    let w = s.load_quads(&black_box(I8x64([5; 64])));
+    let mut acc = [s.splat_i32(0); N];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = s.dot_quad(*acc, s.opaque(a), w);
+        }
+    }
+    for acc in acc {
+        let mut out = I32x16([0; 16]);
+        s.store_i32(&mut out, acc);
+        black_box(out);
+    }
+    (rounds * N * 64) as u64
 }
 
 /// Fused f32 multiply-adds of registers alone.
-#[inline(always)]
-pub(super) fn peak_f32<S: Simd>(s: S, rounds: usize) -> u64 {
-    let a = s.splat(std::hint::black_box(1.0));
-    let w = s.load(&std::hint::black_box(F32x16([0.5; 16])));
-    macro_rules! run {
-        ($n:literal) => {{
-            let mut acc = [s.zero(); $n];
-            for _ in 0..rounds {
-                for acc in &mut acc {
-                    *acc = s.fma(a, w, *acc);
-                }
-            }
-            for acc in acc {
-                let mut out = F32x16::ZERO;
-                s.store(&mut out, acc);
-                std::hint::black_box(out);
-            }
-            rounds as u64 * $n * 16
-        }};
+pub(super) struct PeakF32 {
+    pub rounds: usize,
+}
+
+impl Kernel for PeakF32 {
+    const NAME: &'static str = "peak_f32";
+    const INTEGER: bool = false;
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u64 {
+        if S::WIDE { peak_f32::<S, 24>(s, self.rounds) } else { peak_f32::<S, 6>(s, self.rounds) }
     }
-    if S::WIDE { run!(24) } else { run!(6) }
+}
+
+#[inline(always)]
+fn peak_f32<S: Simd, const N: usize>(s: S, rounds: usize) -> u64 {
+    let a = s.splat(black_box(1.0));
+    let w = s.load(&black_box(F32x16([0.5; 16])));
+    let mut acc = [s.zero(); N];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = s.fma(a, w, *acc);
+        }
+    }
+    for acc in acc {
+        let mut out = F32x16::ZERO;
+        s.store(&mut out, acc);
+        black_box(out);
+    }
+    (rounds * N * 16) as u64
 }

@@ -1,4 +1,4 @@
-//! The reference: plain arrays, no instruction set. Every other implementation gives its bits.
+//! The reference: plain arrays, no instruction set. Every other implementation gives the same bits.
 
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::scalar;
@@ -7,7 +7,7 @@ use super::scalar;
 #[derive(Clone, Copy)]
 pub struct Portable(());
 
-// Sixteen steps in a row are long, and so these are not copied to every place that uses them.
+// Sixteen steps are long code, so these are not inlined where they are used.
 #[inline(never)]
 fn each<T: Copy, R: Copy + Default>(a: &[T; 16], f: impl Fn(T) -> R) -> [R; 16] {
     let mut out = [R::default(); 16];
@@ -26,7 +26,7 @@ fn both(a: &[f32; 16], b: &[f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] 
     out
 }
 
-// Where it is one instruction it is not called.
+// Inlined where it is one instruction per lane.
 #[cfg_attr(target_feature = "fma", inline(always))]
 #[cfg_attr(not(target_feature = "fma"), inline(never))]
 fn fma(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
@@ -55,8 +55,8 @@ impl Simd for Portable {
     type Quads = I8x64;
     type Pairs = I16x32;
     const OFFSET: i32 = 0;
-    // Small rather than fast.
     const ROWS: usize = 1;
+    const SMALL: bool = true;
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -241,7 +241,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn opaque(self, a: [i8; 4]) -> [i8; 4] {
-        std::hint::black_box(a)
+        core::hint::black_box(a)
     }
     #[inline(always)]
     fn load_quads(self, w: &I8x64) -> I8x64 {
@@ -257,7 +257,7 @@ impl Simd for Portable {
         acc
     }
     #[inline(always)]
-    fn start(self, _: [i32; 16]) -> [i32; 16] {
+    fn compensation(self, _: [i32; 16]) -> [i32; 16] {
         [0; 16]
     }
     #[inline(always)]

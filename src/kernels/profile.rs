@@ -1,55 +1,72 @@
-//! Where the time of a forward pass goes: the kernels once more, each with a clock around it.
+//! Where the time of a forward pass goes: the kernels with a clock around each.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::attention::{F32Blocks, HeadShape, Int8BlocksMut, Int8BlocksRef, Keys, Workspace};
-use super::lanes::{F16x16, F32x16, I8x16, I8x64};
-use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
-use super::rows::{Activation, Norm, Rotation, TableRow};
 use super::{Isa, Kernels};
 
-/// What the clocked kernels call.
-static INNER: OnceLock<Isa> = OnceLock::new();
+/// All values of [`super::Kernel::NAME`].
+const NAMES: [&str; 15] = [
+    "quantize",
+    "linear_int8",
+    "pack_int8",
+    "attend_int8",
+    "peak_int8",
+    "linear_f32",
+    "linear_f16",
+    "add_norm",
+    "activate",
+    "add_row",
+    "accumulate",
+    "dot_row",
+    "pack_f32",
+    "attend_f32",
+    "peak_f32",
+];
 
-macro_rules! clocked {
-    ([] $($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $f:expr;)*) => {
-        struct Times {
-            $($name: AtomicU64,)*
-        }
+/// Nanoseconds that each kernel took, on all threads together.
+static TIMES: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 
-        static TIMES: Times = Times { $($name: AtomicU64::new(0),)* };
+/// The kernels whose time is taken.
+static CLOCKED: OnceLock<Kernels> = OnceLock::new();
 
-        static CLOCKED: Kernels = {
-            $(
-                #[allow(clippy::too_many_arguments)]
-                fn $name($($arg: $ty),*) -> $ret {
-                    let kernels = INNER.get().expect("set before the table is given out").kernels();
-                    let begin = Instant::now();
-                    let result = kernels.$name($($arg),*);
-                    TIMES.$name.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                    result
-                }
-            )*
-            Kernels { isa: "clocked", $($name,)* }
-        };
-
-        /// The time that each kernel of [`Isa::clocked`] took since the last call, on all threads
-        /// together.
-        pub fn take_times() -> impl Iterator<Item = (&'static str, Duration)> {
-            let take = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
-            [$((stringify!($name), take(&TIMES.$name)),)*].into_iter()
-        }
-    };
+/// The index in [`NAMES`] of the kernel `name`.
+pub(super) const fn index(name: &str) -> usize {
+    let mut i = 0;
+    while !equal(NAMES[i].as_bytes(), name.as_bytes()) {
+        i += 1;
+    }
+    i
 }
-for_all_kernels!(clocked);
+
+const fn equal(mut a: &[u8], mut b: &[u8]) -> bool {
+    while let ([x, a_rest @ ..], [y, b_rest @ ..]) = (a, b) {
+        if *x != *y {
+            return false;
+        }
+        (a, b) = (a_rest, b_rest);
+    }
+    a.is_empty() && b.is_empty()
+}
+
+/// Adds the time since `begin` to that of kernel `index`.
+pub(super) fn record(index: usize, begin: Instant) {
+    TIMES[index].fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// The time that each kernel of [`Isa::clocked`] took since the last call, on all threads together.
+pub fn take_times() -> impl Iterator<Item = (&'static str, Duration)> {
+    let take = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
+    NAMES.into_iter().zip(TIMES.iter().map(take))
+}
 
 impl Isa {
     /// The same kernels with a clock around each, read with [`take_times`]. There is one set of
     /// clocks: `None` where another instruction set has them.
     pub fn clocked(self) -> Option<Self> {
-        let inner = INNER.get_or_init(|| self);
-        (inner.name() == self.name()).then_some(Self(&CLOCKED))
+        let set = self.0.set;
+        let kernels = CLOCKED.get_or_init(|| Kernels { set, clocked: true });
+        (kernels.set == set).then_some(Self(kernels))
     }
 }

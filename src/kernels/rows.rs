@@ -1,7 +1,7 @@
-//! What is done to one row at a time: rotation and quantisation, layer norm, activation, table rows.
+//! Kernels that work on rows: rotation and quantisation, layer norm, activation, table rows.
 
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, Simd};
-use super::{math, scalar};
+use super::{Kernel, math, scalar};
 
 /// Walsh-Hadamard blocks along a row: element `(b * block + j) * stride + i` is member `j` of a
 /// block, for every `b` and every `i < stride`.
@@ -58,7 +58,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The one with this number in the file.
+    /// The activation that a model file stores as `number`.
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Gelu),
@@ -71,7 +71,7 @@ impl Activation {
     }
 }
 
-/// Values smaller than this share its scale, which is far from being subnormal.
+/// Rows whose largest magnitude is smaller get the scale of this one, which is far from subnormal.
 const LEAST_MAGNITUDE: f32 = 1e-30;
 
 /// For each lane, the int8 scale of values of magnitude up to `largest`, and its inverse:
@@ -89,57 +89,80 @@ fn int8_scale_of_row(largest: f32) -> (f32, f32) {
     (m * (1.0 / 127.0), 127.0 / m)
 }
 
-/// Rows that [`super::Kernels::quantize`] works on at once, so that none waits for its largest magnitude alone.
+/// Rows that [`super::Kernels::quantize`] works on together, so that the searches for their largest
+/// magnitudes overlap.
 pub const QUANTIZE_ROWS: usize = 4;
 
-/// Rotates each row of `x`, or with `gelu` its GELU, unnormalised, then quantises it: with `m` the
-/// largest magnitude, `scale = m / 127` and `q = round(x * (127 / m))`, see [`int8_scale`].
+/// What is applied to the rows before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prologue {
+    /// Nothing.
+    None,
+    /// GELU, with an absolute error below 1.4e-4.
+    Gelu,
+}
+
+/// The arguments of [`super::Kernels::quantize`].
 ///
-/// `x` is `[rows][width]` vectors, `values` likewise, `buffer` up to
-/// [`QUANTIZE_ROWS`] rows. `ahead` are weights that will be wanted next: as many are asked for.
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-pub(super) fn quantize<S: Simd>(
-    s: S,
-    x: &[F32x16],
-    gelu: bool,
-    rotation: Rotation,
-    buffer: &mut [F32x16],
-    values: &mut [I8x16],
-    scale: &mut [f32],
-    ahead: &[I8x64],
-) {
-    let mut ahead = ahead.as_ptr();
-    let width = x.len() / scale.len().max(1);
-    assert!(x.len() == width * scale.len() && values.len() >= x.len());
-    assert!(buffer.len() >= width * scale.len().min(QUANTIZE_ROWS));
-    if width == 0 {
-        return;
-    }
-    let groups = x.chunks(QUANTIZE_ROWS * width).zip(values.chunks_mut(QUANTIZE_ROWS * width));
-    for ((x, values), scale) in groups.zip(scale.chunks_mut(QUANTIZE_ROWS)) {
-        let mut largest = [s.zero(); QUANTIZE_ROWS];
-        let rows = x.chunks_exact(width).zip(buffer.chunks_exact_mut(width));
-        for ((x, row), largest) in rows.zip(&mut largest) {
-            // Twice, each with loops of its own, unless small code is wanted.
-            *largest = match gelu {
-                gelu if S::ROWS == 1 => rotate(s, x, gelu, row, rotation, ahead),
-                true => rotate(s, x, true, row, rotation, ahead),
-                false => rotate(s, x, false, row, rotation, ahead),
-            };
-            ahead = ahead.wrapping_add(width);
+/// Each row of `x` goes through the prologue and the rotation, which is not normalised, and is then
+/// quantised: with `m` the largest magnitude, `scale = m / 127` and `q = round(x * (127 / m))`.
+pub struct Quantize<'a> {
+    /// `[rows][width]`.
+    pub x: &'a [F32x16],
+    /// What is applied before the rotation.
+    pub prologue: Prologue,
+    /// How the rows are rotated.
+    pub rotation: Rotation,
+    /// Up to [`QUANTIZE_ROWS`] rows of `[width]`: the rotated rows.
+    pub buffer: &'a mut [F32x16],
+    /// `[rows][width]`: the result.
+    pub values: &'a mut [I8x16],
+    /// `[rows]`: the scale of each row of the result.
+    pub scale: &'a mut [f32],
+    /// The weights that are multiplied next, or nothing: as many vectors as `x` has are prefetched.
+    pub prefetch: &'a [I8x64],
+}
+
+impl Kernel for Quantize<'_> {
+    const NAME: &'static str = "quantize";
+    const INTEGER: bool = true;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, prologue, rotation, buffer, values, scale, prefetch } = self;
+        let mut prefetch = prefetch.as_ptr();
+        let width = x.len() / scale.len().max(1);
+        assert!(x.len() == width * scale.len() && values.len() >= x.len());
+        assert!(buffer.len() >= width * scale.len().min(QUANTIZE_ROWS));
+        if width == 0 {
+            return;
         }
-        let mut inverse = [0.0; QUANTIZE_ROWS];
-        for r in 0..QUANTIZE_ROWS {
-            let step;
-            (step, inverse[r]) = int8_scale_of_row(s.largest(largest[r]));
-            if let Some(scale) = scale.get_mut(r) {
-                *scale = step;
+        let groups = x.chunks(QUANTIZE_ROWS * width).zip(values.chunks_mut(QUANTIZE_ROWS * width));
+        for ((x, values), scale) in groups.zip(scale.chunks_mut(QUANTIZE_ROWS)) {
+            let mut largest = [s.zero(); QUANTIZE_ROWS];
+            let rows = x.chunks_exact(width).zip(buffer.chunks_exact_mut(width));
+            for ((x, row), largest) in rows.zip(&mut largest) {
+                // A copy of the loops for each prologue, except where code is to be small.
+                *largest = match prologue {
+                    prologue if S::SMALL => rotate(s, x, prologue, row, rotation, prefetch),
+                    Prologue::Gelu => rotate(s, x, Prologue::Gelu, row, rotation, prefetch),
+                    Prologue::None => rotate(s, x, Prologue::None, row, rotation, prefetch),
+                };
+                prefetch = prefetch.wrapping_add(width);
             }
-        }
-        let rows = buffer.chunks_exact(width).zip(values.chunks_exact_mut(width));
-        for ((row, values), inverse) in rows.zip(inverse) {
-            round(s, row, s.splat(inverse), values);
+            let mut inverse = [0.0; QUANTIZE_ROWS];
+            for r in 0..QUANTIZE_ROWS {
+                let step;
+                (step, inverse[r]) = int8_scale_of_row(s.largest(largest[r]));
+                if let Some(scale) = scale.get_mut(r) {
+                    *scale = step;
+                }
+            }
+            let rows = buffer.chunks_exact(width).zip(values.chunks_exact_mut(width));
+            for ((row, values), inverse) in rows.zip(inverse) {
+                round(s, row, s.splat(inverse), values);
+            }
         }
     }
 }
@@ -161,62 +184,30 @@ fn round<S: Simd>(s: S, x: &[F32x16], inverse: S::F, values: &mut [I8x16]) {
     }
 }
 
-/// `row = ` the rotated `x`, or with `gelu` its rotated GELU; returns the largest magnitude of each lane.
+/// `row = ` the rotated `x` after its prologue; returns the largest magnitude of each lane. Prefetches one
+/// vector of weights for each vector of `x`.
 ///
-/// The stages run from members next to each other to those farthest apart. A vector of `x` asks for one
-/// of `ahead`.
+/// The stages run from members next to each other to those farthest apart: [`first_pass`] takes those
+/// within a vector, and as many between vectors as it has registers for; each [`next_pass`] takes more.
 #[inline(always)]
 fn rotate<S: Simd>(
     s: S,
     x: &[F32x16],
-    gelu: bool,
+    prologue: Prologue,
     row: &mut [F32x16],
     rotation: Rotation,
-    mut ahead: *const I8x64,
+    prefetch: *const I8x64,
 ) -> S::F {
-    macro_rules! first {
-        ($lanes:expr, $n:literal, $last:literal, $apart:expr) => {{
-            let (apart, mut largest) = ($apart, [s.zero(); $n]);
-            for (x, row) in x.chunks_exact($n * apart).zip(row.chunks_exact_mut($n * apart)) {
-                for i in 0..apart {
-                    let mut v = [s.zero(); $n];
-                    for j in 0..$n {
-                        v[j] = s.load(&x[i + j * apart]);
-                        s.prefetch_far(ahead.wrapping_add(i + j * apart));
-                        if gelu {
-                            v[j] = math::gelu_int8(s, v[j]);
-                        }
-                    }
-                    stages::<S, $n, $last>(s, v, $lanes, row, i, apart, &mut largest);
-                }
-                ahead = ahead.wrapping_add($n * apart);
-            }
-            most(s, largest)
-        }};
-    }
-    macro_rules! then {
-        ($n:literal, $last:literal, $apart:expr) => {{
-            let (apart, mut largest) = ($apart, [s.zero(); $n]);
-            for row in row.chunks_exact_mut($n * apart) {
-                for i in 0..apart {
-                    let mut v = [s.zero(); $n];
-                    for j in 0..$n {
-                        v[j] = s.load(&row[i + j * apart]);
-                    }
-                    stages::<S, $n, $last>(s, v, 1, row, i, apart, &mut largest);
-                }
-            }
-            most(s, largest)
-        }};
-    }
+    let plain = prologue == Prologue::None;
+    let input = Input { x, prologue, prefetch };
     match (rotation.block, rotation.stride) {
-        // What the converter chooses for large models, in as many registers as there are.
-        (128, 1) if S::WIDE && !gelu => first!(16, 8, true, 1),
-        (4, 32) if S::WIDE && !gelu => first!(1, 4, true, 2),
-        (4, 64) if S::WIDE && !gelu => first!(1, 4, true, 4),
+        // The converter's choices for large models, in as many registers as there are.
+        (128, 1) if S::WIDE && plain => first_pass::<S, 8, true>(s, input, row, 16, 1),
+        (4, 32) if S::WIDE && plain => first_pass::<S, 4, true>(s, input, row, 1, 2),
+        (4, 64) if S::WIDE && plain => first_pass::<S, 4, true>(s, input, row, 1, 4),
         (32, 16) if S::WIDE => {
-            first!(1, 8, false, 1);
-            then!(4, true, 8)
+            first_pass::<S, 8, false>(s, input, row, 1, 1);
+            next_pass::<S, 4>(s, row, 8)
         }
         // All others: one register at a time, then four, then two.
         (block, stride) => {
@@ -225,25 +216,80 @@ fn rotate<S: Simd>(
                 _ => (1, block, stride / 16),
             };
             let mut largest = match lanes {
-                // Where tiles have one row, small code is wanted: one loop for all.
-                lanes if S::ROWS == 1 => first!(lanes, 1, true, 1),
-                2 => first!(2, 1, true, 1),
-                4 => first!(4, 1, true, 1),
-                8 => first!(8, 1, true, 1),
-                16 => first!(16, 1, true, 1),
-                _ => first!(1, 1, true, 1),
+                // One loop for all.
+                lanes if S::SMALL => first_pass::<S, 1, true>(s, input, row, lanes, 1),
+                2 => first_pass::<S, 1, true>(s, input, row, 2, 1),
+                4 => first_pass::<S, 1, true>(s, input, row, 4, 1),
+                8 => first_pass::<S, 1, true>(s, input, row, 8, 1),
+                16 => first_pass::<S, 1, true>(s, input, row, 16, 1),
+                _ => first_pass::<S, 1, true>(s, input, row, 1, 1),
             };
             while left >= 4 {
-                largest = then!(4, true, apart);
+                largest = next_pass::<S, 4>(s, row, apart);
                 (left, apart) = (left / 4, apart * 4);
             }
-            if left == 2 { then!(2, true, apart) } else { largest }
+            if left == 2 { next_pass::<S, 2>(s, row, apart) } else { largest }
         }
     }
 }
 
-/// The stages within the lanes of `v` up to blocks of `lanes`, then those between its registers, which
-/// are stored `apart` in `row` from `i` on. Raises `largest` if these are the `LAST`.
+/// A row to be rotated.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    x: &'a [F32x16],
+    prologue: Prologue,
+    /// Weights to prefetch, one vector for each of `x`.
+    prefetch: *const I8x64,
+}
+
+/// The first pass over a row, from `input` to `row`: the stages within blocks of `lanes` lanes of a vector,
+/// then those between `N` vectors that are `apart`. Returns the largest magnitudes if it is the `LAST`.
+#[inline(always)]
+fn first_pass<S: Simd, const N: usize, const LAST: bool>(
+    s: S,
+    input: Input<'_>,
+    row: &mut [F32x16],
+    lanes: usize,
+    apart: usize,
+) -> S::F {
+    let Input { x, prologue, mut prefetch } = input;
+    let mut largest = [s.zero(); N];
+    for (x, row) in x.chunks_exact(N * apart).zip(row.chunks_exact_mut(N * apart)) {
+        for i in 0..apart {
+            let mut v = [s.zero(); N];
+            for j in 0..N {
+                v[j] = s.load(&x[i + j * apart]);
+                s.prefetch_far(prefetch.wrapping_add(i + j * apart));
+                if prologue == Prologue::Gelu {
+                    v[j] = math::gelu_int8(s, v[j]);
+                }
+            }
+            stages::<S, N, LAST>(s, v, lanes, row, i, apart, &mut largest);
+        }
+        prefetch = prefetch.wrapping_add(N * apart);
+    }
+    most(s, largest)
+}
+
+/// A further pass over `row`: the stages between `N` vectors that are `apart`. Returns the largest
+/// magnitudes.
+#[inline(always)]
+fn next_pass<S: Simd, const N: usize>(s: S, row: &mut [F32x16], apart: usize) -> S::F {
+    let mut largest = [s.zero(); N];
+    for row in row.chunks_exact_mut(N * apart) {
+        for i in 0..apart {
+            let mut v = [s.zero(); N];
+            for j in 0..N {
+                v[j] = s.load(&row[i + j * apart]);
+            }
+            stages::<S, N, true>(s, v, 1, row, i, apart, &mut largest);
+        }
+    }
+    most(s, largest)
+}
+
+/// The stages within blocks of `lanes` lanes of `v`, then those between its vectors. Stores these at `i`
+/// and then every `apart` vectors of `row`. Raises `largest` if these are the `LAST` stages.
 #[inline(always)]
 fn stages<S: Simd, const N: usize, const LAST: bool>(
     s: S,
@@ -278,7 +324,7 @@ fn stages<S: Simd, const N: usize, const LAST: bool>(
     }
 }
 
-/// The largest lanes of all.
+/// The largest of each lane.
 #[inline(always)]
 fn most<S: Simd, const N: usize>(s: S, mut v: [S::F; N]) -> S::F {
     let mut left = N;
@@ -291,7 +337,7 @@ fn most<S: Simd, const N: usize>(s: S, mut v: [S::F; N]) -> S::F {
     v[0]
 }
 
-/// Sums and differences of registers 1, 2, 4, ... apart.
+/// Sums and differences of vectors 1, 2, 4, ... apart.
 #[inline(always)]
 fn butterflies<S: Simd, const N: usize>(s: S, mut v: [S::F; N]) -> [S::F; N] {
     let mut apart = 1;
@@ -310,38 +356,43 @@ fn butterflies<S: Simd, const N: usize>(s: S, mut v: [S::F; N]) -> [S::F; N] {
 
 /// `x = norm(x + y)` for each row, or `x = norm(x)` where `y` is empty: sum, mean, squared
 /// distances from the mean, then `(x - mean) * (1 / sqrt(variance + eps)) * gamma + beta`.
-///
-/// `hidden` counts the elements of a row; the rest of its last vector becomes zero.
-#[inline(always)]
-pub(super) fn add_norm<S: Simd>(
-    s: S,
-    x: &mut [F32x16],
-    y: &[F32x16],
-    norm: Norm<'_>,
-    hidden: usize,
-    eps: f32,
-) {
-    const ROWS: usize = 4;
-    let (mut x, mut y) = (x, y);
-    let width = norm.weight.len();
-    assert!(norm.bias.len() == width && hidden <= width * 16 && hidden + 16 > width * 16);
-    assert!(width > 0 && x.len().is_multiple_of(width) && (y.is_empty() || y.len() == x.len()));
-    while !x.is_empty() {
-        // Where tiles have one row, small code is wanted.
-        let several = S::ROWS > 1 && x.len() >= ROWS * width;
-        let size = if several { ROWS * width } else { width };
-        let (own, rest) = x.split_at_mut(size);
-        let (other, others) = y.split_at(size.min(y.len()));
-        if several {
-            norm_rows::<S, ROWS>(s, own, other, norm, hidden, eps);
-        } else {
-            norm_rows::<S, 1>(s, own, other, norm, hidden, eps);
+pub(super) struct AddNorm<'a> {
+    pub x: &'a mut [F32x16],
+    pub y: &'a [F32x16],
+    pub norm: Norm<'a>,
+    /// Elements per row; the rest of its last vector becomes zero.
+    pub hidden: usize,
+    pub eps: f32,
+}
+
+impl Kernel for AddNorm<'_> {
+    const NAME: &'static str = "add_norm";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const ROWS: usize = 4;
+        let Self { mut x, mut y, norm, hidden, eps } = self;
+        let width = norm.weight.len();
+        assert!(norm.bias.len() == width && hidden <= width * 16 && hidden + 16 > width * 16);
+        assert!(width > 0 && x.len().is_multiple_of(width) && (y.is_empty() || y.len() == x.len()));
+        while !x.is_empty() {
+            let several = !S::SMALL && x.len() >= ROWS * width;
+            let size = if several { ROWS * width } else { width };
+            let (own, rest) = x.split_at_mut(size);
+            let (other, others) = y.split_at(size.min(y.len()));
+            if several {
+                norm_rows::<S, ROWS>(s, own, other, norm, hidden, eps);
+            } else {
+                norm_rows::<S, 1>(s, own, other, norm, hidden, eps);
+            }
+            (x, y) = (rest, others);
         }
-        (x, y) = (rest, others);
     }
 }
 
-/// [`add_norm`] of `R` rows that take each step together: none waits for its sum alone.
+/// [`AddNorm`] of `R` rows that take each step together, so that their sums overlap.
 #[inline(always)]
 fn norm_rows<S: Simd, const R: usize>(
     s: S,
@@ -355,7 +406,8 @@ fn norm_rows<S: Simd, const R: usize>(
     let n = hidden as f32;
     let tail = hidden - (width - 1) * 16;
     let mut rows = x.chunks_exact_mut(width);
-    let x: [&mut [F32x16]; R] = std::array::from_fn(|_| &mut rows.next().expect("R rows")[..width]);
+    let x: [&mut [F32x16]; R] =
+        core::array::from_fn(|_| &mut rows.next().expect("R rows")[..width]);
     let mut lanes = [s.zero(); R];
     if y.is_empty() {
         for i in 0..width {
@@ -382,7 +434,7 @@ fn norm_rows<S: Simd, const R: usize>(
         for r in 0..R {
             let d = s.sub(s.load(&x[r][i]), mean[r]);
             squares[r] = s.fma(d, d, squares[r]);
-            // The rows after these, some here and some below.
+            // The following rows: those of `y` here, those of `x` below.
             s.prefetch(y.as_ptr().wrapping_add((R + r) * width + i));
         }
     }
@@ -401,27 +453,38 @@ fn norm_rows<S: Simd, const R: usize>(
     }
 }
 
-/// Applies `activation` to every element.
-#[inline(always)]
-pub(super) fn activate<S: Simd>(s: S, x: &mut [F32x16], activation: Activation) {
-    macro_rules! each {
-        (|$v:ident| $y:expr) => {
-            for x in x {
-                let $v = s.load(x);
-                s.store(x, $y);
-            }
-        };
-    }
-    match activation {
-        Activation::Gelu => each!(|v| math::gelu(s, v)),
-        Activation::GeluTanh => each!(|v| math::gelu_tanh(s, v)),
-        Activation::Relu => each!(|v| s.max(v, s.zero())),
-        Activation::Silu => each!(|v| math::silu(s, v)),
-        Activation::Tanh => each!(|v| math::tanh(s, v)),
+/// Applies a function to every element.
+pub(super) struct Activate<'a> {
+    pub x: &'a mut [F32x16],
+    pub activation: Activation,
+}
+
+impl Kernel for Activate<'_> {
+    const NAME: &'static str = "activate";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        macro_rules! each {
+            (|$v:ident| $y:expr) => {
+                for x in self.x {
+                    let $v = s.load(x);
+                    s.store(x, $y);
+                }
+            };
+        }
+        match self.activation {
+            Activation::Gelu => each!(|v| math::gelu(s, v)),
+            Activation::GeluTanh => each!(|v| math::gelu_tanh(s, v)),
+            Activation::Relu => each!(|v| s.max(v, s.zero())),
+            Activation::Silu => each!(|v| math::silu(s, v)),
+            Activation::Tanh => each!(|v| math::tanh(s, v)),
+        }
     }
 }
 
-/// Up to sixteen f16 scales, from their bits.
+/// Converts up to sixteen f16 scales, given as bits.
 #[inline(always)]
 fn widen<S: Simd>(s: S, scales: &[u16]) -> [f32; 16] {
     let (mut bits, mut wide) = (F16x16([0; 16]), F32x16::ZERO);
@@ -430,75 +493,115 @@ fn widen<S: Simd>(s: S, scales: &[u16]) -> [f32; 16] {
     wide.0
 }
 
-/// `x = row`, or `x += row`.
-#[inline(always)]
-pub(super) fn add_row<S: Simd>(s: S, x: &mut [F32x16], row: TableRow<'_>, first: bool) {
-    macro_rules! each {
-        ($x:expr, $row:expr, |$w:ident| $y:expr) => {{
-            assert_eq!($row.len(), $x.len());
-            for (x, $w) in $x.iter_mut().zip($row) {
-                let y = $y;
-                s.store(x, if first { y } else { s.add(s.load(x), y) });
-            }
-        }};
-    }
-    match row {
-        TableRow::Int8(row, scales) => {
-            const VECTORS: usize = TABLE_GROUP / 16;
-            assert!(row.len() == x.len() && scales.len() * VECTORS >= row.len());
-            let groups = x.chunks_mut(16 * VECTORS).zip(row.chunks(16 * VECTORS));
-            for ((x, row), scales) in groups.zip(scales.chunks(16)) {
-                let scales = widen(s, scales);
-                for ((x, row), scale) in x.chunks_mut(VECTORS).zip(row.chunks(VECTORS)).zip(scales)
-                {
-                    let scale = s.splat(scale);
-                    each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
+/// Whether a kernel replaces what is in its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// `out = result`.
+    Set,
+    /// `out += result`.
+    Add,
+}
+
+/// Calls `$each!` with equally long parts of `$x` and of the values of `$row`, and how a vector of the
+/// latter becomes f32.
+macro_rules! each_of_table_row {
+    ($s:ident, $row:expr, $x:ident.$chunks:ident, $each:ident) => {
+        match $row {
+            TableRow::Int8(row, scales) => {
+                const VECTORS: usize = TABLE_GROUP / 16;
+                assert!(row.len() == $x.len() && scales.len() * VECTORS >= row.len());
+                let groups = $x.$chunks(16 * VECTORS).zip(row.chunks(16 * VECTORS));
+                for ((x, row), scales) in groups.zip(scales.chunks(16)) {
+                    let scales = widen($s, scales);
+                    let groups = x.$chunks(VECTORS).zip(row.chunks(VECTORS));
+                    for ((x, row), scale) in groups.zip(scales) {
+                        let scale = $s.splat(scale);
+                        $each!(x, row, |w| $s.mul($s.to_f32($s.load_i8(w)), scale))
+                    }
                 }
             }
+            TableRow::F16(row) => $each!($x, row, |w| $s.load_f16(w)),
+            TableRow::F32(row) => $each!($x, row, |w| $s.load(w)),
         }
-        TableRow::F16(row) => each!(x, row, |w| s.load_f16(w)),
-        TableRow::F32(row) => each!(x, row, |w| s.load(w)),
+    };
+}
+
+/// Writes a row of an embedding table to `x`.
+pub(super) struct AddRow<'a> {
+    pub x: &'a mut [F32x16],
+    pub row: TableRow<'a>,
+    pub write: Write,
+}
+
+impl Kernel for AddRow<'_> {
+    const NAME: &'static str = "add_row";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, row, write } = self;
+        macro_rules! each {
+            ($x:expr, $row:expr, |$w:ident| $y:expr) => {{
+                assert_eq!($row.len(), $x.len());
+                for (x, $w) in $x.iter_mut().zip($row) {
+                    let y = $y;
+                    s.store(x, if write == Write::Set { y } else { s.add(s.load(x), y) });
+                }
+            }};
+        }
+        each_of_table_row!(s, row, x.chunks_mut, each)
     }
 }
 
 /// `sum over i of x[i] * row[i]`: sixteen partial sums, then their tree.
-#[inline(always)]
-pub(super) fn dot_row<S: Simd>(s: S, x: &[F32x16], row: TableRow<'_>) -> f32 {
-    let mut sum = s.zero();
-    macro_rules! each {
-        ($x:expr, $row:expr, |$w:ident| $y:expr) => {{
-            assert_eq!($row.len(), $x.len());
-            for (x, $w) in $x.iter().zip($row) {
-                sum = s.fma(s.load(x), $y, sum);
-            }
-        }};
-    }
-    match row {
-        TableRow::Int8(row, scales) => {
-            const VECTORS: usize = TABLE_GROUP / 16;
-            assert!(row.len() == x.len() && scales.len() * VECTORS >= row.len());
-            let groups = x.chunks(16 * VECTORS).zip(row.chunks(16 * VECTORS));
-            for ((x, row), scales) in groups.zip(scales.chunks(16)) {
-                let scales = widen(s, scales);
-                for ((x, row), scale) in x.chunks(VECTORS).zip(row.chunks(VECTORS)).zip(scales) {
-                    let scale = s.splat(scale);
-                    each!(x, row, |w| s.mul(s.to_f32(s.load_i8(w)), scale))
-                }
-            }
-        }
-        TableRow::F16(row) => each!(x, row, |w| s.load_f16(w)),
-        TableRow::F32(row) => each!(x, row, |w| s.load(w)),
-    }
-    s.sum(sum)
+pub(super) struct DotRow<'a> {
+    pub x: &'a [F32x16],
+    pub row: TableRow<'a>,
 }
 
-/// `out = x * weight` (`set`) or `out += x * weight`, each step rounded; left to the compiler, as `out` may
+impl Kernel for DotRow<'_> {
+    const NAME: &'static str = "dot_row";
+    const INTEGER: bool = false;
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let Self { x, row } = self;
+        let mut sum = s.zero();
+        macro_rules! each {
+            ($x:expr, $row:expr, |$w:ident| $y:expr) => {{
+                assert_eq!($row.len(), $x.len());
+                for (x, $w) in $x.iter().zip($row) {
+                    sum = s.fma(s.load(x), $y, sum);
+                }
+            }};
+        }
+        each_of_table_row!(s, row, x.chunks, each);
+        s.sum(sum)
+    }
+}
+
+/// Writes `x * weight` to `out`, each step rounded. The compiler chooses the vectors, since `out` may
 /// start anywhere.
-#[inline(always)]
-pub(super) fn accumulate<S: Simd>(_: S, out: &mut [f32], x: &[f32], weight: f32, set: bool) {
-    if set {
-        out.iter_mut().zip(x).for_each(|(out, x)| *out = x * weight);
-    } else {
-        out.iter_mut().zip(x).for_each(|(out, x)| *out += x * weight);
+pub(super) struct Accumulate<'a> {
+    pub out: &'a mut [f32],
+    pub x: &'a [f32],
+    pub weight: f32,
+    pub write: Write,
+}
+
+impl Kernel for Accumulate<'_> {
+    const NAME: &'static str = "accumulate";
+    const INTEGER: bool = false;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { out, x, weight, write } = self;
+        match write {
+            Write::Set => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * weight),
+            Write::Add => out.iter_mut().zip(x).for_each(|(out, x)| *out += x * weight),
+        }
     }
 }

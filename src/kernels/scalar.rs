@@ -1,4 +1,4 @@
-//! Scalar arithmetic that `core` lacks, correctly rounded, so that it agrees with the hardware's.
+//! Scalar arithmetic that `core` lacks, correctly rounded, so that it agrees with the hardware.
 
 /// Adding and subtracting this rounds |x| < 2^22 to the nearest whole number, ties to even.
 pub const ROUNDING: f32 = 12_582_912.0;
@@ -55,8 +55,8 @@ fn sqrt_by_digits(x: f32) -> f32 {
     if x == 0.0 || x.is_infinite() {
         return x;
     }
-    // x = m * 2^e with m of 48 or 49 bits and e even, so that the root has 25 bits: 24 and one to
-    // round by.
+    // x = m * 2^e with m of 48 or 49 bits and e even, so that the root has 25 bits: 24, and one for
+    // rounding.
     let bits = x.to_bits();
     let (mut m, mut e) = match bits >> 23 {
         0 => (u64::from(bits & 0x7f_ffff), -149),

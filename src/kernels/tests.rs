@@ -1,21 +1,25 @@
-//! Every kernel of every instruction set that the machine has, compared with the portable one to
-//! the bit; and the portable one with naive sums.
+//! Compares every kernel of every instruction set that the machine has with the portable one, to the bit,
+//! and the portable one with naive sums.
 //!
-//! With `BERTLET_REQUIRE_ISA=avx2,avxvnni` the tests fail where one of those cannot run, so that a
-//! machine that lacks it is not taken for a pass.
+//! With `BERTLET_REQUIRE_ISA=avx2,avxvnni` the tests fail where one of those cannot run, so that a machine
+//! without it does not count as a pass.
 
 mod accuracy;
 mod guarded;
 
-use std::io::Write;
+use std::io::Write as _;
 
 use guarded::Guarded;
 use half::f16;
 
-use super::attention::{BLOCK, F32Blocks, HeadShape, Int8Blocks, KEYS_EXACT, Keys, Workspace};
+use super::attention::{
+    Attend, BLOCK, F32Blocks, HeadShape, Int8Blocks, KEYS_EXACT, Keys, Workspace,
+};
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Plain, U16x32};
 use super::matmul::{FloatMatrix, Int8Matrix, Int8Rows};
-use super::rows::{Activation, Norm, QUANTIZE_ROWS, Rotation, TABLE_GROUP, TableRow};
+use super::rows::{
+    Activation, Norm, Prologue, QUANTIZE_ROWS, Quantize, Rotation, TABLE_GROUP, TableRow, Write,
+};
 use super::{Isa, IsaError};
 
 /// The instruction sets to test, the portable one first.
@@ -98,7 +102,7 @@ impl Random {
     }
 }
 
-/// What int8 operands hold.
+/// The values of int8 operands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fill {
     Random,
@@ -125,19 +129,19 @@ impl Fill {
     }
 }
 
-/// What the instruction set adds to an activation when it stores it: the stored form of zero.
+/// What the instruction set adds to the activations that it stores: the stored form of zero.
 fn offset(isa: Isa) -> u8 {
     let (mut values, mut scale) = ([I8x16([1; 16])], [1.0]);
     let x = [F32x16::ZERO];
-    isa.kernels().quantize(
-        &x,
-        false,
-        Rotation::NONE,
-        &mut [F32x16::ZERO],
-        &mut values,
-        &mut scale,
-        &[],
-    );
+    isa.kernels().quantize(Quantize {
+        x: &x,
+        prologue: Prologue::None,
+        rotation: Rotation::NONE,
+        buffer: &mut [F32x16::ZERO],
+        values: &mut values,
+        scale: &mut scale,
+        prefetch: &[],
+    });
     assert_eq!(values[0].0, [values[0].0[0]; 16]);
     values[0].0[0] as u8
 }
@@ -227,15 +231,15 @@ fn quantize_rotates_and_rounds() {
                 let mut buffer = Guarded::filled(F32x16([f32::NAN; 16]), held);
                 let mut values = Guarded::filled(I8x16([99; 16]), rows * width);
                 let mut scale = Guarded::filled(f32::NAN, rows);
-                isa.kernels().quantize(
-                    &x,
-                    false,
+                isa.kernels().quantize(Quantize {
+                    x: &x,
+                    prologue: Prologue::None,
                     rotation,
-                    &mut buffer,
-                    &mut values,
-                    &mut scale,
-                    &[],
-                );
+                    buffer: &mut buffer,
+                    values: &mut values,
+                    scale: &mut scale,
+                    prefetch: &[],
+                });
                 let values = decode(isa, &values).into_iter().map(|q| f32::from(q).to_bits());
                 let scale = scale.iter().map(|s| s.to_bits());
                 let last = &buffer[(rows - 1) % QUANTIZE_ROWS * width..][..width];
@@ -274,21 +278,29 @@ fn quantize_takes_gelu_first() {
         let mut x = floats_of_all_sizes();
         x.retain(|v| v.0.iter().all(|x| x.abs() < 1e4));
         x.resize(rows * width, F32x16([0.7; 16]));
-        let run = |isa: Isa, x: &[F32x16], gelu| {
+        let run = |isa: Isa, x: &[F32x16], prologue| {
             let mut buffer = vec![F32x16::ZERO; QUANTIZE_ROWS * width];
             let (mut values, mut scale) = (vec![I8x16([0; 16]); rows * width], vec![0.0; rows]);
-            isa.kernels().quantize(x, gelu, rotation, &mut buffer, &mut values, &mut scale, &[]);
+            isa.kernels().quantize(Quantize {
+                x,
+                prologue,
+                rotation,
+                buffer: &mut buffer,
+                values: &mut values,
+                scale: &mut scale,
+                prefetch: &[],
+            });
             (decode(isa, &values), scale)
         };
-        let expected = run(Isa::portable(), &x, true);
+        let expected = run(Isa::portable(), &x, Prologue::Gelu);
         let mut y = x.clone();
         Isa::portable().kernels().activate(&mut y, Activation::Gelu);
-        for (scale, exact) in expected.1.iter().zip(run(Isa::portable(), &y, false).1) {
+        for (scale, exact) in expected.1.iter().zip(run(Isa::portable(), &y, Prologue::None).1) {
             let bound = rotation.block as f32 * 1.4e-4 / 127.0 + 1e-6 * exact;
             assert!((scale - exact).abs() <= bound, "{rotation:?}: {scale} {exact}");
         }
         for isa in instruction_sets() {
-            assert!(run(isa, &x, true) == expected, "{rotation:?} on {}", isa.name());
+            assert!(run(isa, &x, Prologue::Gelu) == expected, "{rotation:?} on {}", isa.name());
         }
     }
 }
@@ -300,10 +312,19 @@ fn rotation_is_its_own_inverse() {
         for isa in instruction_sets() {
             let mut once = vec![F32x16::ZERO; width];
             let mut twice = once.clone();
-            let (mut values, mut scale) = (vec![I8x16([0; 16]); width], [0.0]);
-            let kernels = isa.kernels();
-            kernels.quantize(&x, false, rotation, &mut once, &mut values, &mut scale, &[]);
-            kernels.quantize(&once, false, rotation, &mut twice, &mut values, &mut scale, &[]);
+            let rotate = |x: &[F32x16], buffer: &mut [F32x16]| {
+                isa.kernels().quantize(Quantize {
+                    x,
+                    prologue: Prologue::None,
+                    rotation,
+                    buffer,
+                    values: &mut vec![I8x16([0; 16]); width],
+                    scale: &mut [0.0],
+                    prefetch: &[],
+                });
+            };
+            rotate(&x, &mut once);
+            rotate(&once, &mut twice);
             let (mut before, mut after) = (0.0, 0.0);
             for i in 0..width * 16 {
                 let [x, y, z] = [&x, &once, &twice].map(|v| f64::from(v[i / 16].0[i % 16]));
@@ -328,7 +349,7 @@ fn check_linear_int8(rows: usize, panels: usize, steps: usize, fill: [Fill; 2]) 
     let what = (rows, panels, steps, fill);
     let mut random = Random::new(rows + 31 * panels + 997 * steps);
     let width = steps.div_ceil(4) + usize::from(rows == 3);
-    // Inputs past the last step are not multiplied, whatever they are.
+    // Inputs past the last step have values too, which must not be multiplied.
     let x: Vec<i8> = (0..rows * width * 16).map(|i| fill[0].value(&mut random, i)).collect();
     let w: Vec<_> = (0..panels * steps)
         .map(|_| I8x64(std::array::from_fn(|i| fill[1].value(&mut random, i))))
@@ -424,7 +445,7 @@ fn one_row_gives_the_bits_of_many() {
             let mut one = vec![F32x16::ZERO; panels];
             isa.kernels().linear_int8(x, matrix, &mut one, panels);
             assert_eq!(one, many[t * panels..][..panels], "{} {t}", isa.name());
-            // Nor does it matter how the panels are cut.
+            // Neither does it matter how the panels are divided.
             let mut part = vec![F32x16::ZERO; 3];
             isa.kernels().linear_int8(x, matrix.slice(2, 5), &mut part, 3);
             assert_eq!(part, many[t * panels + 2..][..3], "{} {t}", isa.name());
@@ -571,7 +592,7 @@ fn activations_are_the_same_for_floats_of_all_sizes() {
         same_on_all(activation, |isa| {
             let mut x = Guarded::new(&x);
             isa.kernels().activate(&mut x, activation);
-            // Which NaN the infinities give is the machine's choice.
+            // Which NaN the infinities give depends on the machine.
             let one = |x: f32| if x.is_nan() { f32::NAN } else { x }.to_bits();
             x.iter().flat_map(|v| v.0).map(one).collect()
         });
@@ -584,7 +605,7 @@ fn halves_are_converted_exactly() {
     let row: Vec<_> = words.as_chunks::<16>().0.iter().map(|v| F16x16(*v)).collect();
     for isa in instruction_sets() {
         let mut x = vec![F32x16::ZERO; row.len()];
-        isa.kernels().add_row(&mut x, TableRow::F16(&row), true);
+        isa.kernels().add_row(&mut x, TableRow::F16(&row), Write::Set);
         for (word, x) in words.iter().zip(x.iter().flat_map(|v| v.0)) {
             let exact = f16::from_bits(*word).to_f32();
             let same = exact.to_bits() == x.to_bits() || exact.is_nan() && x.is_nan();
@@ -619,15 +640,15 @@ fn table_rows_are_added_and_multiplied() {
                 TableRow::F16(row) => f16::from_bits(row[i / 16].0[i % 16]).to_f32(),
                 TableRow::F32(row) => row[i / 16].0[i % 16],
             };
-            for first in [false, true] {
-                let all = same_on_all((width, first), |isa| {
+            for write in [Write::Add, Write::Set] {
+                let all = same_on_all((width, write), |isa| {
                     let mut x = Guarded::new(&x);
-                    isa.kernels().add_row(&mut x, row, first);
+                    isa.kernels().add_row(&mut x, row, write);
                     bits(&x).collect()
                 });
                 for (i, y) in floats(&all).into_iter().enumerate() {
                     let x = x[i / 16].0[i % 16];
-                    assert_eq!(y, if first { value(i) } else { x + value(i) });
+                    assert_eq!(y, if write == Write::Set { value(i) } else { x + value(i) });
                 }
             }
             let x = Guarded::new(&x);
@@ -662,7 +683,7 @@ fn sums_follow_the_written_tree() {
 
 // Attention.
 
-/// Queries, keys and values of some tokens, and which of them are masked.
+/// Queries, keys and values of some tokens, and which of them are not masked.
 struct Tokens {
     heads: HeadShape,
     /// `[count][3][heads][width]`, zero past the size of a head.
@@ -710,7 +731,7 @@ impl Tokens {
         let (heads, blocks) = (self.heads, self.blocks());
         let (n, width) = (blocks * heads.slots(), heads.width());
         let qkv = Guarded::new(&self.qkv);
-        // What nobody has written must not show.
+        // Memory that was not written must not influence the result.
         let stale = F32x16([f32::NAN; 16]);
         let limit = self.limit();
 
@@ -723,6 +744,7 @@ impl Tokens {
         let mut map =
             Guarded::filled(f32::NAN, if maps { heads.count * rows * self.count } else { 0 });
         let map_out = maps.then_some(&mut *map);
+        let rows = b * BLOCK..b * BLOCK + rows;
         if int8 {
             let part = heads.count * width;
             let mut q = Guarded::filled(I8x16([-99; 16]), blocks * BLOCK * part);
@@ -731,27 +753,29 @@ impl Tokens {
             let mut v = Guarded::filled(I16x32([-99; 32]), n * width * 8);
             let [mut q_scale, mut k_scale, mut v_scale] =
                 [(); 3].map(|()| Guarded::filled(stale, n));
-            let mut k_start = Guarded::filled(I32x16([99; 16]), n);
+            let mut k_compensation = Guarded::filled(I32x16([99; 16]), n);
             let mut packed = Int8Blocks {
-                q: &mut *q,
-                q_scale: &mut *q_scale,
-                k: &mut *k,
-                k_scale: &mut *k_scale,
-                k_start: &mut *k_start,
-                v: &mut *v,
-                v_scale: &mut *v_scale,
+                q: &mut q,
+                q_scale: &mut q_scale,
+                k: &mut k,
+                k_scale: &mut k_scale,
+                k_compensation: &mut k_compensation,
+                v: &mut v,
+                v_scale: &mut v_scale,
             };
-            isa.kernels().pack_int8(&qkv, heads, packed.reborrow(), &mut buffer);
-            let packed = packed.as_ref();
-            isa.kernels().attend_int8(heads, packed, b, rows, keys, work, &mut context, map_out);
+            isa.kernels().pack_int8(&qkv, heads, &mut packed, &mut buffer);
+            let (blocks, context) = (&packed, &mut *context);
+            let attend = Attend { heads, blocks, keys, rows, work, context, maps: map_out };
+            isa.kernels().attend_int8(attend);
         } else {
             let mut q = Guarded::filled(stale, n * BLOCK * width);
             let mut k = Guarded::filled(stale, n * heads.size);
             let mut v = Guarded::filled(stale, n * width * BLOCK);
-            let mut packed = F32Blocks { q: &mut *q, k: &mut *k, v: &mut *v };
-            isa.kernels().pack_f32(&qkv, heads, packed.reborrow());
-            let packed = packed.as_ref();
-            isa.kernels().attend_f32(heads, packed, b, rows, keys, work, &mut context, map_out);
+            let mut packed = F32Blocks { q: &mut q, k: &mut k, v: &mut v };
+            isa.kernels().pack_f32(&qkv, heads, &mut packed);
+            let (blocks, context) = (&packed, &mut *context);
+            let attend = Attend { heads, blocks, keys, rows, work, context, maps: map_out };
+            isa.kernels().attend_f32(attend);
         }
         [context.iter().flat_map(|v| v.0).collect(), map.to_vec()]
     }
@@ -769,19 +793,19 @@ impl Tokens {
         });
         let all = floats(&all);
         let (context, map) = all.split_at(rows * heads.count * width);
-        // What int8 loses is the rounding of its inputs; the rest is done exactly below.
+        // int8 only loses by rounding its inputs; everything else is computed exactly below.
         let rounded = |v: Vec<f64>| -> Vec<f64> {
             if !int8 {
                 return v;
             }
-            // In f32, so that what is nearly a tie falls on the same side.
+            // In f32, so that near ties are rounded the same way.
             let largest = v.iter().fold(1e-30, |a: f64, b| a.max(b.abs())) as f32;
             let round = |x: f64| {
                 (x as f32 * (127.0 / largest)).round_ties_even() * (largest * (1.0 / 127.0))
             };
             v.into_iter().map(|x| f64::from(round(x))).collect()
         };
-        // Exponents err by 1/8192 and powers of two by 1.9e-3, which shows most where two keys share all.
+        // Exponents err by 1/8192 and powers of two by 1.9e-3, which matters most where two keys share all.
         let tolerance = if int8 { 9.5e-4 } else { 2e-5 };
         for h in 0..heads.count {
             let part = |part, t| rounded(self.part(part, t, h));
@@ -941,7 +965,7 @@ fn masked_tokens_at_the_end_change_nothing() {
 fn attention_over_as_many_keys_as_an_accumulator_holds() {
     let heads = HeadShape { count: 1, size: 16 };
     for count in [KEYS_EXACT - 1, KEYS_EXACT, KEYS_EXACT + 1, 2 * KEYS_EXACT + 17] {
-        // Equal scores and values of the largest magnitude: every sum is as large as it can be.
+        // Equal scores and values of the largest magnitude make every sum as large as possible.
         for value in [1.0, -1.0] {
             let tokens = Tokens::new(
                 heads,
@@ -984,7 +1008,7 @@ fn attention_over_zero_and_huge_values() {
     }
 }
 
-/// Aligned and exactly as long: what [`Guarded`] promises, or the tests would prove nothing.
+/// [`Guarded`] must be aligned and of the exact length, or the tests would prove nothing.
 #[test]
 fn guarded_operands_hold_their_values() {
     fn check<T: Plain + PartialEq + std::fmt::Debug>(value: T) {

@@ -1,3 +1,4 @@
-//! AArch64.
+//! AArch64: four 128-bit registers per vector.
 
-pub mod neon;
+pub mod baseline;
+mod neon;

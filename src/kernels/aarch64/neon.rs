@@ -1,16 +1,35 @@
-//! Baseline NEON (every ARMv8-A): four 128-bit registers a vector, so that 24 of the 32 registers
-//! hold six accumulators, as on AVX2.
+//! Four 128-bit registers per vector, so that 24 of the 32 registers hold six accumulators, as on AVX2.
 //!
-//! The int8 product widens to i16 (`smull`, `smull2`), where two products of values in [-127, 127]
-//! fit (at most 32,258), and adds neighbours twice: in i16 (`addp`), then into i32 (`sadalp`).
+//! The instruction sets that share these vectors differ by their [`Product`].
 
 use core::arch::aarch64::*;
 
 use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 
-/// Proof of NEON.
+/// How an instruction set multiplies integers in one 128-bit register: four channels.
+///
+/// Each value proves NEON, and what the products need besides. As in [`Simd`], all methods must be inlined.
+pub trait Product: Copy {
+    /// # Safety
+    /// The running CPU has NEON, and the instructions of the products.
+    unsafe fn assume() -> Self;
+    /// [`Simd::dot_quad`].
+    fn dot(self, acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t;
+    /// [`Simd::dot_pair`].
+    #[inline(always)]
+    fn dot_pair(self, acc: int32x4_t, a: int16x8_t, w: int16x8_t) -> int32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
+            let high = vmull_high_s16(a, w);
+            vaddq_s32(acc, vpaddq_s32(low, high))
+        }
+    }
+}
+
+/// Vectors of four NEON registers, with the products of `P`.
 #[derive(Clone, Copy)]
-pub struct Neon(());
+pub struct Neon<P>(P);
 
 /// Intrinsics that touch no memory.
 macro_rules! op {
@@ -32,7 +51,7 @@ macro_rules! quarters {
     }};
 }
 
-impl Simd for Neon {
+impl<P: Product> Simd for Neon<P> {
     type F = [float32x4_t; 4];
     type I = [int32x4_t; 4];
     type U = [uint16x8_t; 4];
@@ -46,18 +65,19 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn assume() -> Self {
-        Self(())
+        // SAFETY: as the caller guarantees.
+        Self(unsafe { P::assume() })
     }
     #[inline(always)]
     fn load(self, p: &F32x16) -> Self::F {
         let p = p.0.as_ptr();
-        // SAFETY: sixteen floats stand at `p`.
+        // SAFETY: sixteen floats are at `p`.
         unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] }
     }
     #[inline(always)]
     fn store(self, p: &mut F32x16, v: Self::F) {
         let p = p.0.as_mut_ptr();
-        // SAFETY: sixteen floats stand at `p`.
+        // SAFETY: sixteen floats are at `p`.
         unsafe {
             vst1q_f32(p, v[0]);
             vst1q_f32(p.add(4), v[1]);
@@ -89,8 +109,8 @@ impl Simd for Neon {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         quarters!(|a, b, c| vfmaq_f32(c, a, b))
     }
-    // `fmax` and `fmaxnm` treat NaN and zeros of both signs otherwise than x86; a comparison and a
-    // selection do what the portable code does.
+    // `fmax` and `fmaxnm` treat NaN and zeros of both signs differently from x86; a comparison and a
+    // selection give the portable results.
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         quarters!(|a, b| vbslq_f32(vcgtq_f32(a, b), a, b))
@@ -106,14 +126,14 @@ impl Simd for Neon {
     #[inline(always)]
     fn load_f16(self, p: &F16x16) -> Self::F {
         let p = p.0.as_ptr();
-        // SAFETY: sixteen halves stand at `p`.
+        // SAFETY: sixteen f16 are at `p`.
         let halves =
             unsafe { [vld1_u16(p), vld1_u16(p.add(4)), vld1_u16(p.add(8)), vld1_u16(p.add(12))] };
         quarters!(|halves| vcvt_f32_f16(vreinterpret_f16_u16(halves)))
     }
     #[inline(always)]
     fn butterfly<const H: usize>(self, v: Self::F) -> Self::F {
-        // Multiplying by 1 or -1 is exact, so the fused form rounds as the plain one.
+        // Multiplying by 1 or -1 is exact, so the fused form rounds like a sum.
         match H {
             1 => {
                 let sign = self.alternate([1.0, -1.0, 1.0, -1.0]);
@@ -176,13 +196,13 @@ impl Simd for Neon {
     #[inline(always)]
     fn load_i32(self, p: &I32x16) -> Self::I {
         let p = p.0.as_ptr();
-        // SAFETY: sixteen words stand at `p`.
+        // SAFETY: sixteen words are at `p`.
         unsafe { [vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12))] }
     }
     #[inline(always)]
     fn store_i32(self, p: &mut I32x16, v: Self::I) {
         let p = p.0.as_mut_ptr();
-        // SAFETY: sixteen words stand at `p`.
+        // SAFETY: sixteen words are at `p`.
         unsafe {
             vst1q_s32(p, v[0]);
             vst1q_s32(p.add(4), v[1]);
@@ -196,7 +216,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load_i8(self, p: &I8x16) -> Self::I {
-        // SAFETY: sixteen bytes stand there.
+        // SAFETY: sixteen bytes are there.
         let bytes = unsafe { vld1q_s8(p.0.as_ptr()) };
         op!({
             let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
@@ -216,7 +236,7 @@ impl Simd for Neon {
             let (low, high) = (even(v[0], v[1]), even(v[2], v[3]));
             vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high))
         });
-        // SAFETY: sixteen bytes stand there.
+        // SAFETY: sixteen bytes are there.
         unsafe { vst1q_s8(p.0.as_mut_ptr(), bytes) }
     }
     #[inline(always)]
@@ -230,13 +250,13 @@ impl Simd for Neon {
     #[inline(always)]
     fn load_u16(self, p: &U16x32) -> Self::U {
         let p = p.0.as_ptr();
-        // SAFETY: 32 halves stand at `p`.
+        // SAFETY: 32 numbers are at `p`.
         unsafe { [vld1q_u16(p), vld1q_u16(p.add(8)), vld1q_u16(p.add(16)), vld1q_u16(p.add(24))] }
     }
     #[inline(always)]
     fn store_u16(self, p: &mut U16x32, v: Self::U) {
         let p = p.0.as_mut_ptr();
-        // SAFETY: 32 halves stand at `p`.
+        // SAFETY: 32 numbers are at `p`.
         unsafe {
             vst1q_u16(p, v[0]);
             vst1q_u16(p.add(8), v[1]);
@@ -296,23 +316,24 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn opaque(self, mut a: int8x16_t) -> int8x16_t {
-        // SAFETY: no instruction at all.
+        // SAFETY: there is no instruction.
         unsafe { core::arch::asm!("/* {0:v} */", inout(vreg) a, options(nomem, nostack)) };
         a
     }
     #[inline(always)]
     fn load_quads(self, w: &I8x64) -> Self::Quads {
         let p = w.0.as_ptr();
-        // SAFETY: 64 bytes stand at `p`.
+        // SAFETY: 64 bytes are at `p`.
         unsafe { [vld1q_s8(p), vld1q_s8(p.add(16)), vld1q_s8(p.add(32)), vld1q_s8(p.add(48))] }
     }
     #[inline(always)]
     fn dot_quad(self, acc: Self::I, a: int8x16_t, w: Self::Quads) -> Self::I {
-        quarters!(|acc, w| {
-            let low = vmull_s8(vget_low_s8(a), vget_low_s8(w));
-            let high = vmull_high_s8(a, w);
-            vpadalq_s16(acc, vpaddq_s16(low, high))
-        })
+        [
+            self.0.dot(acc[0], a, w[0]),
+            self.0.dot(acc[1], a, w[1]),
+            self.0.dot(acc[2], a, w[2]),
+            self.0.dot(acc[3], a, w[3]),
+        ]
     }
     #[inline(always)]
     fn pair(self, values: [i16; 2]) -> int16x8_t {
@@ -322,27 +343,28 @@ impl Simd for Neon {
     #[inline(always)]
     fn load_pairs(self, w: &I16x32) -> Self::Pairs {
         let p = w.0.as_ptr();
-        // SAFETY: 32 halves stand at `p`.
+        // SAFETY: 32 numbers are at `p`.
         unsafe { [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))] }
     }
     #[inline(always)]
     fn dot_pair(self, acc: Self::I, a: int16x8_t, w: Self::Pairs) -> Self::I {
-        quarters!(|acc, w| {
-            let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
-            let high = vmull_high_s16(a, w);
-            vaddq_s32(acc, vpaddq_s32(low, high))
-        })
+        [
+            self.0.dot_pair(acc[0], a, w[0]),
+            self.0.dot_pair(acc[1], a, w[1]),
+            self.0.dot_pair(acc[2], a, w[2]),
+            self.0.dot_pair(acc[3], a, w[3]),
+        ]
     }
     #[inline(always)]
-    fn start(self, _: Self::I) -> Self::I {
+    fn compensation(self, _: Self::I) -> Self::I {
         self.splat_i32(0)
     }
 }
 
-impl Neon {
+impl<P: Product> Neon<P> {
     #[inline(always)]
     fn alternate(self, signs: [f32; 4]) -> float32x4_t {
-        // SAFETY: four floats stand there.
+        // SAFETY: four floats are there.
         unsafe { vld1q_f32(signs.as_ptr()) }
     }
 }

@@ -1,4 +1,4 @@
-//! AVX2 with FMA and F16C: two 256-bit registers a vector.
+//! AVX2 with FMA and F16C.
 //!
 //! The int8 product is `vpmaddubsw`, which adds two products into an i16 that saturates. Its first
 //! factor is unsigned: it gets |a|, and the sign of `a` moves to the weight. With both in
@@ -6,17 +6,25 @@
 
 use core::arch::x86_64::*;
 
-use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
+use super::ymm::{Product, Ymm};
 
-/// Proof of AVX2, FMA and F16C.
+pub type Avx2 = Ymm<MaddUbs>;
+
+/// The products of AVX2. Proves AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub struct Avx2(());
+pub struct MaddUbs(());
 
-super::ymm!(Avx2, offset: 0, quad: (__m256i, __m256i));
+impl Product for MaddUbs {
+    const OFFSET: i32 = 0;
+    /// The magnitudes of the activations, and the activations.
+    type Quad = (__m256i, __m256i);
 
-impl Avx2 {
     #[inline(always)]
-    fn broadcast_quad(self, bytes: [i8; 4]) -> (__m256i, __m256i) {
+    unsafe fn assume() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn quad(self, bytes: [i8; 4]) -> (__m256i, __m256i) {
         // SAFETY: `self` proves AVX2.
         unsafe {
             let a = _mm256_set1_epi32(i32::from_le_bytes(bytes.map(|b| b as u8)));
@@ -24,11 +32,11 @@ impl Avx2 {
         }
     }
     #[inline(always)]
-    fn opaque_quad(self, (magnitude, a): (__m256i, __m256i)) -> (__m256i, __m256i) {
+    fn opaque(self, (magnitude, a): (__m256i, __m256i)) -> (__m256i, __m256i) {
         #[inline]
         #[target_feature(enable = "avx")]
         fn opaque(mut a: __m256i) -> __m256i {
-            // SAFETY: no instruction at all.
+            // SAFETY: there is no instruction.
             unsafe { core::arch::asm!("/* {} */", inout(ymm_reg) a, options(nomem, nostack)) };
             a
         }
@@ -36,7 +44,7 @@ impl Avx2 {
         unsafe { (opaque(magnitude), opaque(a)) }
     }
     #[inline(always)]
-    fn dot_half(self, acc: __m256i, (magnitude, a): (__m256i, __m256i), w: __m256i) -> __m256i {
+    fn dot(self, acc: __m256i, (magnitude, a): (__m256i, __m256i), w: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe {
             let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, a));
@@ -44,7 +52,7 @@ impl Avx2 {
         }
     }
     #[inline(always)]
-    fn dot_pair_half(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+    fn dot_pair(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, w)) }
     }

@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI (Ice Lake and Zen 4 onwards): one register a vector.
+//! AVX-512 with VNNI (Ice Lake and Zen 4 onwards): one register per vector.
 
 use core::arch::x86_64::*;
 
@@ -16,8 +16,8 @@ macro_rules! op {
     };
 }
 
-/// `vpdpwssd` as it stands: LLVM takes the intrinsic apart into a product and a sum, to shorten chains
-/// that are not the bottleneck here.
+/// `vpdpwssd` as one instruction: LLVM would replace the intrinsic by a product and a sum, to shorten
+/// dependency chains that are not the bottleneck here.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
@@ -34,8 +34,9 @@ fn dpwssd(mut acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
     acc
 }
 
-/// Halves, quarters and so on of sixteen vectors are put beside each other, so that every operation
-/// folds two vectors. Blends, where they serve, leave the one port of the shuffles free.
+/// Folds the lanes of each of sixteen vectors with `$f`. Halves, quarters and so on of two vectors share a
+/// register, so that every operation folds both. Blends replace shuffles where possible, since shuffles have
+/// one port only.
 macro_rules! fold_each {
     ($v:expr, $f:ident) => {{
         let v = $v;
@@ -80,12 +81,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load(self, p: &F32x16) -> __m512 {
-        // SAFETY: sixteen floats stand there.
+        // SAFETY: sixteen floats are there.
         unsafe { _mm512_loadu_ps(p.0.as_ptr()) }
     }
     #[inline(always)]
     fn store(self, p: &mut F32x16, v: __m512) {
-        // SAFETY: sixteen floats stand there.
+        // SAFETY: sixteen floats are there.
         unsafe { _mm512_storeu_ps(p.0.as_mut_ptr(), v) }
     }
     #[inline(always)]
@@ -126,12 +127,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_f16(self, p: &F16x16) -> __m512 {
-        // SAFETY: sixteen halves stand there.
+        // SAFETY: sixteen f16 are there.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.0.as_ptr().cast())) }
     }
     #[inline(always)]
     fn butterfly<const H: usize>(self, v: __m512) -> __m512 {
-        // Multiplying by 1 or -1 is exact, so the fused form rounds as the plain one.
+        // Multiplying by 1 or -1 is exact, so the fused form rounds like a sum.
         op!(match H {
             1 => {
                 let sign = _mm512_set4_ps(-1.0, 1.0, -1.0, 1.0);
@@ -205,12 +206,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_i32(self, p: &I32x16) -> __m512i {
-        // SAFETY: sixteen words stand there.
+        // SAFETY: sixteen words are there.
         unsafe { _mm512_loadu_si512(p.0.as_ptr().cast()) }
     }
     #[inline(always)]
     fn store_i32(self, p: &mut I32x16, v: __m512i) {
-        // SAFETY: sixteen words stand there.
+        // SAFETY: sixteen words are there.
         unsafe { _mm512_storeu_si512(p.0.as_mut_ptr().cast(), v) }
     }
     #[inline(always)]
@@ -219,17 +220,17 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_i8(self, p: &I8x16) -> __m512i {
-        // SAFETY: sixteen bytes stand there.
+        // SAFETY: sixteen bytes are there.
         unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.0.as_ptr().cast())) }
     }
     #[inline(always)]
     fn store_i8(self, p: &mut I8x16, v: __m512i) {
-        // SAFETY: sixteen bytes stand there.
+        // SAFETY: sixteen bytes are there.
         unsafe { _mm_storeu_si128(p.0.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
     }
     #[inline(always)]
     fn store_activation(self, p: &mut I8x16, v: __m512i) {
-        // SAFETY: sixteen bytes stand there. Flipping the top bit adds 128.
+        // SAFETY: sixteen bytes are there. Flipping the top bit adds 128.
         unsafe {
             let bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(v), _mm_set1_epi8(-128));
             _mm_storeu_si128(p.0.as_mut_ptr().cast(), bytes);
@@ -237,12 +238,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn store_i8s(self, p: &mut [I8x16; 4], v: [__m512i; 4]) {
-        // SAFETY: 64 bytes stand there.
+        // SAFETY: 64 bytes are there.
         unsafe { _mm512_storeu_si512(p.as_mut_ptr().cast(), self.narrow(v)) }
     }
     #[inline(always)]
     fn store_activations(self, p: &mut [I8x16; 4], v: [__m512i; 4]) {
-        // SAFETY: 64 bytes stand there. Flipping the top bit adds 128.
+        // SAFETY: 64 bytes are there. Flipping the top bit adds 128.
         unsafe {
             let bytes = _mm512_xor_si512(self.narrow(v), _mm512_set1_epi8(-128));
             _mm512_storeu_si512(p.as_mut_ptr().cast(), bytes);
@@ -252,12 +253,12 @@ impl Simd for Avx512Vnni {
     fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
         let mut v = [self.splat_i32(0); 16];
         for t in 0..16 {
-            // SAFETY: 64 bytes stand there.
+            // SAFETY: 64 bytes are there.
             v[t] = unsafe { _mm512_loadu_si512(rows[t * stride..][..4].as_ptr().cast()) };
         }
         let v = self.transpose_words(v);
         for t in 0..16 {
-            // SAFETY: 64 bytes stand there.
+            // SAFETY: 64 bytes are there.
             unsafe { _mm512_storeu_si512(columns[t].0.as_mut_ptr().cast(), v[t]) }
         }
     }
@@ -278,10 +279,10 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn sum_of_each(self, v: [__m512i; 16]) -> __m512i {
-        /// Integers in the guise of floats.
+        /// Adds integers, given as the bits of floats.
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller is a method of a proof.
+            // SAFETY: the caller is a method of a value that proves the instruction sets.
             unsafe {
                 let sum = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b));
                 _mm512_castsi512_ps(sum)
@@ -297,12 +298,12 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_u16(self, p: &U16x32) -> __m512i {
-        // SAFETY: 64 bytes stand there.
+        // SAFETY: 64 bytes are there.
         unsafe { _mm512_loadu_si512(p.0.as_ptr().cast()) }
     }
     #[inline(always)]
     fn store_u16(self, p: &mut U16x32, v: __m512i) {
-        // SAFETY: 64 bytes stand there.
+        // SAFETY: 64 bytes are there.
         unsafe { _mm512_storeu_si512(p.0.as_mut_ptr().cast(), v) }
     }
     #[inline(always)]
@@ -315,7 +316,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn to_u16(self, a: __m512, b: __m512) -> __m512i {
-        // What no i32 holds becomes the least one.
+        // What i32 cannot represent becomes its least value.
         op!(_mm512_packus_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b)))
     }
     #[inline(always)]
@@ -324,7 +325,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn scale_octaves(self, a: __m512i, v: __m512i) -> __m512i {
-        // Both factors negative, since 2^15 is no i16 but -2^15 is.
+        // Both factors are negative, since i16 represents -2^15 but not 2^15.
         op!({
             let power = _mm512_sllv_epi16(_mm512_set1_epi16(-1), _mm512_srli_epi16(v, 12));
             _mm512_mulhrs_epi16(_mm512_sub_epi16(_mm512_setzero_si512(), a), power)
@@ -344,7 +345,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_quads(self, w: &I8x64) -> __m512i {
-        // SAFETY: 64 bytes stand there.
+        // SAFETY: 64 bytes are there.
         unsafe { _mm512_loadu_si512(w.0.as_ptr().cast()) }
     }
     #[inline(always)]
@@ -352,7 +353,7 @@ impl Simd for Avx512Vnni {
         op!(_mm512_dpbusd_epi32(acc, a, w))
     }
     #[inline(always)]
-    fn start(self, sums: __m512i) -> __m512i {
+    fn compensation(self, sums: __m512i) -> __m512i {
         // The offset is 2^7.
         op!(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 7)))
     }
@@ -362,7 +363,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     fn load_pairs(self, w: &I16x32) -> __m512i {
-        // SAFETY: 64 bytes stand there.
+        // SAFETY: 64 bytes are there.
         unsafe { _mm512_loadu_si512(w.0.as_ptr().cast()) }
     }
     #[inline(always)]
@@ -385,8 +386,8 @@ impl Simd for Avx512Vnni {
 }
 
 impl Avx512Vnni {
-    /// Word `j` of each of sixteen registers, in register `j`: words, then pairs of words, then quarters
-    /// change places.
+    /// Register `j` gets word `j` of each of sixteen registers: words, then pairs of words, then quarters
+    /// are exchanged.
     #[inline(always)]
     fn transpose_words(self, mut v: [__m512i; 16]) -> [__m512i; 16] {
         op!({

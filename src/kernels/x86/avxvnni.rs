@@ -2,14 +2,16 @@
 
 use core::arch::x86_64::*;
 
-use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
+use super::ymm::{Product, Ymm};
 
-/// Proof of AVX-VNNI, AVX2, FMA and F16C.
+pub type AvxVnni = Ymm<DpBusd>;
+
+/// The products of AVX-VNNI. Proves AVX-VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub struct AvxVnni(());
+pub struct DpBusd(());
 
-/// `vpdpwssd` as it stands: LLVM takes the intrinsic apart into a product and a sum, to shorten chains
-/// that are not the bottleneck here.
+/// `vpdpwssd` as one instruction: LLVM would replace the intrinsic by a product and a sum, to shorten
+/// dependency chains that are not the bottleneck here.
 #[inline]
 #[target_feature(enable = "avxvnni")]
 fn dpwssd(mut acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
@@ -26,25 +28,26 @@ fn dpwssd(mut acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
     acc
 }
 
-super::ymm!(AvxVnni, offset: 128, quad: __m256i);
+impl Product for DpBusd {
+    const OFFSET: i32 = 128;
+    type Quad = __m256i;
 
-impl AvxVnni {
     #[inline(always)]
-    fn broadcast_quad(self, bytes: [i8; 4]) -> __m256i {
+    unsafe fn assume() -> Self {
+        Self(())
+    }
+    #[inline(always)]
+    fn quad(self, bytes: [i8; 4]) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_set1_epi32(i32::from_le_bytes(bytes.map(|b| b as u8))) }
     }
     #[inline(always)]
-    fn opaque_quad(self, a: __m256i) -> __m256i {
-        a
-    }
-    #[inline(always)]
-    fn dot_half(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+    fn dot(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX-VNNI.
         unsafe { _mm256_dpbusd_avx_epi32(acc, a, w) }
     }
     #[inline(always)]
-    fn dot_pair_half(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+    fn dot_pair(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX-VNNI.
         unsafe { dpwssd(acc, a, w) }
     }
