@@ -109,31 +109,36 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 #[cfg(target_endian = "big")]
 compile_error!("model files are little-endian and are used as they lie: no big-endian target");
 
-pub mod encoder;
+mod encode;
+mod encoder;
 mod error;
-pub mod features;
 #[cfg(feature = "ffi")]
 pub mod ffi;
 pub mod format;
 pub mod heads;
+mod linear;
 pub mod numerics;
+mod observer;
+mod outputs;
 #[cfg(feature = "std")]
 mod owned;
 pub mod performance;
 pub mod selftest;
 pub mod tasks;
 mod threads;
+pub mod tokenizer;
 
 #[doc(hidden)]
 pub use bertlet_kernels as kernels;
-pub use encoder::{Encoder, Input, Output, features_len};
+pub use encoder::{Encoder, Input};
 pub use error::RunError;
-pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
 pub use kernels::{Isa, IsaError};
+pub use outputs::{
+    Combine, Head, HiddenState, Layers, Output, Pooling, SelectionError, features_len,
+};
 #[cfg(feature = "std")]
 pub use owned::{ModelFile, OpenError, Session, ThreadPool};
 pub use threads::{Executor, Serial};
-pub mod tokenizer;

@@ -21,23 +21,16 @@
 
 use std::fmt;
 
-use crate::encoder::{Encoder, Input, Output};
+use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::features::{Layers, Pooling};
 use crate::format::{Model, SectionKind};
 use crate::kernels::{Plain, view};
+use crate::outputs::{Head, Layers, Output, Pooling};
 
 /// The version that this library writes and reads.
 pub const VERSION: u32 = 1;
 /// Number of the output that is the mean of the last hidden state.
 pub const MEAN: u32 = 0;
-/// The heads whose logits may stand in the section.
-pub const HEADS: [SectionKind; 4] = [
-    SectionKind::TokenClassifier,
-    SectionKind::SequenceClassifier,
-    SectionKind::NextSentence,
-    SectionKind::QuestionAnswering,
-];
 /// Bytes before the first case.
 const HEADER_LENGTH: usize = 16;
 
@@ -232,8 +225,8 @@ fn output(what: u32, out: &mut [f32]) -> Option<Output<'_>> {
     Some(match SectionKind::from_number(what) {
         None if what == MEAN => features(Pooling::Mean, out),
         Some(SectionKind::Pooler) => features(Pooling::Pooler, out),
-        Some(head) if HEADS.contains(&head) => Output::Logits { head, out },
-        _ => return None,
+        Some(kind) => Output::Logits { head: Head::from_section(kind)?, out },
+        None => return None,
     })
 }
 
@@ -271,7 +264,7 @@ pub use writing::{MAX_VALUES, write};
 #[cfg(feature = "writer")]
 mod writing {
     use super::{
-        Encoder, HEADER_LENGTH, HEADS, Input, MEAN, RunError, SectionKind, SelfTestError, VERSION,
+        Encoder, HEADER_LENGTH, Head, Input, MEAN, RunError, SectionKind, SelfTestError, VERSION,
         output,
     };
 
@@ -295,12 +288,9 @@ mod writing {
             if model.section(SectionKind::Pooler).is_some() {
                 wanted.push((SectionKind::Pooler as u32, hidden));
             }
-            for head in HEADS {
-                let a_token =
-                    matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
-                let rows = if a_token { tokens } else { 1 };
-                let section = model.section(head).filter(|s| s.rows * rows <= MAX_VALUES);
-                wanted.extend(section.map(|s| (head as u32, s.rows * rows)));
+            for head in Head::ALL {
+                let count = head.logits_len(&model, tokens).filter(|count| *count <= MAX_VALUES);
+                wanted.extend(count.map(|count| (head.section() as u32, count)));
             }
             put(&mut cases, &[tokens as u32, wanted.len() as u32]);
             put(&mut cases, ids);

@@ -7,7 +7,7 @@ mod common;
 use bertlet::format::{Encoding, Linear};
 use bertlet::kernels::flat;
 use bertlet::{
-    Config, Encoder, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
+    Config, Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
     features_len,
 };
 
@@ -44,10 +44,10 @@ fn everything(
         out.push(vec![f32::NAN; features_len(config, tokens, &layers, pooling).unwrap()]);
     }
     let heads = [
-        (SectionKind::TokenClassifier, tokens * labels),
-        (SectionKind::SequenceClassifier, labels),
-        (SectionKind::NextSentence, 2),
-        (SectionKind::QuestionAnswering, 2 * tokens),
+        (Head::TokenClassifier, tokens * labels),
+        (Head::SequenceClassifier, labels),
+        (Head::NextSentence, 2),
+        (Head::QuestionAnswering, 2 * tokens),
     ];
     out.extend(heads.iter().map(|(_, length)| vec![f32::NAN; *length]));
     let positions = [tokens / 2];

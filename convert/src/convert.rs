@@ -20,7 +20,7 @@ use crate::quantize::{self, QuantizedBert, text};
 use crate::reference::{Sequence, Site};
 use crate::report::{
     Calibration, Choices, Dropped, Errors, Parameters, Report, Shape, SourceFile, Summary, Tensor,
-    Totals, Written, activation_name,
+    Totals, Written,
 };
 use crate::source::{self, Source};
 use crate::tokenizer;
@@ -502,7 +502,7 @@ fn shape(source: &Source) -> Shape {
         positions: c.max_position_embeddings,
         token_types: c.type_vocab_size,
         eps: c.layer_norm_eps,
-        activation: activation_name(c.hidden_act),
+        activation: c.hidden_act.name(),
         vocabulary: source.vocabulary.len(),
         model_max_length: source.tokenizer.as_ref().and_then(|t| t.model_max_length),
     }

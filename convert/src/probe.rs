@@ -10,9 +10,8 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use bertlet::features::{Combine, Selection};
 use bertlet::tokenizer::{NO_WORD, Tokenizer};
-use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, RunError, Session};
+use bertlet::{Combine, Input, Layers, Model, ModelFile, Output, Pooling, RunError, Session};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pulp::{Arch, Simd, WithSimd};
@@ -196,7 +195,7 @@ pub fn probe(
 
 /// The rows of the table for a model of so many layers: name, spelling, selection. What a shallow model
 /// has no layers for is left out.
-fn selections(layers: usize) -> Vec<(String, String, Selection)> {
+fn selections(layers: usize) -> Vec<(String, String, Layers)> {
     let states = (0..=layers).map(|i| {
         let name = match i {
             0 => "embeddings".into(),
@@ -215,8 +214,8 @@ fn selections(layers: usize) -> Vec<(String, String, Selection)> {
     states
         .chain(combined.map(|(name, spelling)| (name.into(), spelling.into())))
         .filter_map(|(name, spelling)| {
-            let selection = spelling.parse::<Layers>().ok()?.resolve(layers).ok()?;
-            Some((name, spelling, selection))
+            let selection = spelling.parse::<Layers>().ok()?;
+            selection.check(layers).ok().map(|()| (name, spelling, selection))
         })
         .collect()
 }
@@ -290,22 +289,23 @@ impl Words {
     }
 
     /// Features of a word, not scaled.
-    fn read(&self, selection: &Selection, word: usize, out: &mut [f32]) {
+    fn read(&self, selection: &Layers, word: usize, out: &mut [f32]) {
         const PIECE: usize = 128;
         let row = |state: usize| &self.states[state][word * self.hidden..][..self.hidden];
-        if selection.combine == Combine::Concat {
-            for (out, pick) in out.chunks_exact_mut(self.hidden).zip(selection.picks()) {
-                row(pick.state).convert_to_f32_slice(out);
+        let states = selection.states(self.states.len() - 1);
+        if selection.combine() == Combine::Concat {
+            for (out, state) in out.chunks_exact_mut(self.hidden).zip(states) {
+                row(state.index).convert_to_f32_slice(out);
             }
             return;
         }
-        for (i, pick) in selection.picks().iter().enumerate() {
+        for (i, state) in states.enumerate() {
             if i == 0 {
-                row(pick.state).convert_to_f32_slice(out);
+                row(state.index).convert_to_f32_slice(out);
                 continue;
             }
             let mut room = [0f32; PIECE];
-            for (out, state) in out.chunks_mut(PIECE).zip(row(pick.state).chunks(PIECE)) {
+            for (out, state) in out.chunks_mut(PIECE).zip(row(state.index).chunks(PIECE)) {
                 let piece = &mut room[..state.len()];
                 state.convert_to_f32_slice(piece);
                 out.iter_mut().zip(piece).for_each(|(out, x)| *out += *x);
@@ -334,16 +334,20 @@ trait Rows: Sync {
 #[derive(Clone)]
 struct Scaled<'w> {
     words: &'w Words,
-    selection: Selection,
+    selection: Layers,
     mean: Vec<f32>,
     scale: Vec<f32>,
 }
 
 impl<'w> Scaled<'w> {
-    fn new(words: &'w Words, selection: Selection) -> Self {
+    fn new(words: &'w Words, selection: Layers) -> Self {
         // The parts are fixed, so that the number of threads cannot change a sum.
         const PART: usize = 4096;
-        let (width, count) = (selection.width(words.hidden), words.places.len());
+        let width = match selection.combine() {
+            Combine::Concat => words.hidden * selection.states(words.states.len() - 1).count(),
+            _ => words.hidden,
+        };
+        let count = words.places.len();
         let sums = |part: usize| {
             let (mut row, mut sums) = (vec![0f32; width], vec![[0f64; 2]; width]);
             for word in part * PART..count.min((part + 1) * PART) {
@@ -709,7 +713,7 @@ mod tests {
             places: vec![(0, 0), (0, 1), (1, 0)],
         };
         let read = |spelling: &str| {
-            let selection = spelling.parse::<Layers>().unwrap().resolve(2).unwrap();
+            let selection = spelling.parse::<Layers>().unwrap();
             let scaled = Scaled::new(&words, selection);
             let mut out = vec![0.0; scaled.width()];
             scaled.read(2, &mut out);

@@ -7,7 +7,7 @@ use bertlet::Model;
 use bertlet::format::Encoding;
 use serde::Serialize;
 
-use crate::bert::{Activation, Bert, LayerNorm, Linear, Matrix};
+use crate::bert::{Bert, LayerNorm, Linear, Matrix};
 use crate::measure::{OutputError, Quality};
 use crate::names::{Fate, TensorReport};
 
@@ -327,17 +327,6 @@ impl From<TensorReport> for Tensor {
         };
         let dtype = report.dtype.to_string();
         Self { name: report.name, dtype, shape: report.shape, mapped, dropped }
-    }
-}
-
-/// The name that `config.json` has for an activation.
-pub fn activation_name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_new",
-        Activation::Relu => "relu",
-        Activation::Silu => "silu",
-        Activation::Tanh => "tanh",
     }
 }
 

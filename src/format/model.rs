@@ -9,11 +9,11 @@ use super::{
     MAGIC, Parts, ProblemType, SectionKind, VERSION, checksum, field, parts, rotation_fits,
     round16,
 };
-use crate::features::Pooling;
 use crate::kernels::{
     F16x16, F32x16, FloatMatrix, HeadShape, I8x16, I8x64, I32x16, Int8Matrix, Norm, Plain,
     Rotation, TABLE_GROUP, TableRow, view,
 };
+use crate::outputs::Pooling;
 
 /// The shape of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -11,8 +11,8 @@ use super::{
     ALIGNMENT, Config, ENTRY_LENGTH, Encoding, HEADER_LENGTH, MAGIC, ProblemType, SectionKind,
     VERSION, checksum, field, round16,
 };
-use crate::features::Pooling;
 use crate::kernels::{Rotation, TABLE_GROUP};
+use crate::outputs::Pooling;
 
 /// What the header says besides the shape.
 #[derive(Clone, Copy, Debug)]

@@ -11,20 +11,16 @@ pub use math::{argmax, sigmoid, softmax};
 
 use std::ops::Range;
 
-use crate::encoder::{Encoder, Input, Output};
+use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::format::{Labels, Model, ProblemType, SectionKind};
+use crate::format::{Labels, Model, ProblemType};
+use crate::outputs::{Head, Output, require_masked_lm};
 use math::exp;
-
-/// Outputs of a head.
-fn outputs(model: &Model<'_>, kind: SectionKind) -> Result<usize, RunError> {
-    model.section(kind).map(|section| section.rows).ok_or(RunError::MissingHead(kind))
-}
 
 fn logits(
     encoder: &mut Encoder<'_, '_>,
     input: &Input<'_>,
-    head: SectionKind,
+    head: Head,
     out: &mut [f32],
 ) -> Result<(), RunError> {
     encoder.encode(input, &mut [Output::Logits { head, out }])
@@ -43,7 +39,7 @@ impl<'a> TokenClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        Ok(Self { labels: model.labels(), count: outputs(model, SectionKind::TokenClassifier)? })
+        Ok(Self { labels: model.labels(), count: Head::TokenClassifier.require(model, 1)? })
     }
 
     /// The names of its outputs.
@@ -66,7 +62,7 @@ impl<'a> TokenClassifier<'a> {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::TokenClassifier, out)
+        logits(encoder, input, Head::TokenClassifier, out)
     }
 }
 
@@ -84,7 +80,7 @@ impl<'a> SequenceClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        let count = outputs(model, SectionKind::SequenceClassifier)?;
+        let count = Head::SequenceClassifier.require(model, 1)?;
         Ok(Self { labels: model.labels(), count, problem: model.problem() })
     }
 
@@ -113,7 +109,7 @@ impl<'a> SequenceClassifier<'a> {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::SequenceClassifier, out)
+        logits(encoder, input, Head::SequenceClassifier, out)
     }
 
     /// Turns logits into scores, in place, as the checkpoint says: softmax over the labels, a sigmoid
@@ -149,7 +145,7 @@ impl MaskedLm {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::MaskedLmTransform)?;
+        require_masked_lm(model)?;
         Ok(Self { vocab: model.config().vocab_size })
     }
 
@@ -204,7 +200,7 @@ impl NextSentence {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::NextSentence)?;
+        Head::NextSentence.require(model, 1)?;
         Ok(Self(()))
     }
 
@@ -218,7 +214,7 @@ impl NextSentence {
         input: &Input<'_>,
     ) -> Result<[f32; 2], RunError> {
         let mut out = [0.0; 2];
-        logits(encoder, input, SectionKind::NextSentence, &mut out)?;
+        logits(encoder, input, Head::NextSentence, &mut out)?;
         Ok(out)
     }
 
@@ -253,7 +249,7 @@ impl QuestionAnswering {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::QuestionAnswering)?;
+        Head::QuestionAnswering.require(model, 1)?;
         Ok(Self(()))
     }
 
@@ -272,7 +268,7 @@ impl QuestionAnswering {
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::QuestionAnswering, out)
+        logits(encoder, input, Head::QuestionAnswering, out)
     }
 
     /// The best span of at most `longest` tokens inside `context`; `None` where there is none.

@@ -134,20 +134,17 @@ impl Fields<'_> {
     }
 
     fn activation(&self) -> Result<Activation> {
-        Ok(match self.text("hidden_act")?.unwrap_or("gelu") {
-            "gelu" => Activation::Gelu,
-            // Three spellings of one formula.
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            "silu" | "swish" => Activation::Silu,
-            "tanh" => Activation::Tanh,
-            other => {
-                return Err(self
-                    .error("hidden_act", format!("{other:?} is not supported"))
-                    .mend(
-                        "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
-                    ));
-            }
+        let name = match self.text("hidden_act")?.unwrap_or("gelu") {
+            // Other spellings of the same formulas.
+            "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh.name(),
+            "swish" => Activation::Silu.name(),
+            name => name,
+        };
+        let found = Activation::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activation)| *activation).ok_or_else(|| {
+            self.error("hidden_act", format!("{name:?} is not supported")).mend(
+                "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
+            )
         })
     }
 
