@@ -4,8 +4,7 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{Encoding, Linear};
-use bertlet::kernels::flat;
+use bertlet::format::Encoding;
 use bertlet::{
     Config, Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
     features_len,
@@ -346,15 +345,23 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
 }
 
 /// Weight `[n][k]` of an f32 matrix, and the bias.
-fn weights(linear: Linear<'_>) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
-    let Linear::F32(matrix) = linear else { panic!("a matrix in f32") };
-    let weight =
-        move |n: usize, k: usize| f64::from(matrix.panels[n / 16 * matrix.steps + k].0[n % 16]);
-    (weight, flat(matrix.bias).iter().map(|b| f64::from(*b)).collect())
+fn weights(
+    model: &Model<'_>,
+    kind: SectionKind,
+    layer: usize,
+) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
+    let mut sections = model.sections();
+    let section = sections.find(|s| s.kind == kind && s.layer as usize == layer).unwrap();
+    assert_eq!(section.encoding, Encoding::F32);
+    let bytes = model.section_bytes(section).as_chunks::<4>().0;
+    let values: Vec<f64> = bytes.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    let (rows, cols) = (section.rows.next_multiple_of(16), section.cols);
+    let bias = values[rows * cols..].to_vec();
+    (move |n: usize, k: usize| values[(n / 16 * cols + k) * 16 + n % 16], bias)
 }
 
 fn pooler(model: &Model<'_>, x: &[f64]) -> Vec<f64> {
-    let (weight, bias) = weights(model.head(SectionKind::Pooler).unwrap());
+    let (weight, bias) = weights(model, SectionKind::Pooler, 0);
     let sum = |n: usize| x.iter().enumerate().fold(bias[n], |s, (k, x)| s + weight(n, k) * x);
     (0..x.len()).map(|n| sum(n).tanh()).collect()
 }
@@ -409,7 +416,7 @@ fn attention_is_a_softmax() {
                 if spec.matrices != Encoding::F32 {
                     continue;
                 }
-                let (weight, bias) = weights(model.layer(layer).query_key_value);
+                let (weight, bias) = weights(&model, SectionKind::QueryKeyValue, layer);
                 let rows = 3 * heads * padded;
                 let qkv: Vec<Vec<f64>> = states
                     .chunks(config.hidden_size)

@@ -82,9 +82,9 @@ fn what_is_written_is_read() {
         for kind in
             [SectionKind::Pooler, SectionKind::TokenClassifier, SectionKind::QuestionAnswering]
         {
-            assert_eq!(model.head(kind).is_some(), spec.heads);
+            assert_eq!(model.section(kind).is_some(), spec.heads);
         }
-        assert_eq!(model.masked_lm().is_some(), spec.heads);
+        assert_eq!(model.section(SectionKind::MaskedLmTransform).is_some(), spec.heads);
         let mut end = entry(model.sections().count());
         for section in model.sections() {
             assert_eq!(section.offset, end.next_multiple_of(64));
@@ -454,7 +454,7 @@ fn heads_need_their_parts() {
         let file = without(&spec, drop);
         let model = Model::from_bytes(&file).unwrap();
         assert_eq!(model.verify(), Ok(()));
-        assert_eq!(model.masked_lm().is_some(), drop != masked_lm);
+        assert_eq!(model.section(MaskedLmTransform).is_some(), drop != masked_lm);
     }
     // Of the layers, nothing may be missing.
     for kind in SectionKind::OF_EMBEDDINGS.into_iter().chain(SectionKind::OF_LAYER) {

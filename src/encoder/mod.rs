@@ -151,7 +151,7 @@ impl<'a, 's> Encoder<'a, 's> {
     /// An encoder on an executor's threads, which needs [`Config::scratch_len_threads`].
     ///
     /// # Errors
-    /// As [`Encoder::new`].
+    /// Those of [`Encoder::new`].
     pub fn with_executor(
         model: Model<'a>,
         isa: Isa,

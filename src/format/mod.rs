@@ -72,9 +72,8 @@ mod model;
 pub mod writer;
 
 pub use error::FormatError;
-pub use model::{
-    Config, Embeddings, Labels, Layer, Linear, MaskedLmWeights, Model, Section, Sections, Table,
-};
+pub use model::{Config, Labels, Model, Section, Sections};
+pub(crate) use model::{Layer, Linear};
 
 #[doc(inline)]
 pub use crate::kernels::Activation;

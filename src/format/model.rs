@@ -84,7 +84,7 @@ pub struct Section {
 
 /// A matrix with bias, in whichever encoding the file has it.
 #[derive(Clone, Copy, Debug)]
-pub enum Linear<'a> {
+pub(crate) enum Linear<'a> {
     /// int8: the input is rotated and quantised.
     Int8(Int8Matrix<'a>, Rotation),
     /// Half-precision weights.
@@ -95,7 +95,7 @@ pub enum Linear<'a> {
 
 /// A table of rows.
 #[derive(Clone, Copy, Debug)]
-pub enum Table<'a> {
+pub(crate) enum Table<'a> {
     /// int8 rows of `width` vectors; f16 scales, so many a row.
     Int8(&'a [I8x16], &'a [u16], usize),
     /// f16 rows of `width` vectors.
@@ -106,7 +106,7 @@ pub enum Table<'a> {
 
 impl<'a> Table<'a> {
     /// Row `i` of rows of `width` vectors.
-    pub fn row(&self, i: usize, width: usize) -> TableRow<'a> {
+    pub(crate) fn row(&self, i: usize, width: usize) -> TableRow<'a> {
         match *self {
             Self::Int8(values, scales, a_row) => {
                 TableRow::Int8(&values[i * width..][..width], &scales[i * a_row..][..a_row])
@@ -119,45 +119,45 @@ impl<'a> Table<'a> {
 
 /// The embedding tables and their norm.
 #[derive(Clone, Copy, Debug)]
-pub struct Embeddings<'a> {
+pub(crate) struct Embeddings<'a> {
     /// `[vocab, hidden]`.
-    pub word: Table<'a>,
+    pub(crate) word: Table<'a>,
     /// `[positions, hidden]`.
-    pub position: Table<'a>,
+    pub(crate) position: Table<'a>,
     /// `[token types, hidden]`.
-    pub token_type: Table<'a>,
+    pub(crate) token_type: Table<'a>,
     /// Of the sum.
-    pub norm: Norm<'a>,
+    pub(crate) norm: Norm<'a>,
 }
 
 /// The weights of one layer.
 #[derive(Clone, Copy, Debug)]
-pub struct Layer<'a> {
+pub(crate) struct Layer<'a> {
     /// `[3 heads * padded head, hidden]`.
-    pub query_key_value: Linear<'a>,
+    pub(crate) query_key_value: Linear<'a>,
     /// `[hidden, heads * padded head]`.
-    pub attention_output: Linear<'a>,
+    pub(crate) attention_output: Linear<'a>,
     /// After the attention.
-    pub attention_norm: Norm<'a>,
+    pub(crate) attention_norm: Norm<'a>,
     /// `[intermediate, hidden]`.
-    pub intermediate: Linear<'a>,
+    pub(crate) intermediate: Linear<'a>,
     /// `[hidden, intermediate]`.
-    pub output: Linear<'a>,
+    pub(crate) output: Linear<'a>,
     /// After the feed-forward network.
-    pub output_norm: Norm<'a>,
+    pub(crate) output_norm: Norm<'a>,
 }
 
 /// The weights of the masked-word head.
 #[derive(Clone, Copy, Debug)]
-pub struct MaskedLmWeights<'a> {
+pub(crate) struct MaskedLmWeights<'a> {
     /// `[hidden, hidden]`.
-    pub transform: Linear<'a>,
+    pub(crate) transform: Linear<'a>,
     /// Of the transformed state.
-    pub norm: Norm<'a>,
+    pub(crate) norm: Norm<'a>,
     /// `[vocab, hidden]`: the word embeddings where they are tied.
-    pub decoder: Table<'a>,
+    pub(crate) decoder: Table<'a>,
     /// `[vocab]`.
-    pub bias: &'a [f32],
+    pub(crate) bias: &'a [f32],
 }
 
 /// The names of a classifier's outputs.
@@ -592,7 +592,7 @@ impl<'a> Model<'a> {
     }
 
     /// The embedding tables.
-    pub fn embeddings(&self) -> Embeddings<'a> {
+    pub(crate) fn embeddings(&self) -> Embeddings<'a> {
         Embeddings {
             word: self.table(self.entry(0)),
             position: self.table(self.entry(1)),
@@ -605,7 +605,7 @@ impl<'a> Model<'a> {
     ///
     /// # Panics
     /// If there is no such layer.
-    pub fn layer(&self, i: usize) -> Layer<'a> {
+    pub(crate) fn layer(&self, i: usize) -> Layer<'a> {
         assert!(
             i < self.config.num_hidden_layers,
             "layer {i} of {}",
@@ -624,12 +624,12 @@ impl<'a> Model<'a> {
 
     /// A head's matrix: pooler, classifiers, next sentence, question answering; `None` where the
     /// model does not have it.
-    pub fn head(&self, kind: SectionKind) -> Option<Linear<'a>> {
+    pub(crate) fn head(&self, kind: SectionKind) -> Option<Linear<'a>> {
         self.section(kind).filter(|s| s.kind.layout() == Layout::Matrix).map(|s| self.linear(s))
     }
 
     /// The masked-word head; `None` where the model does not have it.
-    pub fn masked_lm(&self) -> Option<MaskedLmWeights<'a>> {
+    pub(crate) fn masked_lm(&self) -> Option<MaskedLmWeights<'a>> {
         Some(MaskedLmWeights {
             transform: self.head(SectionKind::MaskedLmTransform)?,
             norm: self.norm(self.section(SectionKind::MaskedLmNorm)?),
