@@ -21,15 +21,15 @@ pub enum Combine {
 /// Upper bound on the hidden states of a selection.
 pub(super) const MAX_STATES: usize = 64;
 
-/// A selection of hidden states, as in `hidden_states` of transformers: 0 is the embeddings' output,
-/// 1 the first layer's, -1 the last layer's.
+/// A selection of hidden states, numbered as `hidden_states` in transformers: 0 is the output of the
+/// embeddings, 1 that of the first layer, -1 that of the last layer.
 ///
 /// | text | meaning |
 /// |---|---|
-/// | `embeddings`, `first`, `last`, `second-to-last`, `3`, `-2` | one |
+/// | `embeddings`, `first`, `last`, `second-to-last`, `3`, `-2` | one hidden state |
 /// | `sum:last4`, `mean:last4`, `concat:last4` | the last four, combined |
 /// | `sum:all` | all layers, without the embeddings |
-/// | `concat:3,-1`, `sum:1,2` | a list |
+/// | `concat:3,-1`, `sum:1,2` | those listed, combined |
 /// | `weighted:0=0.1,5=0.4` | a weighted sum |
 ///
 /// ```
@@ -59,10 +59,10 @@ impl fmt::Debug for Layers {
 }
 
 impl Layers {
-    /// The last layer.
+    /// The output of the last layer.
     pub const LAST: Self = Self::one(-1);
 
-    /// One hidden state.
+    /// One hidden state; negative numbers count from the last.
     pub const fn one(layer: i16) -> Self {
         let mut listed = [(0, 1.0); MAX_STATES];
         listed[0].0 = layer;
@@ -202,13 +202,13 @@ fn layer(name: &str) -> Result<i16, SelectionError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SelectionError {
-    /// No such pooling.
+    /// Unknown name of a pooling.
     Pooling,
-    /// No such combination of layers.
+    /// Unknown name of a combination.
     Combination,
-    /// Not a layer number.
+    /// Not the number or the name of a layer.
     Layer,
-    /// Not a weight, or no weight where one is needed.
+    /// A weight is missing, malformed, or given where none belongs.
     Weight,
     /// More than 64 layers, or none.
     Count,

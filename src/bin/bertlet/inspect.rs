@@ -232,7 +232,7 @@ impl Facts<'_> {
             .plain("threads", self.threads)
             .string("pooling", model.default_pooling().name())
             .plain("normalize", model.default_normalize())
-            .list("heads", self.heads(), |out, head| json::string(out, head))
+            .list("heads", self.heads(), json::string)
             .list("labels", model.labels().iter(), json::string)
             .string("problem", problem(model.problem()));
         if let Some(tokenizer) = self.tokenizer() {
