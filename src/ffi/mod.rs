@@ -17,8 +17,8 @@ use raw::{address, answer, place, prepare, shared, slice, slice_mut, target, uni
 use crate::encoder;
 use crate::heads::{self, MaskedLm, SequenceClassifier};
 use crate::kernels::Isa;
-#[cfg(feature = "std")]
 use crate::outputs::{self, Layers, Output, features_len};
+#[cfg(feature = "std")]
 use crate::owned::ModelFile;
 use crate::tasks::{self, EntityOptions, EntityRecognizer, Label, Offset, Pair};
 use crate::tokenizer::{Limits, TokenBuffer};
