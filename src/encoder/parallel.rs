@@ -108,7 +108,7 @@ impl Threads<'_> {
         let half = (blocks * left).div_ceil(self.count).clamp(1, blocks - 1);
         let (a, b) = part.split_at(self.sizes, half);
         let (workers_a, workers_b) = workers.split_at_mut(left * self.sizes.worker_len());
-        // An executor may only run each once; `take` makes a second run harmless.
+        // `take` makes it harmless if an executor runs a closure twice, which it must not.
         let (mut a, mut b) = (Some(a), Some(b));
         self.executor.join(
             &mut || {

@@ -8,7 +8,9 @@ mod support;
 use std::sync::OnceLock;
 
 use bertlet::format::field;
-use bertlet::{Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len};
+use bertlet::{
+    Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len,
+};
 use common::{Aligned, Spec, mend_checksum};
 
 /// Scratch that a run may take.
@@ -83,11 +85,8 @@ fn try_file(bytes: &[u8], isa: Isa) {
     let ids: Vec<u32> = (0..tokens).map(|t| (t * 7 % config.vocab_size) as u32).collect();
     let types: Vec<u8> = (0..tokens).map(|t| (t % config.type_vocab_size) as u8).collect();
     let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t % 3 != 1)).collect();
-    let input = Input {
-        input_ids: &ids,
-        token_type_ids: Some(&types),
-        attention_mask: Some(&mask),
-    };
+    let input =
+        Input { input_ids: &ids, token_type_ids: Some(&types), attention_mask: Some(&mask) };
     let mut encoder =
         Encoder::new(model, isa, &mut scratch, tokens).expect("scratch_len says how much");
 
