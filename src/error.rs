@@ -1,10 +1,8 @@
-//! Why a call is refused.
+//! Errors of a forward pass.
 
 use std::fmt;
 
-use crate::format::SectionKind;
-
-/// Why an input was not encoded. Nothing was written to any output.
+/// Why an input was not encoded. No output has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunError {
@@ -12,36 +10,36 @@ pub enum RunError {
     NoTokens,
     /// More tokens than the encoder was made for, or than the model has positions.
     TooManyTokens {
-        /// Tokens given.
+        /// Tokens of the input.
         have: usize,
-        /// Tokens at most.
+        /// Upper bound on tokens.
         limit: usize,
     },
-    /// A token id beyond the vocabulary.
+    /// A token id outside the vocabulary.
     UnknownToken {
-        /// Which token.
+        /// Position of the token, from 0.
         position: usize,
         /// Its id.
         id: u32,
-        /// Words in the vocabulary.
+        /// Size of the vocabulary.
         vocab: usize,
     },
     /// A token type that the model does not have.
     UnknownTokenType {
-        /// Which token.
+        /// Position of the token, from 0.
         position: usize,
         /// Its type.
         token_type: u8,
-        /// Types that the model has.
+        /// Number of types that the model has.
         types: usize,
     },
     /// `token_type_ids` or `attention_mask` differ in length from `input_ids`.
     Lengths {
-        /// Which.
+        /// `token_type_ids` or `attention_mask`.
         what: &'static str,
-        /// How many there are.
+        /// Its length.
         have: usize,
-        /// How many there should be.
+        /// Length of `input_ids`.
         need: usize,
     },
     /// Every token is masked.
@@ -53,7 +51,7 @@ pub enum RunError {
         /// Bytes given.
         have: usize,
     },
-    /// An output does not have the length that the answer has.
+    /// The buffer of an output does not have the length of the result.
     Output {
         /// Values needed.
         need: usize,
@@ -62,18 +60,16 @@ pub enum RunError {
     },
     /// The model has no such layer.
     NoSuchLayer {
-        /// As asked for.
+        /// The layer, as given.
         layer: i16,
-        /// Layers that the model has.
+        /// Number of layers that the model has.
         layers: usize,
     },
-    /// The checkpoint did not have this head.
-    MissingHead(SectionKind),
-    /// Logits were asked of a section that is no head with logits.
-    NotAHead(SectionKind),
-    /// More than one output takes a maximum over a combination of layers; ask for them one by one.
+    /// The model does not have this head: a [`Head::name`](crate::Head::name), `masked_lm` or `pooler`.
+    MissingHead(&'static str),
+    /// More than one output takes a maximum of combined layers. Each would need a buffer of its own.
     TwoCombinedMaxima,
-    /// A position beyond the input.
+    /// A position past the end of the input.
     NoSuchPosition(usize),
 }
 
@@ -84,27 +80,30 @@ impl fmt::Display for RunError {
             Self::TooManyTokens { have, limit } => {
                 write!(
                     f,
-                    "the input has {have} tokens, the limit is {limit}; cut it, or use windows"
+                    "the input has {have} tokens, the limit is {limit}; truncate it, or use windows"
                 )
             }
             Self::UnknownToken { position, id, vocab } => write!(
                 f,
-                "token {position} has id {id}, the vocabulary has {vocab}; use the model's own \
-                 tokenizer"
+                "token {position} has id {id}, the vocabulary has {vocab} words; use the tokenizer of \
+                 the model"
             ),
             Self::UnknownTokenType { position, token_type, types } => {
-                write!(f, "token {position} has type {token_type}, the model knows {types}")
+                write!(
+                    f,
+                    "token {position} has type {token_type}, the model has {types} token types"
+                )
             }
             Self::Lengths { what, have, need } => {
-                write!(f, "{have} {what} for {need} ids; give one each")
+                write!(f, "{have} {what} for {need} input_ids; give one per id")
             }
-            Self::AllMasked => f.write_str("every token is masked; leave at least one"),
+            Self::AllMasked => f.write_str("every token is masked; leave at least one unmasked"),
             Self::Scratch { need, have } => write!(
                 f,
-                "the scratch buffer has {have} bytes and {need} are needed; ask scratch_len"
+                "the scratch buffer has {have} bytes and {need} are needed; see Config::scratch_len"
             ),
             Self::Output { need, have } => {
-                write!(f, "the output has room for {have} values and the answer has {need}")
+                write!(f, "the output buffer has {have} values and the result has {need}")
             }
             Self::NoSuchLayer { layer, layers } => write!(
                 f,
@@ -112,19 +111,16 @@ impl fmt::Display for RunError {
                  and -1 to -{}",
                 layers + 1
             ),
-            Self::MissingHead(kind) => write!(
+            Self::MissingHead(name) => write!(
                 f,
-                "the checkpoint has no {kind:?}; convert one that has it, or ask for something else"
-            ),
-            Self::NotAHead(kind) => write!(
-                f,
-                "{kind:?} gives no logits; ask a classifier, next sentence or question answering"
+                "the model has no {name} head; convert a checkpoint that has one; \
+                 `bertlet inspect` lists the heads of a model"
             ),
             Self::TwoCombinedMaxima => f.write_str(
-                "two outputs take a maximum over combined layers; ask for them one by one",
+                "two outputs take a maximum of combined layers; request them in separate calls",
             ),
             Self::NoSuchPosition(position) => {
-                write!(f, "there is no token {position} in the input")
+                write!(f, "there is no token {position} in the input; positions count from 0")
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! A model is one file that `bertlet-convert` makes from a TensorFlow, PyTorch or safetensors
 //! checkpoint, in int8, f16 or f32. The runtime maps it (or finds it in flash), checks its header, and
-//! runs it where it lies.
+//! runs it in place.
 //!
 //! ```no_run
 //! use bertlet::{Encoder, Input, Isa, Layers, Model, Output, Pooling};
@@ -28,27 +28,27 @@
 //! ```
 //!
 //! # What is promised
-//! * **Nothing is copied.** Opening a file reads its header and section table, no weight.
-//! * **Nothing is allocated**, with or without `std`: the caller hands over one buffer, whose size
-//!   [`Config::scratch_len`] tells and which grows with the number of tokens, not with its square.
+//! * **Nothing is copied.** Opening a file reads its header and section table, but no weights.
+//! * **The encoder allocates nothing**, with or without `std`: the caller passes one buffer. Its size is
+//!   [`Config::scratch_len`], which grows linearly with the number of tokens.
 //! * **One model, one answer**: the same bits on every instruction set, for any number of threads, any
-//!   order of inputs, with or without padding. [`numerics`] says what is computed, to the bit.
-//! * **Hostile input gets an error**: whatever the bytes of a file, the text or the ids, a call returns
-//!   an answer, a [`FormatError`], a [`RunError`] or another typed error. It does not panic, hang, or
-//!   read what is not its own. [`Model::verify`] tells a damaged file from a whole one.
+//!   order of inputs, with or without padding. [`numerics`] specifies the arithmetic to the bit.
+//! * **Hostile input gives an error**: whatever the bytes of a file, the text or the ids, a call returns
+//!   a result, a [`FormatError`], a [`RunError`] or another typed error. It does not panic, hang, or
+//!   read memory that it was not given. [`Model::verify`] detects damaged files.
 //!
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `std` | yes | detection of instruction sets at run time, mapped files |
 //! | `cli` | yes | the `bertlet` command |
-//! | `ffi` | no | the C face: `include/bertlet.h` |
-//! | `writer` | no | [`format`](mod@format)'s and [`tokenizer`]'s writers, for converters and tests |
+//! | `ffi` | no | the C API: `include/bertlet.h` |
+//! | `writer` | no | the writers of [`format`](mod@format) and [`tokenizer`], for converters and tests |
 //!
 //! # Without `std`
 //! `default-features = false` leaves a `no_std` crate that needs neither an allocator nor an operating
-//! system. For a shape known at build time the scratch can be a `static`; the model's bytes must
-//! start at a multiple of 64.
+//! system. If the shape is known at build time, the scratch can be a `static`. The model's bytes must
+//! start at an address that is a multiple of 64.
 //!
 //! ```
 //! use bertlet::format::{Activation, Attention};
@@ -71,7 +71,7 @@
 //! ```
 //!
 //! # Instruction sets
-//! [`Isa::detect`] picks the fastest that the CPU has; [`Isa::named`] takes another by its name.
+//! [`Isa::detect`] picks the fastest that the CPU has; [`Isa::named`] selects one by name.
 //!
 //! | target | names, slowest first |
 //! |---|---|
@@ -79,23 +79,24 @@
 //! | x86-64 | `avx2`, `avxvnni`, `avx512vnni` |
 //! | AArch64 | `neon` |
 //!
-//! Without `std` there is no detection: what the build may assume (`-C target-feature`) is used.
+//! Without `std` there is no detection: [`Isa::detect`] uses what the build enables with
+//! `-C target-feature`.
 //!
 //! # Where to read on
-//! * [`Encoder`] runs models; [`Input`], [`Output`], [`Layers`] and [`Pooling`] say on what, and what
-//!   is wanted of it.
+//! * [`Encoder`] runs models. [`Input`] is what it runs on; [`Output`], with [`Layers`], [`Pooling`] and
+//!   [`Head`], is what it returns. `src/encoder/forward.rs` is the forward pass.
 //! * [`tokenizer`] turns text into ids, with offsets.
-//! * [`format`](mod@format) specifies the file, [`numerics`] the arithmetic;
+//! * [`format`](mod@format) specifies the file, [`numerics`] the arithmetic.
 //!   `tests/second_implementation.rs` is written from these two pages alone.
 //! * `benches/PERFORMANCE.md` says how fast it is, what bounds it, and what was tried.
-//! * `src/kernels/lib.rs` says how to add an instruction set.
-//! * [`Executor`] is how threads come in.
+//! * `src/kernels/lib.rs` describes how to add an instruction set.
+//! * [`Executor`] is the interface to threads.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg(not(feature = "std"))]
 extern crate no_std_compat as std;
 
-// A library for C has no Rust program around it that would bring one.
+// A library for C has no Rust program around it that would provide a panic handler.
 #[cfg(all(feature = "ffi", not(feature = "std")))]
 #[panic_handler]
 #[allow(unsafe_code)]
@@ -107,32 +108,39 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 #[cfg(target_endian = "big")]
-compile_error!("model files are little-endian and are used as they lie: no big-endian target");
+compile_error!(
+    "big-endian targets are not supported: model files are little-endian and used in place"
+);
 
-pub mod encoder;
+mod encode;
+mod encoder;
 mod error;
-pub mod features;
 #[cfg(feature = "ffi")]
 pub mod ffi;
 pub mod format;
 pub mod heads;
+mod linear;
 pub mod numerics;
+mod observer;
+mod outputs;
 #[cfg(feature = "std")]
 mod owned;
 pub mod selftest;
 pub mod tasks;
 mod threads;
+pub mod tokenizer;
 
 #[doc(hidden)]
 pub use bertlet_kernels as kernels;
-pub use encoder::{Encoder, Input, Output, features_len};
+pub use encoder::{Encoder, Input};
 pub use error::RunError;
-pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
 pub use kernels::{Isa, IsaError};
+pub use outputs::{
+    Combine, Head, HiddenState, Layers, Output, Pooling, SelectionError, features_len,
+};
 #[cfg(feature = "std")]
 pub use owned::{ModelFile, OpenError, Session, ThreadPool};
 pub use threads::{Executor, Serial};
-pub mod tokenizer;

@@ -1,10 +1,10 @@
 //! The arithmetic, to the bit: what a forward pass computes and in which order, so that another
-//! implementation can give the same bits. `tests/second_implementation.rs` is one, written from this
-//! page alone. How values lie in a file is specified in [`crate::format`]; capital letters (`H`
-//! hidden size, `A` heads, `D = H / A`, `D16`, `I`) are as there.
+//! implementation can give the same bits. `tests/second_implementation.rs` is one; it is written from
+//! this page and the format's. [`crate::format`] specifies how values are stored in a file, and defines
+//! the capital letters (`H` hidden size, `A` heads, `D = H / A`, `D16`, `I`).
 //!
 //! # Notation
-//! * Values are f32 (IEEE 754 binary32), rounding is to nearest, ties to even, subnormals are kept.
+//! * Values are f32 (IEEE 754 binary32). Rounding is to nearest, ties to even. Subnormals are kept.
 //!   Each `+`, `-`, `*`, `/` and `sqrt` on this page rounds once, from left to right, parentheses
 //!   first. `fma(a, b, c)` is `a * b + c` rounded once. f16 values are widened, which is exact.
 //!   Constants are the f32 nearest to the decimal number.
@@ -17,8 +17,8 @@
 //! * Sums of integers are exact.
 //!
 //! # Embeddings
-//! For token `t`: `x = (word[id] + type[token type]) + position[t]`, then the norm below. A value of
-//! an int8 table is `f32(w) * f32(scale)`.
+//! For token `t`: `x = (word[id] + type[token type]) + position[t]`, then the norm below. A value `w` of
+//! an int8 table stands for `f32(w) * f32(scale)`.
 //!
 //! # Norm
 //! For a row `x` of `H` values:
@@ -44,18 +44,19 @@
 //! q[k]    = round(x[k] * inverse)
 //! y[n]    = fma(f32(sum over k of q[k] w[n][k]) * scale, w_scale[n], bias[n])
 //! ```
-//! The stored sum of an output's weights takes no part; it lets an implementation multiply `q + 128`.
+//! The stored sum of an output's weights is not used here. An implementation that multiplies `q + 128`
+//! needs it for zero-point compensation.
 //!
 //! # Layer
 //! ```text
-//! qkv = QueryKeyValue(x)                       D16 values a head, those past D are zero
+//! qkv = QueryKeyValue(x)                       D16 values per head, those past D are zero
 //! x   = norm(x + AttentionOutput(attention(qkv)))
 //! x   = norm(x + Output(activation(Intermediate(x))))
 //! ```
 //! Where `Output` is int8 and the activation is gelu, it is `gelu_int8` below.
 //!
 //! # Attention
-//! Of one head; `i` is a query, `j` a key, `d` runs over `D`. A masked key takes no part: its `e` below
+//! For one head: `i` is a query, `j` a key, `d` runs over `D`. A masked key is left out: its `e` below
 //! is 0. The states of masked tokens are computed like all others.
 //! `temperature = 1.442695 / sqrt(f32(D))`.
 //!
@@ -68,8 +69,8 @@
 //! out[d] = out[d] * (1 / S(e))
 //! ```
 //!
-//! **In integers.** The query, the key and the value of each token are quantised as a row of a
-//! matrix is (not rotated): `q8`, `k8`, `v8` with scales `qs`, `ks[j]`, `vs[j]`. For each query:
+//! **In integers.** The query, the key and the value of each token are quantised like the input row of
+//! an int8 matrix, without the rotation: `q8`, `k8`, `v8` with scales `qs`, `ks[j]`, `vs[j]`. For each query:
 //! ```text
 //! s[j]    = f32(sum over d of q8[d] k8[j][d]) * ks[j]
 //! m       = max over unmasked j of s[j]
@@ -82,9 +83,9 @@
 //! out[d]  = 0 + f32(sum of p[j] v8[j][d] over keys 0..512) + f32(that over keys 512..1024) + ...
 //! out[d]  = out[d] * (V * (32768 / 32767) / f32(sum of e))       the constant rounded to f32
 //! ```
-//! All from `w` to the sums are integers. A sum over 512 keys fits an i32: 32,767 * 127 * 512 is below
-//! 2^31. The bound of `c` matters for no model: it keeps the largest score's own `w` right where
-//! `m c` has no bits left for a fraction.
+//! `w`, `e`, `f`, `p` and the sums of products are integers. A sum over 512 keys fits an i32:
+//! 32,767 * 127 * 512 is below 2^31. The bound of `c` has no effect on a trained model: it keeps the `w`
+//! of the largest score right if `m c` has no bits left for a fraction.
 //!
 //! The probabilities of [`crate::Output::Attention`] are `e[j] / S(e)` in f32, `f32(e[j]) / f32(sum of e)`
 //! in integers.
@@ -103,7 +104,7 @@
 //!             0.001999413, -0.0015175419, 0.00049480575), 0.5)
 //! gelu_int8:  a = min(|x|, 3.83); fma(a, poly(a; -0.49851644, 0.38131678, 0.058666807,
 //!             -0.15237692, 0.06251969, -0.010898919, 0.0007184116), max(x, 0))
-//! gelu_tanh:  h = x * 0.5; fma(h, tanh(0.7978846 * fma(x * x * x, 0.044715, x)), h)
+//! gelu_new:   h = x * 0.5; fma(h, tanh(0.7978846 * fma(x * x * x, 0.044715, x)), h)
 //! silu(x):    x / (1 + exp(0 - x))
 //! relu(x):    x if x > 0, else +0
 //! ```
@@ -112,35 +113,36 @@
 //! # Outputs
 //! **Features.** A state times its weight (1 unless the combination is weighted) is `x * weight`.
 //! States are added in ascending order of their number, equal ones in the order given; the first
-//! sets the sum, each other is added.
-//! * no pooling: per token. `cls`, `sep`, `pooler`: the one token's.
-//! * `mean`, `mean-sqrt`: one running sum over all states, and for each over the unmasked tokens in
-//!   order. `concat` has a sum for each state.
+//! sets the sum, the others are added to it.
+//! * no pooling: per token. `cls`, `sep`, `pooler`: one token only.
+//! * `mean`, `mean-sqrt`: one running sum over all states, and within a state over the unmasked tokens in
+//!   order. `concat` has one sum per state.
 //! * `max`: of equal values the first. Of combined states (`sum`, `mean`, `weighted`) the combination
-//!   is made for each token first; the sums of their `mean-max` then run over these combined tokens.
-//! * Then come, in this order: division by the number of states for `mean` over layers; division by
-//!   the number of unmasked tokens (`mean`, first half of `mean-max`) or its square root
-//!   (`mean-sqrt`); the pooler (each concatenated state on its own).
+//!   is computed for each token first; the sums of their `mean-max` then run over these combined tokens.
+//! * Then follow, in this order: for `mean` over layers, the division by the number of states; the
+//!   division by the number of unmasked tokens (`mean`, first half of `mean-max`) or its square root
+//!   (`mean-sqrt`); the pooler (on each concatenated state separately).
 //! * L2: each vector is divided by `max(sqrt(sum of x[i] * x[i]), 1e-12)`, the sum from 0 in
 //!   ascending order.
 //!
-//! **Pooler**: `tanh(Pooler(x))` of the first token. **HeadShape**: their matrix on each token's last
-//! state, or on the pooler. **Masked LM**: `y = norm(activation(Transform(x)))`, then the logit of a word is
-//! `Sfma(y, row) + bias`, rows read as in the embeddings.
+//! **Pooler**: `tanh(Pooler(x))` of the first token. **Heads**: the head's matrix, applied to the last
+//! state of each token (token classifier, question answering) or to the pooler's output (sequence
+//! classifier, next sentence). **Masked LM**: `y = norm(activation(Transform(x)))`, then the logit of a word
+//! is `Sfma(y, row) + bias`, rows read as in the embeddings.
 //!
 //! # What is promised
 //! For a well-formed file (see below) and finite values throughout, all outputs have the same bits
 //! * on every instruction set and target, with and without `std`;
 //! * for any [`crate::Executor`] and any number of threads;
-//! * whatever other inputs the encoder saw before, in whatever order;
+//! * whatever inputs the encoder processed before;
 //! * for unmasked tokens, whether masked tokens follow them or not (padding);
-//! * whatever else is asked of the same pass.
+//! * whatever other outputs the same pass fills.
 //!
 //! # What is not
-//! * NaN and infinities, in weights or by overflow: the call returns and touches no memory but its
-//!   own, but the bits of its answer may differ between instruction sets. The sign of a NaN is
+//! * NaN and infinities, in weights or by overflow: the call returns and touches only memory that it
+//!   was given, but the bits of its result may differ between instruction sets. The sign of a NaN is
 //!   never specified.
-//! * Files that no writer makes: int8 weights of -128, wrong stored sums of weights, padding that is
-//!   not zero. [`crate::Model::verify`] tells damaged files from whole ones.
-//! * Masked tokens before unmasked ones move the partial sums of the softmax: the answer is right but
-//!   not that of the input without them.
+//! * Files that the writer never produces: int8 weights of -128, wrong stored sums of weights, padding
+//!   that is not zero. [`crate::Model::verify`] detects damaged files.
+//! * Masked tokens before unmasked ones shift the partial sums of the softmax: the result is correct,
+//!   but its bits differ from those of the input without the masked tokens.

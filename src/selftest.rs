@@ -6,19 +6,11 @@
 
 use std::fmt;
 
-use crate::encoder::{Encoder, Input, Output};
+use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::features::{Layers, Pooling};
 use crate::format::selftest::{self as section, Case, Expected, Fault, Reader};
 use crate::format::{Model, SectionKind};
-
-/// The heads whose logits may stand in the section.
-const HEADS: [SectionKind; 4] = [
-    SectionKind::TokenClassifier,
-    SectionKind::SequenceClassifier,
-    SectionKind::NextSentence,
-    SectionKind::QuestionAnswering,
-];
+use crate::outputs::{Head, Layers, Output, Pooling};
 
 /// What a self-test that passed has compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,8 +194,7 @@ fn request(source: Option<SectionKind>, out: &mut [f32]) -> Option<Output<'_>> {
     Some(match source {
         None => features(Pooling::Mean, out),
         Some(SectionKind::Pooler) => features(Pooling::Pooler, out),
-        Some(head) if HEADS.contains(&head) => Output::Logits { head, out },
-        _ => return None,
+        Some(kind) => Output::Logits { head: Head::from_section(kind)?, out },
     })
 }
 
@@ -230,12 +221,9 @@ pub fn write(
         if model.section(SectionKind::Pooler).is_some() {
             wanted.push((Some(SectionKind::Pooler), hidden));
         }
-        for head in HEADS {
-            let per_token =
-                matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
-            let rows = if per_token { tokens } else { 1 };
-            let section = model.section(head).filter(|s| s.rows * rows <= MAX_VALUES);
-            wanted.extend(section.map(|s| (Some(head), s.rows * rows)));
+        for head in Head::ALL {
+            let count = head.logits_len(&model, tokens).filter(|count| *count <= MAX_VALUES);
+            wanted.extend(count.map(|count| (Some(head.section()), count)));
         }
         writer.case(&Case { input_ids, token_type_ids, outputs: wanted.len() as u32 });
         for (source, count) in wanted {

@@ -1,11 +1,11 @@
-//! Running two things at once, or one after the other.
+//! How the encoder uses threads.
 
-/// Runs pairs of closures, perhaps at the same time. The encoder halves its work until there are as
-/// many parts as [`Executor::threads`]; the results do not depend on the halving.
+/// Runs pairs of closures, possibly in parallel. The encoder divides its work in two, recursively, into
+/// [`Executor::threads`] parts. The results do not depend on the division.
 ///
 /// ```
-/// struct OneAfterTheOther;
-/// impl bertlet::Executor for OneAfterTheOther {
+/// struct Sequential;
+/// impl bertlet::Executor for Sequential {
 ///     fn threads(&self) -> usize {
 ///         1
 ///     }
@@ -16,13 +16,13 @@
 /// }
 /// ```
 pub trait Executor: Sync {
-    /// How many closures can run at the same time.
+    /// How many closures can run in parallel.
     fn threads(&self) -> usize;
-    /// Runs both, each exactly once, and returns when both are done. Calls nest.
+    /// Runs each closure exactly once and returns when both have finished. Calls nest.
     fn join(&self, a: &mut (dyn FnMut() + Send), b: &mut (dyn FnMut() + Send));
 }
 
-/// The calling thread alone.
+/// Runs everything on the calling thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serial;
 

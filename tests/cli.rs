@@ -377,7 +377,7 @@ fn ids_are_used_as_they_are() {
         ("{\"input_ids\":[2,1e99]}", "input_ids[1]: 1e99 is not a whole number"),
         ("{\"input_ids\":[2],\"attention_mask\":[2]}", "attention_mask[0]: 2 is not"),
         ("{\"input_ids\":[2],\"attention_mask\":[0]}", "every token is masked"),
-        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 type_ids for 1 ids"),
+        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 input_ids"),
         ("{\"input_ids\":[2],\"token_type_ids\":[9]}", "token 0 has type 9"),
         ("{\"input_ids\":[2,999]}", "token 1 has id 999, the vocabulary has 256"),
         ("{\"input_ids\":[]}", "the input has no token"),
@@ -607,10 +607,13 @@ fn tokenize_writes_offsets_and_tokens() {
     let ids = answer["input_ids"].as_array().unwrap();
     assert_eq!(answer["tokens"][0], "[CLS]");
     assert_eq!(answer["offsets"][0], serde_json::json!([0, 0]));
-    assert_eq!(answer["type_ids"][ids.len() - 1], 1);
+    assert_eq!(answer["token_type_ids"][ids.len() - 1], 1);
     // Bytes, not characters: the accent takes two.
-    let ends =
-        answer["offsets"].as_array().unwrap().iter().zip(answer["type_ids"].as_array().unwrap());
+    let ends = answer["offsets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(answer["token_type_ids"].as_array().unwrap());
     let first = ends.filter(|(_, t)| **t == 0).map(|(o, _)| o[1].as_u64().unwrap()).max();
     assert_eq!(first, Some(6));
     assert!(line.starts_with("{\"ids\":[2,") && line.ends_with("]}\n"), "{line}");

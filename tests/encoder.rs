@@ -4,9 +4,9 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{Encoding, Section};
+use bertlet::format::Encoding;
 use bertlet::{
-    Config, Encoder, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
+    Config, Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
     features_len,
 };
 
@@ -43,10 +43,10 @@ fn everything(
         out.push(vec![f32::NAN; features_len(config, tokens, &layers, pooling).unwrap()]);
     }
     let heads = [
-        (SectionKind::TokenClassifier, tokens * labels),
-        (SectionKind::SequenceClassifier, labels),
-        (SectionKind::NextSentence, 2),
-        (SectionKind::QuestionAnswering, 2 * tokens),
+        (Head::TokenClassifier, tokens * labels),
+        (Head::SequenceClassifier, labels),
+        (Head::NextSentence, 2),
+        (Head::QuestionAnswering, 2 * tokens),
     ];
     out.extend(heads.iter().map(|(_, length)| vec![f32::NAN; *length]));
     let positions = [tokens / 2];
@@ -345,16 +345,23 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
 }
 
 /// Weight `[n][k]` of an f32 matrix, and the bias.
-fn weights(model: &Model<'_>, section: Section) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
+fn weights(
+    model: &Model<'_>,
+    kind: SectionKind,
+    layer: usize,
+) -> (impl Fn(usize, usize) -> f64, Vec<f64>) {
+    let mut sections = model.sections();
+    let section = sections.find(|s| s.kind == kind && s.layer as usize == layer).unwrap();
     assert_eq!(section.encoding, Encoding::F32);
-    let values = model.section_bytes(section).as_chunks().0;
-    let mut values: Vec<f64> = values.iter().map(|v| f32::from_le_bytes(*v).into()).collect();
-    let bias = values.split_off(values.len() - section.rows.next_multiple_of(16));
-    (move |n: usize, k: usize| values[(n / 16 * section.cols + k) * 16 + n % 16], bias)
+    let bytes = model.section_bytes(section).as_chunks::<4>().0;
+    let values: Vec<f64> = bytes.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    let (rows, cols) = (section.rows.next_multiple_of(16), section.cols);
+    let bias = values[rows * cols..].to_vec();
+    (move |n: usize, k: usize| values[(n / 16 * cols + k) * 16 + n % 16], bias)
 }
 
 fn pooler(model: &Model<'_>, x: &[f64]) -> Vec<f64> {
-    let (weight, bias) = weights(model, model.section(SectionKind::Pooler).unwrap());
+    let (weight, bias) = weights(model, SectionKind::Pooler, 0);
     let sum = |n: usize| x.iter().enumerate().fold(bias[n], |s, (k, x)| s + weight(n, k) * x);
     (0..x.len()).map(|n| sum(n).tanh()).collect()
 }
@@ -409,9 +416,7 @@ fn attention_is_a_softmax() {
                 if spec.matrices != Encoding::F32 {
                     continue;
                 }
-                let of_layer = (SectionKind::QueryKeyValue, layer as u32);
-                let section = model.sections().find(|s| (s.kind, s.layer) == of_layer).unwrap();
-                let (weight, bias) = weights(&model, section);
+                let (weight, bias) = weights(&model, SectionKind::QueryKeyValue, layer);
                 let rows = 3 * heads * padded;
                 let qkv: Vec<Vec<f64>> = states
                     .chunks(config.hidden_size)

@@ -6,7 +6,8 @@ mod common;
 
 use bertlet::format::{Encoding, ProblemType};
 use bertlet::{
-    Config, Encoder, FormatError, Input, Isa, Layers, Model, Output, Pooling, RunError, SectionKind,
+    Config, Encoder, FormatError, Head, Input, Isa, Layers, Model, Output, Pooling, RunError,
+    SectionKind,
 };
 
 use common::{Aligned, SMALL, Spec, field, fix_checksum, ids, run};
@@ -562,7 +563,7 @@ fn damaged_weights_do_no_harm() {
                         out: &mut a,
                     },
                     Output::Attention { layer: 1, out: &mut b },
-                    Output::Logits { head: SectionKind::SequenceClassifier, out: &mut c },
+                    Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                     Output::MaskedLm { positions: &[3], out: &mut d },
                 ];
                 run(model, isa, 1, &Input::new(&ids), &mut outputs).unwrap();
@@ -732,30 +733,22 @@ fn outputs_that_cannot_be() {
     let out = &mut vec![0.0; 1000][..];
 
     let error = ask(&without, features("last", Pooling::Pooler, &mut out[..48]));
-    assert_eq!(error, Err(RunError::MissingHead(SectionKind::Pooler)));
-    let heads = [
-        SectionKind::TokenClassifier,
-        SectionKind::SequenceClassifier,
-        SectionKind::NextSentence,
-        SectionKind::QuestionAnswering,
-    ];
-    for head in heads {
+    assert_eq!(error, Err(RunError::MissingHead("pooler")));
+    for head in Head::ALL {
+        assert_eq!(head.logits_len(&Model::from_bytes(&without).unwrap(), 3), None);
         for length in [0, 2, 5, 15] {
             let error = ask(&without, Output::Logits { head, out: &mut out[..length] });
-            assert_eq!(error, Err(RunError::MissingHead(head)));
+            assert_eq!(error, Err(RunError::MissingHead(head.name())));
         }
     }
     let error = ask(&without, Output::MaskedLm { positions: &[0], out: &mut out[..90] });
-    assert_eq!(error, Err(RunError::MissingHead(SectionKind::MaskedLmTransform)));
+    assert_eq!(error, Err(RunError::MissingHead("masked_lm")));
 
     // Sections that are not heads.
     let model = Model::from_bytes(&with).unwrap();
-    for section in model.sections().filter(|s| !heads.contains(&s.kind)) {
-        for length in [0, section.rows, 3 * section.rows] {
-            let mut out = vec![0.0; length];
-            let error = ask(&with, Output::Logits { head: section.kind, out: &mut out });
-            assert_eq!(error, Err(RunError::NotAHead(section.kind)));
-        }
+    for section in model.sections() {
+        let head = Head::from_section(section.kind);
+        assert!(head.is_none_or(|head| head.section() == section.kind));
     }
 
     for layer in [3, -4, i16::MAX, i16::MIN] {
@@ -786,7 +779,8 @@ fn outputs_that_cannot_be() {
         }
         assert_eq!(ask(&with, features(layers, pooling, &mut out[..need])), Ok(()));
     }
-    for (head, need) in heads.into_iter().zip([15, 5, 2, 6]) {
+    for (head, need) in Head::ALL.into_iter().zip([15, 5, 2, 6]) {
+        assert_eq!(head.logits_len(&model, 3), Some(need));
         let error = ask(&with, Output::Logits { head, out: &mut out[..need + 1] });
         assert_eq!(error, wrong(need)(need + 1));
         assert_eq!(ask(&with, Output::Logits { head, out: &mut out[..need] }), Ok(()));
@@ -878,8 +872,8 @@ fn overwriting_a_mapped_file_does_no_harm() {
             let (mut c, mut d) = ([0.0; 5], vec![0.0; 90]);
             let mut outputs = [
                 features("sum:all", Pooling::MeanMax, &mut a),
-                Output::Logits { head: SectionKind::TokenClassifier, out: &mut b },
-                Output::Logits { head: SectionKind::SequenceClassifier, out: &mut c },
+                Output::Logits { head: Head::TokenClassifier, out: &mut b },
+                Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                 Output::MaskedLm { positions: &[3], out: &mut d },
             ];
             run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs).unwrap();

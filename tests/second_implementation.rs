@@ -7,7 +7,9 @@
 mod common;
 
 use bertlet::format::{Activation, Attention, Encoding};
-use bertlet::{Config, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len};
+use bertlet::{
+    Config, Head, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len,
+};
 
 use common::{ACTIVATIONS, Aligned, Random, SMALL, Spec, bits, ids, run};
 
@@ -550,14 +552,14 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
 
     let last = pass.states.last().unwrap();
     if spec.heads {
-        for kind in [SectionKind::TokenClassifier, SectionKind::QuestionAnswering] {
-            let head = net.matrix(kind, 0);
-            let ours: Vec<f32> = last.iter().flat_map(|x| head.apply(x)).collect();
-            compare_head(&model, &input, kind, &ours);
+        for head in [Head::TokenClassifier, Head::QuestionAnswering] {
+            let matrix = net.matrix(head.section(), 0);
+            let ours: Vec<f32> = last.iter().flat_map(|x| matrix.apply(x)).collect();
+            compare_head(&model, &input, head, &ours);
         }
-        for kind in [SectionKind::SequenceClassifier, SectionKind::NextSentence] {
-            let ours = net.matrix(kind, 0).apply(&net.pooler(&last[0]));
-            compare_head(&model, &input, kind, &ours);
+        for head in [Head::SequenceClassifier, Head::NextSentence] {
+            let ours = net.matrix(head.section(), 0).apply(&net.pooler(&last[0]));
+            compare_head(&model, &input, head, &ours);
         }
         let positions = [tokens - 1, 0];
         let ours: Vec<f32> = positions.iter().flat_map(|p| net.masked_lm(&last[*p])).collect();
@@ -593,7 +595,7 @@ fn compare(spec: &Spec, tokens: usize, mask: Option<&[u8]>) {
     }
 }
 
-fn compare_head(model: &Model<'_>, input: &Input<'_>, head: SectionKind, ours: &[f32]) {
+fn compare_head(model: &Model<'_>, input: &Input<'_>, head: Head, ours: &[f32]) {
     let mut theirs = vec![0.0; ours.len()];
     let mut output = [Output::Logits { head, out: &mut theirs }];
     run(*model, Isa::detect(), 1, input, &mut output).unwrap();

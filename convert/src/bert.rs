@@ -131,22 +131,3 @@ pub struct Bert {
     /// Task heads.
     pub heads: TaskHeads,
 }
-
-/// Activations by their names in `config.json`. The first name of each is the one that reports print.
-pub const ACTIVATIONS: [(&str, Activation); 8] = [
-    ("gelu", Activation::Gelu),
-    // Three names of one formula.
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("relu", Activation::Relu),
-    ("silu", Activation::Silu),
-    ("swish", Activation::Silu),
-    ("tanh", Activation::Tanh),
-];
-
-/// The name of an activation in `config.json`.
-pub fn activation_name(activation: Activation) -> &'static str {
-    let found = ACTIVATIONS.iter().find(|(_, known)| *known == activation);
-    found.map_or("unknown", |(name, _)| name)
-}

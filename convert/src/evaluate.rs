@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bertlet::tokenizer::{Limits, NO_WORD, TokenBuffer, Tokenizer};
-use bertlet::{ModelFile, SectionKind};
+use bertlet::{Head, ModelFile};
 use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
@@ -84,10 +84,10 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
     let file = ModelFile::open(model).map_err(Error::opening)?;
     let loaded = file.model();
     let head = match task {
-        Task::Ner => SectionKind::TokenClassifier,
-        Task::Classify => SectionKind::SequenceClassifier,
+        Task::Ner => Head::TokenClassifier,
+        Task::Classify => Head::SequenceClassifier,
     };
-    if loaded.section(head).is_none() {
+    if loaded.section(head.section()).is_none() {
         return Err(Error::new(model, format!("{head:?}"), "is not in the model")
             .hint("choose the other --task, or convert a checkpoint that has it"));
     }
@@ -135,7 +135,7 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
 
 /// Logits in f32, one matrix per input. `None` without the head. Nothing of them is stored, so the fast product
 /// suffices.
-fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Option<Vec<Matrix>> {
+fn reference_logits(bert: &Bert, head: Head, batch: &[Sequence]) -> Option<Vec<Matrix>> {
     // Inputs per batch: enough for a fast product, few enough for little memory.
     const AT_ONCE: usize = 64;
     let mut all = Vec::new();
@@ -143,7 +143,7 @@ fn reference_logits(bert: &Bert, head: SectionKind, batch: &[Sequence]) -> Optio
         let last = reference::hidden_states_by(fast::linear, bert, batch).pop()?;
         let logits = reference::logits_by(fast::linear, bert, &last, batch);
         let (logits, ranges) = match head {
-            SectionKind::TokenClassifier => (logits.token_classifier?, spans(batch)),
+            Head::TokenClassifier => (logits.token_classifier?, spans(batch)),
             _ => (logits.sequence_classifier?, (0..batch.len()).map(|i| i..i + 1).collect()),
         };
         all.extend(ranges.into_iter().map(|range| Matrix {

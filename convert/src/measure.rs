@@ -1,7 +1,7 @@
 //! The error of a converted model: bertlet's runtime on the bytes of the file, against the f32 reference.
 
 use bertlet::format::writer::Writer;
-use bertlet::{Input, Layers, Model, Output, Pooling, RunError, SectionKind, Session};
+use bertlet::{Head, Input, Layers, Model, Output, Pooling, RunError, Session};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -88,34 +88,35 @@ pub fn hidden_states(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>
     Ok((0..count).map(all).collect())
 }
 
-/// The logits of a head, one matrix per input: one row, or one row per token.
+/// Logits of a head for each input: one row, or one row per token.
 ///
 /// # Errors
 /// If the model has no such head, or the runtime refuses an input.
-pub fn logits(
-    model: Model<'_>,
-    head: SectionKind,
-    batch: &[Sequence],
-) -> Result<Vec<Matrix>, RunError> {
-    let cols = match head {
-        SectionKind::Pooler => model.config().hidden_size,
-        _ => model.section(head).ok_or(RunError::MissingHead(head))?.rows,
-    };
-    let per_token = matches!(head, SectionKind::TokenClassifier | SectionKind::QuestionAnswering);
+pub fn logits(model: Model<'_>, head: Head, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
+    let cols = model.section(head.section()).map_or(0, |section| section.rows);
     each(model, batch, |session, sequence| {
-        let rows = if per_token { sequence.ids.len() } else { 1 };
-        let mut data = vec![0f32; rows * cols];
-        let output = match head {
-            SectionKind::Pooler => Output::Features {
-                layers: Layers::LAST,
-                pooling: Pooling::Pooler,
-                normalize: false,
-                out: &mut data,
-            },
-            head => Output::Logits { head, out: &mut data },
+        let count = head
+            .logits_len(&model, sequence.ids.len())
+            .ok_or(RunError::MissingHead(head.name()))?;
+        let mut data = vec![0f32; count];
+        encode(session, sequence, &mut [Output::Logits { head, out: &mut data }])?;
+        Ok(Matrix { rows: count / cols, cols, data })
+    })
+}
+
+/// The pooler's output for each input.
+fn pooled(model: Model<'_>, batch: &[Sequence]) -> Result<Vec<Matrix>, RunError> {
+    let cols = model.config().hidden_size;
+    each(model, batch, |session, sequence| {
+        let mut data = vec![0f32; cols];
+        let output = Output::Features {
+            layers: Layers::LAST,
+            pooling: Pooling::Pooler,
+            normalize: false,
+            out: &mut data,
         };
         encode(session, sequence, &mut [output])?;
-        Ok(Matrix { rows, cols, data })
+        Ok(Matrix { rows: 1, cols, data })
     })
 }
 
@@ -123,7 +124,8 @@ pub fn logits(
 pub struct Baseline {
     batch: Vec<Sequence>,
     states: Vec<Matrix>,
-    outputs: Vec<(SectionKind, Matrix)>,
+    /// `None` is the pooler.
+    outputs: Vec<(Option<Head>, Matrix)>,
 }
 
 /// The error of the output of a head or the pooler.
@@ -157,13 +159,13 @@ impl Baseline {
             Some(linear(x, &head.weight, &head.bias))
         };
         let outputs = [
-            (SectionKind::TokenClassifier, apply(Some(last), heads.token_classifier.as_ref())),
-            (SectionKind::SequenceClassifier, apply(pooled.as_ref(), classifier)),
-            (SectionKind::NextSentence, apply(pooled.as_ref(), heads.next_sentence.as_ref())),
-            (SectionKind::QuestionAnswering, apply(Some(last), heads.question_answering.as_ref())),
-            (SectionKind::Pooler, pooled),
+            (Some(Head::TokenClassifier), apply(Some(last), heads.token_classifier.as_ref())),
+            (Some(Head::SequenceClassifier), apply(pooled.as_ref(), classifier)),
+            (Some(Head::NextSentence), apply(pooled.as_ref(), heads.next_sentence.as_ref())),
+            (Some(Head::QuestionAnswering), apply(Some(last), heads.question_answering.as_ref())),
+            (None, pooled),
         ];
-        let outputs = outputs.into_iter().filter_map(|(kind, out)| Some((kind, out?))).collect();
+        let outputs = outputs.into_iter().filter_map(|(head, out)| Some((head, out?))).collect();
         Self { batch, states, outputs }
     }
 
@@ -178,13 +180,13 @@ impl Baseline {
     /// If the runtime refuses an input.
     pub fn compare(&self, model: Model<'_>) -> Result<Quality, RunError> {
         let states = hidden_states(model, &self.batch)?;
-        let outputs = self.outputs.iter().map(|(kind, reference)| {
-            let rows = logits(model, *kind, &self.batch)?;
+        let outputs = self.outputs.iter().map(|(head, reference)| {
+            let (name, rows) = match head {
+                Some(head) => (format!("{head:?}"), logits(model, *head, &self.batch)?),
+                None => ("Pooler".into(), pooled(model, &self.batch)?),
+            };
             let actual = rows.iter().flat_map(|rows| &rows.data);
-            Ok(OutputError {
-                name: format!("{kind:?}"),
-                relative_rms: relative_rms(&reference.data, actual),
-            })
+            Ok(OutputError { name, relative_rms: relative_rms(&reference.data, actual) })
         });
         let outputs = outputs.collect::<Result<_, RunError>>()?;
         Ok(Quality { states: Deviation::compare(&self.states, &states, &self.batch), outputs })

@@ -8,7 +8,7 @@ use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
 use bertlet::{Model, ModelFile, Pooling, SectionKind, Session};
 
-use crate::bert::{Bert, activation_name};
+use crate::bert::Bert;
 use crate::error::{Error, Result};
 use crate::load::{self, Fate, TensorReport};
 use crate::measure::{Baseline, Image, Quality};
@@ -396,7 +396,7 @@ fn shape(source: &Checkpoint) -> ModelShape {
         max_position_embeddings: c.max_position_embeddings,
         type_vocab_size: c.type_vocab_size,
         layer_norm_eps: c.layer_norm_eps,
-        hidden_act: activation_name(c.hidden_act),
+        hidden_act: c.hidden_act.name(),
         tokenizer_tokens: source.vocabulary.len(),
         model_max_length: source.tokenizer.as_ref().and_then(|t| t.model_max_length),
     }

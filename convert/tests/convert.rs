@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bertlet::selftest::{SelfTest, SelfTestError};
-use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
+use bertlet::{Head, Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
 use bertlet_convert::error::Result;
 use bertlet_convert::html;
 use bertlet_convert::report::ConversionReport;
@@ -139,15 +139,15 @@ fn ours(session: &mut Session<'_>, case: &Case, output: &str, len: usize) -> Opt
         _ => match output {
             "pooler_output" => feature(Layers::LAST, Pooling::Pooler, false, &mut out),
             "sentence_embedding" => feature(Layers::LAST, Pooling::Mean, true, &mut out),
-            "seq_relationship_logits" => logits(SectionKind::NextSentence, &mut out),
+            "seq_relationship_logits" => logits(Head::NextSentence, &mut out),
             "logits" if model.section(SectionKind::TokenClassifier).is_some() => {
-                logits(SectionKind::TokenClassifier, &mut out)
+                logits(Head::TokenClassifier, &mut out)
             }
-            "logits" => logits(SectionKind::SequenceClassifier, &mut out),
+            "logits" => logits(Head::SequenceClassifier, &mut out),
             "start_logits" | "end_logits" => {
                 out.resize(2 * len, 0.0);
                 session
-                    .encode(&input, &mut [logits(SectionKind::QuestionAnswering, &mut out)])
+                    .encode(&input, &mut [logits(Head::QuestionAnswering, &mut out)])
                     .unwrap_or_else(|e| panic!("{}: {e}", case.name));
                 let which = usize::from(output == "end_logits");
                 return Some(out.chunks_exact(2).map(|pair| pair[which]).collect());

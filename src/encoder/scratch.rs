@@ -1,38 +1,38 @@
-//! The one buffer that the encoder works in, and how it is divided.
+//! The encoder's buffer, and how it is divided into arrays.
 
+use std::ops::Range;
+
+use super::forward::ForwardPass;
+use super::parallel::CHUNK;
 use crate::format::{Attention, Config, round16};
 use crate::kernels::{
-    BLOCK, F32Blocks, F32x16, HeadShape, I8x16, Int8Blocks, QUANTIZE_ROWS, U16x32, Workspace, take,
+    Attend, BLOCK, F32Blocks, F32x16, HeadShape, I8x16, Int8Blocks, Kernels, QUANTIZE_ROWS, U16x32,
+    Workspace, take,
 };
+use crate::linear::LinearScratch;
+use crate::observer::HeadScratch;
 
-/// Rows that go through a layer together: few enough that what they leave between two matrices
-/// stays in the second-level cache, many enough that the weights are read seldom.
-pub(super) const CHUNK: usize = 48;
-
-/// Sizes of what the encoder keeps, in vectors of sixteen.
+/// Dimensions of the encoder's arrays; those of rows in vectors of sixteen values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
-    pub tokens: usize,
+    pub(super) tokens: usize,
     /// Blocks of sixteen tokens.
-    pub blocks: usize,
-    /// Pairs of blocks, the last of which may lack one.
+    blocks: usize,
+    /// Pairs of blocks, rounded up.
     pairs: usize,
-    /// Vectors of a hidden state.
-    pub hidden: usize,
-    /// Vectors of all heads' inputs.
-    pub heads: usize,
-    /// Vectors of an intermediate state.
-    pub intermediate: usize,
+    pub(super) hidden: usize,
+    /// All attention heads, each padded.
+    pub(super) heads: usize,
+    pub(super) intermediate: usize,
     /// The widest row of a worker.
-    pub widest: usize,
+    widest: usize,
     /// Rows of a chunk.
-    pub chunk: usize,
-    shape: HeadShape,
+    chunk: usize,
+    pub(super) shape: HeadShape,
     attention: Attention,
 }
 
-/// Bytes of `count` values of `size` bytes, rounded up to 64; the largest number if that is more
-/// than an address space.
+/// Bytes of `count` values of `size` bytes, rounded up to 64; `usize::MAX` on overflow.
 const fn bytes(count: usize, size: usize) -> usize {
     match count.saturating_mul(size).checked_next_multiple_of(64) {
         Some(bytes) => bytes,
@@ -40,7 +40,7 @@ const fn bytes(count: usize, size: usize) -> usize {
     }
 }
 
-/// The sum of `parts`, or the largest number.
+/// The sum of `parts`; `usize::MAX` on overflow.
 const fn sum(parts: &[usize]) -> usize {
     let (mut sum, mut i) = (0usize, 0);
     while i < parts.len() {
@@ -55,7 +55,7 @@ const fn larger(a: usize, b: usize) -> usize {
 }
 
 impl Sizes {
-    pub const fn new(config: &Config, tokens: usize) -> Self {
+    pub(super) const fn new(config: &Config, tokens: usize) -> Self {
         let hidden = round16(config.hidden_size) / 16;
         let heads = config.padded_heads() / 16;
         let intermediate = round16(config.intermediate_size) / 16;
@@ -74,7 +74,8 @@ impl Sizes {
         }
     }
 
-    const fn blocks_len(&self) -> usize {
+    /// Bytes of the queries, keys and values.
+    const fn qkv_len(&self) -> usize {
         let slots = self.blocks.saturating_mul(self.shape.slots());
         let width = self.shape.width();
         match self.attention {
@@ -95,8 +96,8 @@ impl Sizes {
         }
     }
 
-    /// Bytes of what one worker needs.
-    pub const fn worker_len(&self) -> usize {
+    /// Bytes of a worker's part.
+    pub(super) const fn worker_len(&self) -> usize {
         let chunk = self.chunk;
         sum(&[
             bytes(chunk * self.widest, 64),
@@ -110,60 +111,97 @@ impl Sizes {
         ])
     }
 
-    /// Bytes of the whole buffer; 64 more than needed, so that it may start anywhere.
-    pub const fn scratch_len(&self, threads: usize) -> usize {
+    /// Bytes of the whole buffer: 64 more than its arrays have, so that it may start anywhere.
+    pub(super) const fn scratch_len(&self, threads: usize) -> usize {
         let states = bytes(self.tokens, self.hidden * 64);
-        let blocks = sum(&[bytes(self.blocks, 64), self.blocks_len()]);
-        sum(&[64, states, states, blocks, self.worker_len().saturating_mul(threads)])
+        let limits = bytes(self.blocks, 64);
+        sum(&[
+            64,
+            states,
+            states,
+            limits,
+            self.qkv_len(),
+            self.worker_len().saturating_mul(threads),
+        ])
     }
 }
 
-/// Queries, keys and values of a layer, in the arithmetic that the model uses.
-pub(super) enum Blocks<'s> {
+/// Queries, keys and values of a layer, by blocks of tokens, in the arithmetic of the attention.
+pub(super) enum Qkv<'s> {
     Int8(Int8Blocks<'s>),
     F32(F32Blocks<'s>),
 }
 
-impl Blocks<'_> {
-    /// The first `blocks` blocks, and the others.
-    pub fn split_at(&mut self, heads: HeadShape, blocks: usize) -> (Blocks<'_>, Blocks<'_>) {
+impl Qkv<'_> {
+    /// The same arrays for a shorter time.
+    pub(super) fn reborrow(&mut self) -> Qkv<'_> {
         match self {
-            Self::Int8(all) => {
-                let (a, b) = all.split_at(heads, blocks);
-                (Blocks::Int8(a), Blocks::Int8(b))
+            Self::Int8(blocks) => Qkv::Int8(blocks.reborrow()),
+            Self::F32(blocks) => Qkv::F32(blocks.reborrow()),
+        }
+    }
+
+    /// Lays out `qkv`, `[rows][3][heads]`, in these blocks.
+    pub(super) fn pack(
+        &mut self,
+        kernels: &Kernels,
+        shape: HeadShape,
+        qkv: &[F32x16],
+        quantized: &mut [I8x16],
+    ) {
+        match self {
+            Self::Int8(blocks) => kernels.pack_int8(qkv, shape, blocks, quantized),
+            Self::F32(blocks) => kernels.pack_f32(qkv, shape, blocks),
+        }
+    }
+
+    /// Attention of the queries of the tokens `rows`, which start with a block. Writes to the worker's
+    /// `context` and, if wanted, the probabilities to `maps`.
+    pub(super) fn attend(
+        &self,
+        pass: &ForwardPass<'_>,
+        rows: Range<usize>,
+        worker: &mut Worker<'_>,
+        maps: Option<&mut [f32]>,
+    ) {
+        let Worker { context, scores, factors, .. } = worker;
+        let work = Workspace { scores, factors };
+        let (kernels, heads, keys) = (pass.kernels, pass.threads.sizes.shape, pass.keys);
+        match self {
+            Self::Int8(blocks) => {
+                kernels.attend_int8(Attend { heads, blocks, keys, rows, work, context, maps });
             }
-            Self::F32(all) => {
-                let (a, b) = all.split_at(heads, blocks);
-                (Blocks::F32(a), Blocks::F32(b))
+            Self::F32(blocks) => {
+                kernels.attend_f32(Attend { heads, blocks, keys, rows, work, context, maps });
             }
         }
     }
 }
 
-/// What stays from layer to layer.
+/// The arrays of a forward pass.
 pub(super) struct Scratch<'s> {
     /// `[tokens][hidden]`: the hidden state.
-    pub hidden: &'s mut [F32x16],
-    /// `[tokens][hidden]`: a combination of hidden states in the making.
-    pub combined: &'s mut [F32x16],
-    /// `[blocks]`: which keys take part.
-    pub limit: &'s mut [F32x16],
-    pub blocks: Blocks<'s>,
-    /// What the workers work in.
-    pub workers: &'s mut [u8],
+    pub(super) x: &'s mut [F32x16],
+    /// `[tokens][hidden]`: lent to the observer.
+    pub(super) sum: &'s mut [F32x16],
+    /// `[blocks]`: see [`crate::kernels::Keys::limit`].
+    pub(super) limit: &'s mut [F32x16],
+    pub(super) qkv: Qkv<'s>,
+    /// `[threads][Sizes::worker_len]`.
+    pub(super) workers: &'s mut [u8],
 }
 
 impl<'s> Scratch<'s> {
     /// Divides `buffer`; `None` if it is shorter than [`Sizes::scratch_len`].
-    pub fn new(sizes: &Sizes, threads: usize, mut buffer: &'s mut [u8]) -> Option<Self> {
+    pub(super) fn new(sizes: &Sizes, threads: usize, mut buffer: &'s mut [u8]) -> Option<Self> {
         let rest = &mut buffer;
         let (slots, width) = (sizes.blocks * sizes.shape.slots(), sizes.shape.width());
         Some(Self {
-            hidden: take(rest, sizes.tokens * sizes.hidden)?,
-            combined: take(rest, sizes.tokens * sizes.hidden)?,
+            x: take(rest, sizes.tokens * sizes.hidden)?,
+            sum: take(rest, sizes.tokens * sizes.hidden)?,
             limit: take(rest, sizes.blocks)?,
-            blocks: match sizes.attention {
-                Attention::Integer => Blocks::Int8(Int8Blocks {
+            qkv: match sizes.attention {
+                Attention::Integer => Qkv::Int8(Int8Blocks {
                     q: take(rest, sizes.blocks * BLOCK * sizes.heads)?,
                     k: take(rest, slots * width * 4)?,
                     v: take(rest, slots * width * 8)?,
@@ -172,14 +210,15 @@ impl<'s> Scratch<'s> {
                     v_scale: take(rest, slots)?,
                     k_compensation: take(rest, slots)?,
                 }),
-                Attention::Float => Blocks::F32(F32Blocks {
+                Attention::Float => Qkv::F32(F32Blocks {
                     q: take(rest, slots * BLOCK * width)?,
                     k: take(rest, slots * sizes.shape.size)?,
                     v: take(rest, slots * width * BLOCK)?,
                 }),
             },
             workers: {
-                // A worker's part starts at a multiple of 64 as its length is one.
+                // The first part starts at a multiple of 64, and so do the others: a part's length
+                // is a multiple of 64.
                 let aligned = take::<F32x16>(rest, 0).map(|_| rest)?;
                 std::mem::take(aligned).get_mut(..threads * sizes.worker_len())?
             },
@@ -187,42 +226,32 @@ impl<'s> Scratch<'s> {
     }
 }
 
-/// What one worker works in.
+/// The arrays of one thread.
 pub(super) struct Worker<'s> {
-    /// `[chunk][widest]`: queries, keys and values; intermediate states.
-    pub wide: &'s mut [F32x16],
-    /// `[chunk][heads]`: what the attention gives.
-    pub context: &'s mut [F32x16],
-    /// `[chunk][hidden]`: what a sublayer gives.
-    pub output: &'s mut [F32x16],
-    pub quantised: Quantised<'s>,
+    /// `[chunk][widest]`: queries, keys and values; inner activations of the feed-forward network.
+    pub(super) wide: &'s mut [F32x16],
+    /// `[chunk][heads]`: output of the attention.
+    pub(super) context: &'s mut [F32x16],
+    /// `[chunk][hidden]`: output of a sublayer.
+    pub(super) output: &'s mut [F32x16],
+    pub(super) linear: LinearScratch<'s>,
     scores: &'s mut [F32x16],
     factors: &'s mut [U16x32],
 }
 
-/// Where an input is rotated and quantised.
-pub(super) struct Quantised<'s> {
-    /// `[chunk][widest]`.
-    pub values: &'s mut [I8x16],
-    /// `[chunk]`.
-    pub scale: &'s mut [f32],
-    /// `[QUANTIZE_ROWS][widest]`: rows in the making.
-    pub rows: &'s mut [F32x16],
-}
-
 impl<'s> Worker<'s> {
-    /// Divides a worker's part of [`Scratch::workers`].
-    pub fn new(sizes: &Sizes, mut part: &'s mut [u8]) -> Self {
+    /// Divides one part of [`Scratch::workers`].
+    pub(super) fn new(sizes: &Sizes, mut part: &'s mut [u8]) -> Self {
         let rest = &mut part;
         let mut divide = || {
             Some(Self {
                 wide: take(rest, sizes.chunk * sizes.widest)?,
                 context: take(rest, sizes.chunk * sizes.heads)?,
                 output: take(rest, sizes.chunk * sizes.hidden)?,
-                quantised: Quantised {
-                    values: take(rest, sizes.chunk * sizes.widest)?,
+                linear: LinearScratch {
+                    quantized: take(rest, sizes.chunk * sizes.widest)?,
                     scale: take(rest, sizes.chunk)?,
-                    rows: take(rest, QUANTIZE_ROWS * sizes.widest)?,
+                    rotated: take(rest, QUANTIZE_ROWS * sizes.widest)?,
                 },
                 scores: take(rest, BLOCK * 2 * sizes.pairs)?,
                 factors: take(rest, sizes.pairs)?,
@@ -231,9 +260,9 @@ impl<'s> Worker<'s> {
         divide().expect("Sizes::worker_len counts what is taken here")
     }
 
-    /// Where attention works, and where it writes.
-    pub fn attention(&mut self) -> (Workspace<'_>, &mut [F32x16]) {
-        let work = Workspace { scores: self.scores, factors: self.factors };
-        (work, self.context)
+    /// The arrays that heads need.
+    pub(super) fn into_heads(self, sizes: &Sizes) -> HeadScratch<'s> {
+        let Self { context, output, linear, .. } = self;
+        HeadScratch { row: &mut context[..sizes.hidden], out: output, linear }
     }
 }

@@ -14,10 +14,10 @@ use core::mem::MaybeUninit;
 
 use raw::{address, answer, place, prepare, shared, slice, slice_mut, target, unique, utf8};
 
-use crate::encoder::{self, Output, features_len};
-use crate::features::{self, Layers};
+use crate::encoder;
 use crate::heads::{self, MaskedLm, SequenceClassifier};
 use crate::kernels::Isa;
+use crate::outputs::{self, Layers, Output, features_len};
 #[cfg(feature = "std")]
 use crate::owned::ModelFile;
 use crate::tasks::{self, EntityOptions, EntityRecognizer, Label, Offset, Pair};
@@ -789,8 +789,8 @@ fn isa_named(name: &str) -> Result<Isa, Status> {
 unsafe fn selection(
     layers: *const c_char,
     pooling: u32,
-) -> Result<(Layers, features::Pooling), Status> {
-    let pooling = features::Pooling::from_number(pooling).ok_or(Status::NoSuchChoice)?;
+) -> Result<(Layers, outputs::Pooling), Status> {
+    let pooling = outputs::Pooling::from_number(pooling).ok_or(Status::NoSuchChoice)?;
     if layers.is_null() {
         return Ok((Layers::LAST, pooling));
     }

@@ -69,7 +69,7 @@ impl From<RunError> for Status {
             RunError::Scratch { .. } => Self::BufferTooSmall,
             RunError::Lengths { .. } | RunError::Output { .. } => Self::WrongCount,
             RunError::NoSuchLayer { .. } => Self::NoSuchLayer,
-            RunError::MissingHead(_) | RunError::NotAHead(_) => Self::MissingHead,
+            RunError::MissingHead(_) => Self::MissingHead,
             RunError::TwoCombinedMaxima => Self::NoSuchChoice,
             RunError::NoSuchPosition(_) => Self::NoSuchIndex,
         }

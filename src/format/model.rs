@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::records::{Entry, Header, choice, head_checksum};
 use super::sections::{Layout, OptionalSections, Section, SectionKind, layer_start, layout};
 use super::{ALIGNMENT, Config, FormatError, Labels, ProblemType, checksum};
-use crate::features::Pooling;
+use crate::outputs::Pooling;
 
 /// A model: a validated view of a file's bytes, which it borrows and never copies.
 ///

@@ -14,8 +14,8 @@ use super::sections::{OptionalSections, layout};
 use super::{
     ALIGNMENT, Config, Encoding, MAGIC, ProblemType, SectionKind, VERSION, labels, round16,
 };
-use crate::features::Pooling;
 use crate::kernels::{Rotation, TABLE_GROUP};
+use crate::outputs::Pooling;
 
 /// What the header says besides the shape of the model.
 #[derive(Clone, Copy, Debug)]

@@ -1,18 +1,18 @@
-//! exp, ln and what is made of them, for scores.
+//! exp, ln, softmax and sigmoid, for scores.
 //!
-//! `core` has neither, and those of the C libraries differ from machine to machine. Here every step
-//! is one addition, multiplication or division of IEEE 754, in a fixed order and without fusing, so
-//! that every machine gives the same scores.
+//! `core` has neither exp nor ln, and C libraries differ from machine to machine. Here every step is
+//! one addition, multiplication or division of IEEE 754, in a fixed order and not fused, so that
+//! every machine gives the same scores.
 
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Adding and subtracting this rounds |x| < 2^22 to the nearest whole number.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// What [`ln`] says of 0 and of anything too small to be normal.
+/// [`ln`] of 0, of subnormal and of negative numbers.
 const LN_OF_NOTHING: f32 = -88.0;
 
-/// `e^x`, relative error below 3e-7; 0 for x below -87, and not beyond `e^88`.
+/// `e^x`, with a relative error below 3e-7; 0 for x below -87, `e^88` for x above 88.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, ln 2 in two parts (Cody and Waite, "Software Manual for
 /// the Elementary Functions", 1980), then the Taylor series of `e^r` up to `r^7`.
@@ -34,8 +34,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     power * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
-/// `ln x` for x in [0, 1] and beyond, absolute error below 1e-6 + 1e-7 |ln x|; -88 for what is no
-/// normal positive number.
+/// `ln x`, with an absolute error below 1e-6 + 1e-7 |ln x|; -88 for zero, and for subnormal and
+/// negative numbers.
 ///
 /// `x = 2^e m` with m near 1, and `ln m = 2 artanh((m - 1) / (m + 1))` as a series.
 pub(crate) fn ln(x: f32) -> f32 {
@@ -62,7 +62,7 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Turns logits into probabilities that add up to 1: `e^x / sum of e^x`, the largest subtracted first.
+/// Turns logits into probabilities: `e^x / sum of e^x`, after subtracting the maximum.
 ///
 /// ```
 /// let mut x = [1.0, 1.0];
@@ -80,7 +80,7 @@ pub fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x /= sum);
 }
 
-/// The first of the largest values; `None` of none. NaN is never larger.
+/// Index of the first maximum; `None` if `x` is empty. NaN counts as smaller than any number.
 pub fn argmax(x: &[f32]) -> Option<usize> {
     let mut best = None;
     for (i, value) in x.iter().enumerate() {

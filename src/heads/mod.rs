@@ -1,8 +1,8 @@
-//! What a fine-tuned checkpoint answers: a head's logits, and what they mean.
+//! Heads of fine-tuned checkpoints: their logits, and the scores that follow from these.
 //!
-//! Each head is thin: it asks the encoder for logits ([`Output::Logits`], [`Output::MaskedLm`]) and turns
-//! them into scores. The caller owns every buffer. A head that the checkpoint does not have is
-//! [`RunError::MissingHead`] when it is made.
+//! Each head requests logits from the encoder ([`Output::Logits`], [`Output::MaskedLm`]) and turns them
+//! into scores. The caller owns every buffer. The constructors return [`RunError::MissingHead`] if the
+//! model does not have the head.
 
 mod math;
 
@@ -11,26 +11,22 @@ pub use math::{argmax, sigmoid, softmax};
 
 use std::ops::Range;
 
-use crate::encoder::{Encoder, Input, Output};
+use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::format::{Labels, Model, ProblemType, SectionKind};
+use crate::format::{Labels, Model, ProblemType};
+use crate::outputs::{Head, Output, require_masked_lm};
 use math::exp;
-
-/// Outputs of a head.
-fn outputs(model: &Model<'_>, kind: SectionKind) -> Result<usize, RunError> {
-    model.section(kind).map(|section| section.rows).ok_or(RunError::MissingHead(kind))
-}
 
 fn logits(
     encoder: &mut Encoder<'_, '_>,
     input: &Input<'_>,
-    head: SectionKind,
+    head: Head,
     out: &mut [f32],
 ) -> Result<(), RunError> {
     encoder.encode(input, &mut [Output::Logits { head, out }])
 }
 
-/// A label for each token (`BertForTokenClassification`).
+/// One label per token (`BertForTokenClassification`).
 #[derive(Clone, Copy, Debug)]
 pub struct TokenClassifier<'a> {
     labels: Labels<'a>,
@@ -43,15 +39,15 @@ impl<'a> TokenClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        Ok(Self { labels: model.labels(), count: outputs(model, SectionKind::TokenClassifier)? })
+        Ok(Self { labels: model.labels(), count: Head::TokenClassifier.require(model, 1)? })
     }
 
-    /// The names of its outputs.
+    /// Names of the labels.
     pub fn labels(&self) -> Labels<'a> {
         self.labels
     }
 
-    /// Values that [`TokenClassifier::logits`] writes: tokens times labels.
+    /// Number of values that [`TokenClassifier::logits`] writes: tokens times labels.
     pub fn logits_len(&self, tokens: usize) -> usize {
         tokens * self.count
     }
@@ -59,18 +55,18 @@ impl<'a> TokenClassifier<'a> {
     /// Writes `[tokens][labels]` logits.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     pub fn logits(
         &self,
         encoder: &mut Encoder<'_, '_>,
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::TokenClassifier, out)
+        logits(encoder, input, Head::TokenClassifier, out)
     }
 }
 
-/// Labels for a whole input, a text or a pair (`BertForSequenceClassification`).
+/// Labels of an input, a text or a pair of texts (`BertForSequenceClassification`).
 #[derive(Clone, Copy, Debug)]
 pub struct SequenceClassifier<'a> {
     labels: Labels<'a>,
@@ -84,21 +80,21 @@ impl<'a> SequenceClassifier<'a> {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
-        let count = outputs(model, SectionKind::SequenceClassifier)?;
+        let count = Head::SequenceClassifier.require(model, 1)?;
         Ok(Self { labels: model.labels(), count, problem: model.problem_type() })
     }
 
-    /// The names of its outputs.
+    /// Names of the labels.
     pub fn labels(&self) -> Labels<'a> {
         self.labels
     }
 
-    /// What its logits mean.
+    /// How logits become scores.
     pub fn problem(&self) -> ProblemType {
         self.problem
     }
 
-    /// Values that [`SequenceClassifier::logits`] writes: one a label.
+    /// Number of values that [`SequenceClassifier::logits`] writes: one per label.
     pub fn logits_len(&self) -> usize {
         self.count
     }
@@ -106,18 +102,18 @@ impl<'a> SequenceClassifier<'a> {
     /// Writes `[labels]` logits.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     pub fn logits(
         &self,
         encoder: &mut Encoder<'_, '_>,
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::SequenceClassifier, out)
+        logits(encoder, input, Head::SequenceClassifier, out)
     }
 
-    /// Turns logits into scores, in place, as the checkpoint says: softmax over the labels, a sigmoid
-    /// for each, or (regression) the logits themselves.
+    /// Turns logits into scores, in place. The checkpoint's problem type decides: softmax over the
+    /// labels, a sigmoid per label, or (regression) no change.
     pub fn scores(&self, logits: &mut [f32]) {
         match self.problem {
             ProblemType::SingleLabel => softmax(logits),
@@ -127,17 +123,17 @@ impl<'a> SequenceClassifier<'a> {
     }
 }
 
-/// A word for a `[MASK]`.
+/// A candidate for a `[MASK]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fill {
-    /// Its id.
+    /// Token id.
     pub id: u32,
-    /// Its probability among all words.
+    /// Probability among all words of the vocabulary.
     pub score: f32,
 }
 
-/// Masked words (`BertForMaskedLM`).
+/// Words for masked tokens (`BertForMaskedLM`).
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedLm {
     vocab: usize,
@@ -149,19 +145,19 @@ impl MaskedLm {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::MaskedLmTransform)?;
+        require_masked_lm(model)?;
         Ok(Self { vocab: model.config().vocab_size })
     }
 
-    /// Values that [`MaskedLm::logits`] writes: positions times vocabulary.
+    /// Number of values that [`MaskedLm::logits`] writes: positions times vocabulary.
     pub fn logits_len(&self, positions: usize) -> usize {
         positions * self.vocab
     }
 
-    /// Writes `[positions][vocabulary]` logits, for these positions only.
+    /// Writes `[positions][vocabulary]` logits.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     pub fn logits(
         &self,
         encoder: &mut Encoder<'_, '_>,
@@ -172,14 +168,14 @@ impl MaskedLm {
         encoder.encode(input, &mut [Output::MaskedLm { positions, out }])
     }
 
-    /// The likeliest words of one position, best first, of equal ones the lower id. Turns `logits`
-    /// (`[vocabulary]`) into probabilities; returns how many of `best` were written (all, unless the
-    /// vocabulary is smaller).
+    /// Writes the most probable words of one position to `best`, in descending order; among equals,
+    /// the lower id comes first. Turns `logits`, `[vocabulary]`, into probabilities. Returns how many
+    /// entries were written: all, unless the vocabulary is smaller.
     pub fn top(&self, logits: &mut [f32], best: &mut [Fill]) -> usize {
         softmax(logits);
         let mut count = 0;
         for (id, score) in logits.iter().copied().enumerate() {
-            // Almost every word stops here: it does not reach the last of the best so far.
+            // Almost every word stops here: its score does not exceed the lowest of the best.
             if count == best.len() && best.last().is_none_or(|last| score <= last.score) {
                 continue;
             }
@@ -194,7 +190,7 @@ impl MaskedLm {
     }
 }
 
-/// Whether the second text follows the first (`BertForNextSentencePrediction`).
+/// Whether the second text of a pair continues the first (`BertForNextSentencePrediction`).
 #[derive(Clone, Copy, Debug)]
 pub struct NextSentence(());
 
@@ -204,21 +200,21 @@ impl NextSentence {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::NextSentence)?;
+        Head::NextSentence.require(model, 1)?;
         Ok(Self(()))
     }
 
     /// The two logits: "is next", "is not".
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     pub fn logits(
         &self,
         encoder: &mut Encoder<'_, '_>,
         input: &Input<'_>,
     ) -> Result<[f32; 2], RunError> {
         let mut out = [0.0; 2];
-        logits(encoder, input, SectionKind::NextSentence, &mut out)?;
+        logits(encoder, input, Head::NextSentence, &mut out)?;
         Ok(out)
     }
 
@@ -229,14 +225,14 @@ impl NextSentence {
     }
 }
 
-/// A stretch of tokens that answers a question.
+/// A span of tokens that answers a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AnswerSpan {
-    /// Its first token.
+    /// Index of the first token.
     pub first: usize,
-    /// Its last token.
+    /// Index of the last token.
     pub last: usize,
-    /// Probability of the start times probability of the end.
+    /// Probability of the start times that of the end.
     pub score: f32,
 }
 
@@ -245,7 +241,7 @@ pub struct AnswerSpan {
 pub struct QuestionAnswering(());
 
 impl QuestionAnswering {
-    /// Tokens of the longest answer, unless said otherwise; that of transformers.
+    /// Default length limit of an answer in tokens, the same as in transformers.
     pub const MAX_ANSWER: usize = 15;
 
     /// The question-answering head of a model.
@@ -253,32 +249,32 @@ impl QuestionAnswering {
     /// # Errors
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'_>) -> Result<Self, RunError> {
-        outputs(model, SectionKind::QuestionAnswering)?;
+        Head::QuestionAnswering.require(model, 1)?;
         Ok(Self(()))
     }
 
-    /// Values that [`QuestionAnswering::logits`] writes: two a token.
+    /// Number of values that [`QuestionAnswering::logits`] writes: two per token.
     pub fn logits_len(&self, tokens: usize) -> usize {
         2 * tokens
     }
 
-    /// Writes `[tokens][2]` logits: of the start and of the end.
+    /// Writes `[tokens][2]` logits: start and end of the answer.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     pub fn logits(
         &self,
         encoder: &mut Encoder<'_, '_>,
         input: &Input<'_>,
         out: &mut [f32],
     ) -> Result<(), RunError> {
-        logits(encoder, input, SectionKind::QuestionAnswering, out)
+        logits(encoder, input, Head::QuestionAnswering, out)
     }
 
-    /// The best span of at most `longest` tokens inside `context`; `None` where there is none.
+    /// The best span of at most `longest` tokens within `context`; `None` if there is no span.
     ///
-    /// As in transformers, probabilities are taken over the context and the first token (`[CLS]`,
-    /// which some checkpoints choose where there is no answer), and of equal spans the first counts.
+    /// As in transformers, probabilities are taken over the context and the first token: `[CLS]`,
+    /// which some checkpoints point to if there is no answer. Among equal spans the first one wins.
     pub fn best(
         &self,
         logits: &[f32],

@@ -100,12 +100,21 @@ pub struct F32Blocks<'a> {
 }
 
 impl Int8Blocks<'_> {
+    /// The same blocks for a shorter time.
+    pub fn reborrow(&mut self) -> Int8Blocks<'_> {
+        Int8Blocks {
+            q: self.q,
+            q_scale: self.q_scale,
+            k: self.k,
+            k_scale: self.k_scale,
+            k_compensation: self.k_compensation,
+            v: self.v,
+            v_scale: self.v_scale,
+        }
+    }
+
     /// The first `blocks` blocks, and the others.
-    pub fn split_at(
-        &mut self,
-        heads: HeadShape,
-        blocks: usize,
-    ) -> (Int8Blocks<'_>, Int8Blocks<'_>) {
+    pub fn split_at(self, heads: HeadShape, blocks: usize) -> (Self, Self) {
         let (n, width) = (blocks * heads.slots(), heads.width());
         let q = self.q.split_at_mut(blocks * BLOCK * heads.count * width);
         let q_scale = self.q_scale.split_at_mut(n);
@@ -116,7 +125,7 @@ impl Int8Blocks<'_> {
         let v_scale = self.v_scale.split_at_mut(n);
         macro_rules! half {
             ($i:tt) => {
-                Int8Blocks {
+                Self {
                     q: q.$i,
                     q_scale: q_scale.$i,
                     k: k.$i,
@@ -132,13 +141,18 @@ impl Int8Blocks<'_> {
 }
 
 impl F32Blocks<'_> {
+    /// The same blocks for a shorter time.
+    pub fn reborrow(&mut self) -> F32Blocks<'_> {
+        F32Blocks { q: self.q, k: self.k, v: self.v }
+    }
+
     /// The first `blocks` blocks, and the others.
-    pub fn split_at(&mut self, heads: HeadShape, blocks: usize) -> (F32Blocks<'_>, F32Blocks<'_>) {
+    pub fn split_at(self, heads: HeadShape, blocks: usize) -> (Self, Self) {
         let (n, width) = (blocks * heads.slots(), heads.width());
         let q = self.q.split_at_mut(n * BLOCK * width);
         let k = self.k.split_at_mut(n * heads.size);
         let v = self.v.split_at_mut(n * width * BLOCK);
-        (F32Blocks { q: q.0, k: k.0, v: v.0 }, F32Blocks { q: q.1, k: k.1, v: v.1 })
+        (Self { q: q.0, k: k.0, v: v.0 }, Self { q: q.1, k: k.1, v: v.1 })
     }
 }
 

@@ -45,29 +45,36 @@ pub struct Norm<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Activation {
-    /// `x * Phi(x)` with the error function ("gelu").
+    /// `x * Phi(x)` with the error function.
     Gelu = 0,
-    /// The tanh approximation ("gelu_new", "gelu_pytorch_tanh").
+    /// GELU by tanh (1606.08415, section 2): "gelu_new".
     GeluTanh = 1,
     /// `max(x, 0)`.
     Relu = 2,
-    /// `x * sigmoid(x)` ("silu", "swish").
+    /// `x * sigmoid(x)`.
     Silu = 3,
     /// `tanh(x)`.
     Tanh = 4,
 }
 
 impl Activation {
-    /// The activation that a model file stores as `number`.
+    /// All of them, in the order of their numbers, by their names in `config.json`.
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("gelu", Self::Gelu),
+        ("gelu_new", Self::GeluTanh),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("tanh", Self::Tanh),
+    ];
+
+    /// The activation with this number in a model file.
     pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Gelu),
-            1 => Some(Self::GeluTanh),
-            2 => Some(Self::Relu),
-            3 => Some(Self::Silu),
-            4 => Some(Self::Tanh),
-            _ => None,
-        }
+        if number < Self::NAMES.len() as u32 { Some(Self::NAMES[number as usize].1) } else { None }
+    }
+
+    /// Its name in `config.json`.
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 
 use super::ThreadPool;
-use crate::encoder::{Encoder, Input, Output};
+use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
 use crate::format::Model;
 use crate::kernels::Isa;
+use crate::outputs::Output;
 use crate::threads::{Executor, Serial};
 
 /// Runs a model in memory of its own, which grows when a longer input comes than any before, and

@@ -3,7 +3,7 @@
 
 use bertlet::format::Encoding;
 use bertlet::tasks::{Aggregation, EntityOptions};
-use bertlet::{Model, ModelFile, SectionKind};
+use bertlet::{Head, Model, ModelFile, SectionKind};
 use bertlet_convert::reference::{Sequence, hidden_states, logits};
 use bertlet_convert::{ConvertOptions, WeightType};
 use bertlet_convert::{load, measure, source};
@@ -81,7 +81,7 @@ fn run(shape: &Shape, weights: WeightType, tolerance: f64) {
         println!("{weights:?} hidden state {i} ({name}): {error:.2e}");
         assert!(error < tolerance, "{weights:?}: hidden state {i} is off by {error}");
     }
-    let ours = measure::logits(model, SectionKind::TokenClassifier, &batch).unwrap();
+    let ours = measure::logits(model, Head::TokenClassifier, &batch).unwrap();
     let ours: Vec<f32> = ours.into_iter().flat_map(|rows| rows.data).collect();
     assert!(ours.iter().all(|x| x.is_finite()));
     let error = relative_rms(&ours, &head.data);

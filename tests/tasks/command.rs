@@ -56,7 +56,7 @@ fn classify() {
     assert_eq!(answers[0]["logits"].as_array().unwrap().len(), 2);
 
     let (message, status) = bertlet(&["ner", model], "a").unwrap_err();
-    assert!(status == 1 && message.contains("TokenClassifier"), "{message}");
+    assert!(status == 1 && message.contains("token_classifier"), "{message}");
     for bad in [&["classify", model, "--ids", "--window"][..], &["classify", model, "--top", "1"]] {
         assert_eq!(bertlet(bad, "a").unwrap_err().1, 2);
     }

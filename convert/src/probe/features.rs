@@ -1,8 +1,7 @@
 //! Features of words: hidden states of their first tokens, combined and standardised.
 
-use bertlet::features::{Combine, Selection};
 use bertlet::tokenizer::NO_WORD;
-use bertlet::{Input, Layers, Model, Output, Pooling, RunError, Session};
+use bertlet::{Combine, Input, Layers, Model, Output, Pooling, RunError, Session};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -79,22 +78,23 @@ impl WordFeatures {
     }
 
     /// Writes the features of a word to `out`, not scaled.
-    fn read(&self, selection: &Selection, word: usize, out: &mut [f32]) {
+    fn read(&self, selection: &Layers, word: usize, out: &mut [f32]) {
         const PIECE: usize = 128;
         let row = |state: usize| &self.states[state][word * self.hidden..][..self.hidden];
-        if selection.combine == Combine::Concat {
-            for (out, pick) in out.chunks_exact_mut(self.hidden).zip(selection.picks()) {
-                row(pick.state).convert_to_f32_slice(out);
+        let states = selection.states(self.states.len() - 1);
+        if selection.combine() == Combine::Concat {
+            for (out, state) in out.chunks_exact_mut(self.hidden).zip(states) {
+                row(state.index).convert_to_f32_slice(out);
             }
             return;
         }
-        for (i, pick) in selection.picks().iter().enumerate() {
+        for (i, state) in states.enumerate() {
             if i == 0 {
-                row(pick.state).convert_to_f32_slice(out);
+                row(state.index).convert_to_f32_slice(out);
                 continue;
             }
             let mut room = [0f32; PIECE];
-            for (out, state) in out.chunks_mut(PIECE).zip(row(pick.state).chunks(PIECE)) {
+            for (out, state) in out.chunks_mut(PIECE).zip(row(state.index).chunks(PIECE)) {
                 let piece = &mut room[..state.len()];
                 state.convert_to_f32_slice(piece);
                 out.iter_mut().zip(piece).for_each(|(out, x)| *out += *x);
@@ -113,16 +113,20 @@ fn first_tokens(words: &[u32]) -> Vec<usize> {
 #[derive(Clone)]
 pub(super) struct Scaled<'w> {
     words: &'w WordFeatures,
-    selection: Selection,
+    selection: Layers,
     mean: Vec<f32>,
     scale: Vec<f32>,
 }
 
 impl<'w> Scaled<'w> {
-    pub(super) fn new(words: &'w WordFeatures, selection: Selection) -> Self {
+    pub(super) fn new(words: &'w WordFeatures, selection: Layers) -> Self {
         // The parts have a fixed size, so that the number of threads does not change a sum.
         const PART: usize = 4096;
-        let (width, count) = (selection.width(words.hidden), words.places.len());
+        let width = match selection.combine() {
+            Combine::Concat => words.hidden * selection.states(words.states.len() - 1).count(),
+            _ => words.hidden,
+        };
+        let count = words.places.len();
         let sums = |part: usize| {
             let (mut row, mut sums) = (vec![0f32; width], vec![[0f64; 2]; width]);
             for word in part * PART..count.min((part + 1) * PART) {
@@ -188,7 +192,7 @@ mod tests {
             places: vec![(0, 0), (0, 1), (1, 0)],
         };
         let read = |spelling: &str| {
-            let selection = spelling.parse::<Layers>().unwrap().resolve(2).unwrap();
+            let selection = spelling.parse::<Layers>().unwrap();
             let scaled = Scaled::new(&words, selection);
             let mut out = vec![0.0; scaled.width()];
             scaled.read(2, &mut out);

@@ -13,7 +13,6 @@ mod train;
 use std::path::Path;
 use std::sync::Mutex;
 
-use bertlet::features::Selection;
 use bertlet::tokenizer::Tokenizer;
 use bertlet::{Layers, ModelFile};
 use rayon::prelude::*;
@@ -192,7 +191,7 @@ pub fn probe(
 }
 
 /// The rows of the table: name, spelling, selection. Rows that need more layers than the model has are left out.
-fn selections(layers: usize) -> Vec<(String, String, Selection)> {
+fn selections(layers: usize) -> Vec<(String, String, Layers)> {
     let states = (0..=layers).map(|i| {
         let name = match i {
             0 => "embeddings".into(),
@@ -211,8 +210,8 @@ fn selections(layers: usize) -> Vec<(String, String, Selection)> {
     states
         .chain(combined.map(|(name, spelling)| (name.into(), spelling.into())))
         .filter_map(|(name, spelling)| {
-            let selection = spelling.parse::<Layers>().ok()?.resolve(layers).ok()?;
-            Some((name, spelling, selection))
+            let selection = spelling.parse::<Layers>().ok()?;
+            selection.check(layers).ok().map(|()| (name, spelling, selection))
         })
         .collect()
 }

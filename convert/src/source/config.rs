@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bert::{ACTIVATIONS, Activation, Attention, Config, ProblemType};
+use crate::bert::{Activation, Attention, Config, ProblemType};
 use crate::error::{Error, Result};
 
 /// Most labels of a classifier.
@@ -136,16 +136,18 @@ impl Fields<'_> {
     }
 
     fn activation(&self) -> Result<Activation> {
-        let name = self.text("hidden_act")?.unwrap_or("gelu");
-        match ACTIVATIONS.iter().find(|(known, _)| *known == name) {
-            Some((_, activation)) => Ok(*activation),
-            None => {
-                let known: Vec<_> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-                Err(self
-                    .error("hidden_act", format!("{name:?} is not supported"))
-                    .hint(format!("supported are {}", known.join(", "))))
-            }
-        }
+        let name = match self.text("hidden_act")?.unwrap_or("gelu") {
+            // Other spellings of the same formulas.
+            "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh.name(),
+            "swish" => Activation::Silu.name(),
+            name => name,
+        };
+        let found = Activation::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activation)| *activation).ok_or_else(|| {
+            self.error("hidden_act", format!("{name:?} is not supported")).hint(
+                "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
+            )
+        })
     }
 
     fn problem(&self) -> Result<Option<ProblemType>> {
@@ -273,7 +275,12 @@ mod tests {
 
     #[test]
     fn every_activation_is_known() {
-        for (name, activation) in ACTIVATIONS {
+        let others = [
+            ("gelu_pytorch_tanh", Activation::GeluTanh),
+            ("gelu_fast", Activation::GeluTanh),
+            ("swish", Activation::Silu),
+        ];
+        for (name, activation) in Activation::NAMES.into_iter().chain(others) {
             let config = with("hidden_act", json!(name)).unwrap();
             assert_eq!(config.bert.hidden_act, activation);
         }

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use bertlet::format::{Activation, Attention, Encoding, ProblemType, SectionKind, VERSION};
+use bertlet::format::{Attention, Encoding, ProblemType, SectionKind, VERSION};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Config, Model};
+use bertlet::{Config, Head, Model};
 use lexopt::Parser;
 
 use crate::Command;
@@ -140,16 +140,6 @@ fn encoding(encoding: Encoding) -> &'static str {
     }
 }
 
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_tanh",
-        Activation::Relu => "relu",
-        Activation::Silu => "silu",
-        Activation::Tanh => "tanh",
-    }
-}
-
 fn attention(attention: Attention) -> &'static str {
     match attention {
         Attention::Float => "f32",
@@ -201,19 +191,12 @@ impl Facts<'_> {
         self.model.tokenizer_bytes().and_then(|bytes| Tokenizer::from_bytes(bytes).ok())
     }
 
-    fn heads(&self) -> Vec<String> {
-        let is_head = |kind: &SectionKind| {
-            matches!(
-                kind,
-                SectionKind::TokenClassifier
-                    | SectionKind::SequenceClassifier
-                    | SectionKind::MaskedLmTransform
-                    | SectionKind::NextSentence
-                    | SectionKind::QuestionAnswering
-            )
+    fn heads(&self) -> Vec<&'static str> {
+        let name = |kind| match kind {
+            SectionKind::MaskedLmTransform => Some("masked_lm"),
+            kind => Head::from_section(kind).map(Head::name),
         };
-        let heads = self.model.sections().map(|s| s.kind).filter(is_head);
-        heads.map(|kind| snake_case(kind).trim_end_matches("_transform").to_owned()).collect()
+        self.model.sections().filter_map(|section| name(section.kind)).collect()
     }
 
     fn write_json(&self, line: &mut Vec<u8>) {
@@ -232,7 +215,7 @@ impl Facts<'_> {
                     .plain("max_position_embeddings", config.max_position_embeddings)
                     .plain("type_vocab_size", config.type_vocab_size)
                     .float("layer_norm_eps", config.layer_norm_eps)
-                    .string("hidden_act", activation(config.hidden_act))
+                    .string("hidden_act", config.hidden_act.name())
                     .string("attention", attention(config.attention));
             })
             .object("parameters", |object| {
@@ -249,7 +232,7 @@ impl Facts<'_> {
             .plain("threads", self.threads)
             .string("pooling", model.default_pooling().name())
             .plain("normalize", model.default_normalize())
-            .list("heads", self.heads(), |out, head| json::string(out, &head))
+            .list("heads", self.heads(), json::string)
             .list("labels", model.labels().iter(), json::string)
             .string("problem", problem(model.problem_type()));
         if let Some(tokenizer) = self.tokenizer() {
@@ -303,7 +286,7 @@ impl Facts<'_> {
                 config.num_attention_heads,
                 config.head_size(),
                 config.intermediate_size,
-                activation(config.hidden_act),
+                config.hidden_act.name(),
             ),
         );
         let (positions, types) = (config.max_position_embeddings, config.type_vocab_size);
@@ -418,6 +401,7 @@ fn outline(out: &mut Vec<u8>, value: &Value<'_>, depth: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bertlet::format::Activation;
 
     #[test]
     fn parameters_of_bert_base_chinese() {

@@ -7,7 +7,9 @@ mod support;
 
 use std::sync::OnceLock;
 
-use bertlet::{Encoder, Input, Isa, SectionKind, Layers, Model, Output, Pooling, features_len};
+use bertlet::{
+    Encoder, Head, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len,
+};
 use common::{Aligned, Spec, field, fix_checksum};
 
 /// Scratch that a run may take.
@@ -49,7 +51,8 @@ fn files() -> &'static [Vec<u8>] {
                 let mut spec = Spec::random(seed);
                 spec.config.intermediate_size = spec.config.intermediate_size.min(40);
                 spec.config.num_hidden_layers = spec.config.num_hidden_layers.min(2);
-                spec.config.hidden_size = spec.config.num_attention_heads * spec.config.head_size().min(20);
+                let head_size = spec.config.head_size().min(20);
+                spec.config.hidden_size = spec.config.num_attention_heads * head_size;
                 spec.tokenizer = support::section();
                 let mut writer = spec.writer();
                 if seed == 0 {
@@ -81,26 +84,24 @@ fn try_file(bytes: &[u8], isa: Isa) {
     let ids: Vec<u32> = (0..tokens).map(|t| (t * 7 % config.vocab_size) as u32).collect();
     let types: Vec<u8> = (0..tokens).map(|t| (t % config.type_vocab_size) as u8).collect();
     let mask: Vec<u8> = (0..tokens).map(|t| u8::from(t % 3 != 1)).collect();
-    let input = Input { input_ids: &ids, token_type_ids: Some(&types), attention_mask: Some(&mask) };
+    let input =
+        Input { input_ids: &ids, token_type_ids: Some(&types), attention_mask: Some(&mask) };
     let mut encoder =
         Encoder::new(model, isa, &mut scratch, tokens).expect("scratch_len says how much");
 
     // Everything that the model has, in one pass.
     let layers: Layers = "concat:-1,0".parse().expect("a selection");
-    let mut wanted: Vec<(Option<SectionKind>, Pooling, usize)> = Vec::new();
+    let mut wanted: Vec<(Option<Head>, Pooling, usize)> = Vec::new();
     for (_, pooling) in Pooling::NAMES {
         if pooling != Pooling::Pooler || model.section(SectionKind::Pooler).is_some() {
             let length = features_len(&config, tokens, &layers, pooling).expect("they exist");
             wanted.push((None, pooling, length));
         }
     }
-    for section in model.sections() {
-        let rows = match section.kind {
-            SectionKind::TokenClassifier | SectionKind::QuestionAnswering => tokens,
-            SectionKind::SequenceClassifier | SectionKind::NextSentence => 1,
-            _ => continue,
-        };
-        wanted.push((Some(section.kind), Pooling::None, rows * section.rows));
+    for head in Head::ALL {
+        if let Some(length) = head.logits_len(&model, tokens) {
+            wanted.push((Some(head), Pooling::None, length));
+        }
     }
     let mut out: Vec<Vec<f32>> = wanted.iter().map(|(_, _, length)| vec![0.0; *length]).collect();
     let mut outputs: Vec<Output<'_>> = Vec::new();
@@ -117,10 +118,4 @@ fn try_file(bytes: &[u8], isa: Isa) {
         outputs.push(Output::MaskedLm { positions: &positions, out: &mut words });
     }
     encoder.encode(&input, &mut outputs).expect("nothing is asked that is not there");
-
-    // Sections that are no head.
-    for section in model.sections() {
-        let output = Output::Logits { head: section.kind, out: &mut [] };
-        encoder.encode(&input, &mut [output]).expect_err("of no length");
-    }
 }

@@ -1,11 +1,22 @@
-//! `y = W x + b`, whatever the weights are stored as.
+//! `y = W x + b`, in whichever encoding the file has the weights.
 
-use super::scratch::Quantised;
 use crate::format::Linear;
-use crate::kernels::{Activation, F32x16, I8x64, Int8Rows, Kernels, Prologue, Quantize, Rotation};
+use crate::kernels::{
+    Activation, F32x16, I8x16, I8x64, Int8Rows, Kernels, Prologue, Quantize, Rotation,
+};
+
+/// Buffers for quantising the input of a linear layer.
+pub(crate) struct LinearScratch<'s> {
+    /// `[rows][inputs]`, in int8.
+    pub(crate) quantized: &'s mut [I8x16],
+    /// `[rows]`: the scale of each row.
+    pub(crate) scale: &'s mut [f32],
+    /// `[QUANTIZE_ROWS][inputs]`: rows before they are rounded.
+    pub(crate) rotated: &'s mut [F32x16],
+}
 
 impl Linear<'_> {
-    /// Vectors of sixteen that an output row fills.
+    /// Outputs, in vectors of sixteen.
     pub(crate) fn width(&self) -> usize {
         match self {
             Self::Int8(w, _) => w.bias.len(),
@@ -14,8 +25,8 @@ impl Linear<'_> {
         }
     }
 
-    /// Vectors `from..to` of the outputs alone.
-    pub(super) fn slice(&self, from: usize, to: usize) -> Self {
+    /// The layer with the outputs of vectors `from..to` only.
+    pub(crate) fn slice(&self, from: usize, to: usize) -> Self {
         match self {
             Self::Int8(w, rotation) => Self::Int8(w.slice(from, to), *rotation),
             Self::F16(w) => Self::F16(w.slice(from, to)),
@@ -23,19 +34,19 @@ impl Linear<'_> {
         }
     }
 
-    /// `out = x W^T + b`: `x` is `[rows]` of `x.len() / rows` vectors, `out` `[rows][width]`.
-    pub(super) fn forward(
+    /// `out = x W^T + b`. `x` is `[rows][inputs]`, `out` is `[rows][width]`, in vectors of sixteen.
+    pub(crate) fn forward(
         &self,
         kernels: &Kernels,
         x: &[F32x16],
         rows: usize,
-        quantised: &mut Quantised<'_>,
+        scratch: &mut LinearScratch<'_>,
         out: &mut [F32x16],
     ) {
         let (x_width, width) = (x.len() / rows, self.width());
         match *self {
             Self::Int8(w, rotation) => {
-                let x = quantised.fill(kernels, x, rows, Prologue::None, rotation, w.panels);
+                let x = scratch.quantize(kernels, x, rows, Prologue::None, rotation, w.panels);
                 kernels.linear_int8(x, w, out, width);
             }
             Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
@@ -43,31 +54,32 @@ impl Linear<'_> {
         }
     }
 
-    /// [`Linear::forward`] of `activation(x)`; leaves anything in `x`.
-    pub(super) fn forward_activated(
+    /// [`Linear::forward`] of `activation(x)`. Overwrites `x`.
+    pub(crate) fn forward_activated(
         &self,
         kernels: &Kernels,
         activation: Activation,
         x: &mut [F32x16],
         rows: usize,
-        quantised: &mut Quantised<'_>,
+        scratch: &mut LinearScratch<'_>,
         out: &mut [F32x16],
     ) {
         match *self {
             Self::Int8(w, rotation) if activation == Activation::Gelu => {
-                let x = quantised.fill(kernels, x, rows, Prologue::Gelu, rotation, w.panels);
+                let x = scratch.quantize(kernels, x, rows, Prologue::Gelu, rotation, w.panels);
                 kernels.linear_int8(x, w, out, self.width());
             }
             _ => {
                 kernels.activate(x, activation);
-                self.forward(kernels, x, rows, quantised, out);
+                self.forward(kernels, x, rows, scratch, out);
             }
         }
     }
 }
 
-impl Quantised<'_> {
-    fn fill(
+impl LinearScratch<'_> {
+    /// Rotates and quantises the rows of `x`, or of its GELU, and prefetches `weights` meanwhile.
+    fn quantize(
         &mut self,
         kernels: &Kernels,
         x: &[F32x16],
@@ -76,8 +88,8 @@ impl Quantised<'_> {
         rotation: Rotation,
         prefetch: &[I8x64],
     ) -> Int8Rows<'_> {
-        let (values, scale) = (&mut self.values[..x.len()], &mut self.scale[..rows]);
-        let buffer = &mut *self.rows;
+        let (values, scale) = (&mut self.quantized[..x.len()], &mut self.scale[..rows]);
+        let buffer = &mut *self.rotated;
         kernels.quantize(Quantize { x, prologue, rotation, buffer, values, scale, prefetch });
         Int8Rows { values, scale, width: x.len() / rows }
     }

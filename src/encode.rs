@@ -1,0 +1,26 @@
+//! One forward pass with everything that is asked of it: the encoder and the outputs, connected.
+
+use crate::encoder::{Encoder, Input};
+use crate::error::RunError;
+use crate::outputs::{self, Listener, Output};
+
+impl Encoder<'_, '_> {
+    /// Runs the model on one input, as far as `outputs` need, and fills them.
+    ///
+    /// # Errors
+    /// Any [`RunError`] but [`RunError::Scratch`]. Then no output has been written.
+    pub fn encode(
+        &mut self,
+        input: &Input<'_>,
+        outputs: &mut [Output<'_>],
+    ) -> Result<(), RunError> {
+        let model = self.model();
+        input.check(model.config(), self.max_tokens())?;
+        let tokens = input.input_ids.len();
+        let layers = outputs::check(&model, tokens, outputs)?;
+        let mut listener =
+            Listener::new(&model, self.kernels(), tokens, input.attention_mask, outputs);
+        self.forward(input, layers, &mut listener);
+        Ok(())
+    }
+}
