@@ -127,13 +127,16 @@ mod threads;
 #[doc(hidden)]
 pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input, Output, features_len};
-pub use error::RunError;
+pub use error::{RunError, TooSmall};
 pub use features::{Combine, Layers, Pooling, SelectionError};
 pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
 pub use kernels::{Isa, IsaError};
 #[cfg(feature = "std")]
-pub use owned::{ModelFile, OpenError, Session, ThreadPool};
+pub use owned::{
+    AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, ModelFile,
+    NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
+};
 pub use threads::{Executor, Serial};
 pub mod tokenizer;

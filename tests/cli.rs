@@ -137,7 +137,7 @@ fn wrong_usage_is_status_2() {
             &["embed", model, "--format", "npy"],
             "bertlet: this --format is completed at its end; name a file with -o",
         ),
-        (&["attention", model], "bertlet: no text given; put it behind the model, in quotes"),
+        (&["attention", model], "bertlet: no text given; put it after the model, in quotes"),
         (&["attention", model, "a text"], "bertlet: no page named; say where with --html FILE"),
         (
             &["bench", model, "--lengths", "65"],
@@ -153,7 +153,7 @@ fn wrong_usage_is_status_2() {
 }
 
 #[test]
-fn files_that_are_no_models_are_status_1() {
+fn files_that_are_not_models_are_status_1() {
     let folder = Folder::new("cli-no-models");
     let path = |name: &str| folder.0.join(name);
     let model = std::fs::read(&MODELS.float).unwrap();
@@ -356,7 +356,13 @@ fn ids_are_used_as_they_are() {
     let line = format!("{{\"input_ids\":{}}}", from_text["input_ids"]);
     let expected = answers(&["embed", model], "hello world");
     assert_eq!(answers(&["embed", model, "--ids"], &line), expected);
-    // Masked tokens behind the text change nothing.
+    // What `tokenize` writes can be piped into --ids, also with the names that it had before.
+    let whole = text(&["tokenize", model], "hello\tworld");
+    let expected_pair = answers(&["embed", model], "hello\tworld");
+    assert_eq!(answers(&["embed", model, "--ids"], &whole), expected_pair);
+    let old = whole.replace("input_ids", "ids").replace("token_type_ids", "type_ids");
+    assert_eq!(answers(&["embed", model, "--ids"], old), expected_pair);
+    // Masked tokens after the text change nothing.
     let ids = from_text["input_ids"].as_array().unwrap();
     let mut padded = ids.clone();
     padded.resize(ids.len() + 5, 0.into());
@@ -367,9 +373,9 @@ fn ids_are_used_as_they_are() {
 
     let most = format!("{{\"input_ids\":[{}1]}}", "1,".repeat(64));
     for (line, problem) in [
-        ("", "no JSON: byte 0: expected a value"),
-        ("{\"input_ids\":[2,3}", "no JSON: "),
-        ("{\"input_ids\":[2,3],\"note\":\"\\ud800\"}", "no JSON: "),
+        ("", "not JSON: byte 0: expected a value"),
+        ("{\"input_ids\":[2,3}", "not JSON: "),
+        ("{\"input_ids\":[2,3],\"note\":\"\\ud800\"}", "not JSON: "),
         ("[2,3]", "input_ids: missing"),
         ("{\"input_ids\":7}", "input_ids: not a list of numbers"),
         ("{\"input_ids\":[[2,3]]}", "input_ids[0]: [2,3] is not a whole number"),
@@ -377,7 +383,7 @@ fn ids_are_used_as_they_are() {
         ("{\"input_ids\":[2,1e99]}", "input_ids[1]: 1e99 is not a whole number"),
         ("{\"input_ids\":[2],\"attention_mask\":[2]}", "attention_mask[0]: 2 is not"),
         ("{\"input_ids\":[2],\"attention_mask\":[0]}", "every token is masked"),
-        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 type_ids for 1 ids"),
+        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 ids"),
         ("{\"input_ids\":[2],\"token_type_ids\":[9]}", "token 0 has type 9"),
         ("{\"input_ids\":[2,999]}", "token 1 has id 999, the vocabulary has 256"),
         ("{\"input_ids\":[]}", "the input has no token"),
@@ -607,13 +613,16 @@ fn tokenize_writes_offsets_and_tokens() {
     let ids = answer["input_ids"].as_array().unwrap();
     assert_eq!(answer["tokens"][0], "[CLS]");
     assert_eq!(answer["offsets"][0], serde_json::json!([0, 0]));
-    assert_eq!(answer["type_ids"][ids.len() - 1], 1);
+    assert_eq!(answer["token_type_ids"][ids.len() - 1], 1);
     // Bytes, not characters: the accent takes two.
-    let ends =
-        answer["offsets"].as_array().unwrap().iter().zip(answer["type_ids"].as_array().unwrap());
+    let ends = answer["offsets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(answer["token_type_ids"].as_array().unwrap());
     let first = ends.filter(|(_, t)| **t == 0).map(|(o, _)| o[1].as_u64().unwrap()).max();
     assert_eq!(first, Some(6));
-    assert!(line.starts_with("{\"ids\":[2,") && line.ends_with("]}\n"), "{line}");
+    assert!(line.starts_with("{\"input_ids\":[2,") && line.ends_with("]}\n"), "{line}");
 }
 
 #[test]

@@ -381,7 +381,7 @@ fn maximum<'r>(rows: impl Iterator<Item = &'r [f32]>, out: &mut [f32]) {
 }
 
 /// Divides a vector by its Euclidean length, or by 1e-12 if that is larger.
-fn divide_by_length(x: &mut [f32]) {
+pub(crate) fn divide_by_length(x: &mut [f32]) {
     let length = sqrt(x.iter().map(|x| x * x).sum());
     divide(x, if length > 1e-12 { length } else { 1e-12 });
 }

@@ -10,6 +10,8 @@ mod collect;
 mod linear;
 mod scratch;
 
+pub(crate) use collect::divide_by_length;
+
 use std::ops::Range;
 
 use scratch::{Blocks, CHUNK, Scratch, Sizes, Worker};

@@ -1,6 +1,5 @@
 //! Writes model files.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -13,6 +12,7 @@ use super::{
 };
 use crate::features::Pooling;
 use crate::kernels::{Rotation, TABLE_GROUP};
+use crate::owned::AtomicFile;
 
 /// What the header says besides the shape.
 #[derive(Clone, Copy, Debug)]
@@ -284,24 +284,14 @@ impl Writer {
         bytes
     }
 
-    /// Writes the file beside `path` and renames it: what stands at `path` is whole, always.
+    /// Writes the file as [`AtomicFile`] does: `path` has a whole file at all times.
     ///
     /// # Errors
     /// Those of the file system; then nothing has changed.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.tmp", std::process::id()));
-        let written = File::create(&beside).and_then(|file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            self.write(&mut out)?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&beside, path)
-        });
-        if written.is_err() {
-            // The first error is the one to tell.
-            let _ = std::fs::remove_file(&beside);
-        }
-        written
+        let mut out = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
+        self.write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
     }
 }
 

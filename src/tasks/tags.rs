@@ -10,6 +10,30 @@
 
 use std::fmt;
 
+use crate::format::Labels;
+
+/// Names that outputs without a name get.
+const NAMELESS: [[u8; 8]; 100] = {
+    let mut names = [*b"LABEL_  "; 100];
+    let mut i = 0;
+    while i < names.len() {
+        let digits = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        (names[i][6], names[i][7]) =
+            if i < 10 { (digits[1], b' ') } else { (digits[0], digits[1]) };
+        i += 1;
+    }
+    names
+};
+
+/// The name of label `i`; `LABEL_3` where the file has none. From 100 on nameless labels are all
+/// `LABEL_`: a converted file names every label.
+pub fn label_name(names: Labels<'_>, i: usize) -> &str {
+    names.get(i).unwrap_or_else(|| {
+        let name = NAMELESS.get(i).map_or(&b"LABEL_"[..], |name| name);
+        core::str::from_utf8(name).map_or("LABEL_", str::trim_ascii_end)
+    })
+}
+
 /// How labels mark the borders of entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

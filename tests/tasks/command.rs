@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::common::{Folder, Weights};
 
 /// Runs `bertlet` on some input: its JSON lines, or what it says on stderr and its status.
-fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
+pub fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
         .args(arguments)
         .stdin(Stdio::piped())

@@ -9,10 +9,10 @@ use bertlet::{Config, Model};
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::json::{self, Object, Value};
 use crate::options::{Options, Takes, value};
+use crate::output::Answers;
 
 pub const COMMAND: Command = Command {
     name: "inspect",
