@@ -6,26 +6,17 @@
 //! runs it where it lies.
 //!
 //! ```no_run
-//! use bertlet::{Encoder, Input, Isa, Layers, Model, Output, Pooling};
+//! use bertlet::Session;
 //!
-//! # fn embed(file: &[u8]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
-//! let model = Model::from_bytes(file)?;
-//! let mut scratch = vec![0; model.config().scratch_len(128)];
-//! let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 128)?;
-//!
-//! let mut vector = vec![0.0; model.config().hidden_size];
-//! encoder.encode(
-//!     &Input::new(&[101, 7592, 2088, 102]),
-//!     &mut [Output::Features {
-//!         layers: Layers::LAST,
-//!         pooling: Pooling::Mean,
-//!         normalize: true,
-//!         out: &mut vector,
-//!     }],
-//! )?;
-//! # Ok(vector)
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut session = Session::open("minilm.bertlet")?;
+//! let vector = session.embed("A quiet house.")?;
+//! assert_eq!(vector.len(), 384);
+//! # Ok(())
 //! # }
 //! ```
+//!
+//! [`tasks::TextRunner`] does the same in memory of the caller, without an allocator or `std`.
 //!
 //! # What is promised
 //! * **Nothing is copied.** Opening a file reads its header and section table, no weight.
@@ -42,7 +33,7 @@
 //! |---|---|---|
 //! | `std` | yes | detection of instruction sets at run time, mapped files |
 //! | `cli` | yes | the `bertlet` command |
-//! | `ffi` | no | the C face: `include/bertlet.h` |
+//! | `ffi` | no | the C API: `include/bertlet.h` |
 //! | `writer` | no | [`format`](mod@format)'s and [`tokenizer`]'s writers, for converters and tests |
 //!
 //! # Without `std`

@@ -54,7 +54,7 @@ fn text(arguments: &[&str], input: impl AsRef<[u8]>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Its answers, one a line.
+/// Its answers, one per line.
 fn answers(arguments: &[&str], input: impl AsRef<[u8]>) -> Vec<Value> {
     text(arguments, input).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -302,7 +302,7 @@ fn inspect_shows_everything() {
     assert_eq!(plain, include_str!("inspect.txt"));
 }
 
-/// What the command shows on a terminal; `None` where there is no `script` to make one.
+/// What the command shows on a terminal; `None` if there is no `script` to make one.
 fn on_terminal(arguments: &[&str]) -> Option<String> {
     let quoted: Vec<_> = arguments.iter().map(|a| format!("'{a}'")).collect();
     let line = format!("'{}' {}", env!("CARGO_BIN_EXE_bertlet"), quoted.join(" "));
@@ -328,7 +328,7 @@ fn embed_answers_in_order() {
         assert_eq!(answers(&["embed", model, "--text", line], ""), only);
         assert_eq!(answers(&["embed", model, "-"], format!("{line}\r\n")), only);
     }
-    // A vector a token.
+    // One vector per token.
     let rows = &answers(&["embed", model, "--pooling", "none"], "hello")[0]["embedding"];
     let tokens = answers(&["tokenize", model], "hello")[0]["input_ids"].as_array().unwrap().len();
     assert_eq!(rows.as_array().unwrap().len(), tokens);
@@ -502,7 +502,7 @@ fn words_get_a_vector_each() {
     let (message, status) = error(&["embed", model, "--words", "mean"], b"a b \xff c");
     assert_eq!(status, 1);
     assert!(message.ends_with("invalid UTF-8 at byte 4; save the texts as UTF-8"), "{message}");
-    // As an array a text.
+    // As one array per text.
     let folder = Folder::new("cli-words");
     let out = folder.0.join("words.safetensors");
     let arguments =
@@ -597,7 +597,7 @@ fn words_of_a_long_line_are_read_in_windows() {
         }
     }
 
-    // A line that one window holds is as without windows; no words and no tokens are no trouble.
+    // A line that one window holds is as without windows; lines without words or tokens work.
     for line in ["hello helloworld it's", "", "\u{200b} \u{200b}"] {
         let of =
             |more: &[&str]| answers(&[&["embed", model, "--words", "mean"], more].concat(), line);
@@ -708,7 +708,7 @@ fn exports_hold_the_same_numbers() {
     assert_eq!(status, 2);
     assert!(message.contains("--format npy holds one array"), "{message}");
 
-    // Where there is no place to say it in the answer, a cut is told on stderr.
+    // If the answer has no field for it, stderr reports a cut.
     let out = path("cut.npy");
     let long = "hello ".repeat(200);
     let cut = run(&["embed", model, "-o", name(&out), "--format", "npy"], long);
@@ -763,7 +763,7 @@ fn attention_is_drawn_on_a_page() {
     let data: Value = serde_json::from_str(data).unwrap();
     let tokens = data["tokens"].as_array().unwrap().len();
     assert_eq!((data["layers"].as_u64(), data["heads"].as_u64()), (Some(2), Some(4)));
-    // Sixteen bits a probability, four characters for three bytes.
+    // Sixteen bits per probability, four characters for three bytes.
     let bytes = tokens * 4 * tokens * 2;
     assert_eq!(data["maps"][1].as_str().unwrap().len(), bytes.div_ceil(3) * 4);
     assert_eq!(files(&folder), ["page.html"]);

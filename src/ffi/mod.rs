@@ -183,7 +183,7 @@ impl Encoder {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Hidden size: values of a token's vector.
+    /// Hidden size: number of values of a token's vector.
     pub hidden_size: usize,
     /// Encoder layers.
     pub num_hidden_layers: usize,
@@ -197,7 +197,7 @@ pub struct Config {
     pub max_tokens: usize,
     /// Token types (segments).
     pub type_vocab_size: usize,
-    /// Labels of the classifier; 0 where there is none.
+    /// Labels of the classifier; 0 if there is none.
     pub labels: usize,
     /// The pooling that the checkpoint was made for: a `bertlet_pooling`.
     pub pooling: u32,
@@ -211,9 +211,9 @@ pub struct Config {
 pub struct Input {
     /// `[tokens]`: ids in the model's vocabulary, `[CLS]` and `[SEP]` included.
     pub input_ids: *const u32,
-    /// `[tokens]`: token types; all 0 where this is NULL.
+    /// `[tokens]`: token types; all 0 if this is NULL.
     pub token_type_ids: *const u8,
-    /// `[tokens]`: 0 for a token to be ignored; none is where this is NULL.
+    /// `[tokens]`: 0 for tokens to ignore, 1 for others; all 1 if this is NULL.
     pub attention_mask: *const u8,
     /// Number of tokens.
     pub tokens: usize,
@@ -501,7 +501,7 @@ pub unsafe extern "C" fn bertlet_encoder_new(
     memory_size: usize,
     encoder: *mut *mut Encoder,
 ) -> Status {
-    // SAFETY: the pointers are what the header asks for; each `place` gives room for so many values, of which any bytes
+    // SAFETY: the pointers are what the header asks for; each `place` gives room for that many values, of which any bytes
     // are valid ones but for the handle, which is written first.
     Status::of(|| unsafe {
         let (model, encoder) = (shared(model)?.view(), target(encoder)?);
@@ -760,7 +760,7 @@ pub unsafe extern "C" fn bertlet_entities(
     count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
-    // SAFETY: the pointers are what the header asks for; `place` gives room for so many labels, which are written before
+    // SAFETY: the pointers are what the header asks for; `place` gives room for that many labels, which are written before
     // they are read.
     Status::of(|| unsafe {
         let (encoder, text, count) = (unique(encoder)?, utf8(text, length)?, target(count)?);

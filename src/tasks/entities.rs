@@ -343,7 +343,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// First byte, one past the last byte, whether it goes on with a word, and likely labels.
+    /// First byte, one past the last byte, whether it continues a word, and likely labels.
     type Tag = (u32, u32, bool, Vec<(&'static str, f32)>);
 
     /// Tokens with their probabilities, as the encoder would have given them.

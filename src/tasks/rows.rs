@@ -7,7 +7,7 @@ use crate::error::{RunError, TooSmall};
 use crate::kernels::{Plain, take};
 use crate::tokenizer::{NO_WORD, Source, Token, TokenizeError, Tokenizer, WindowPlan};
 
-/// What a token is to its word.
+/// How a token relates to its word.
 pub(super) const WORD: u32 = 0;
 pub(super) const CONTINUES_WORD: u32 = 1;
 pub(super) const SPECIAL: u32 = 2;
@@ -50,7 +50,7 @@ pub(super) trait ScratchLen {
         if self.bytes(limit) <= bytes {
             return limit;
         }
-        // The least number too large, by bisection.
+        // Bisection.
         let (mut fits, mut too_many) = (0, limit);
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;

@@ -7,7 +7,7 @@ use crate::encoder::divide_by_length;
 use crate::error::TooSmall;
 use crate::features::{Layers, Pooling};
 
-/// Which of a word's tokens stand for it.
+/// Which of a word's tokens represent it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WordPooling {
@@ -36,7 +36,7 @@ impl WordPooling {
 pub struct WordFeatures {
     /// Which hidden states, and how they are combined.
     pub layers: Layers,
-    /// Which of a word's tokens stand for it.
+    /// Which of a word's tokens represent it.
     pub pooling: WordPooling,
     /// Whether each word's vector is divided by its Euclidean length.
     pub normalize: bool,

@@ -372,7 +372,7 @@ impl<'m> Bench<'m> {
     }
 }
 
-/// Runs `work` on so many threads at once, and adds what it returns.
+/// Runs `work` on this many threads at once, and adds what it returns.
 fn on_threads(executor: &dyn Executor, threads: usize, work: &(dyn Fn() -> u64 + Sync)) -> u64 {
     if threads <= 1 {
         return work();

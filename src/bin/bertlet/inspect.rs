@@ -281,7 +281,7 @@ impl Facts<'_> {
         if let Some(text) = model.provenance() {
             let out = all.field("provenance");
             match json::parse(text) {
-                // As it stands, but on this line; within strings of JSON there is no line feed.
+                // Unchanged, but on one line: strings of JSON contain no line feed.
                 Ok(_) => out.extend(text.bytes().map(|b| if b < b' ' { b' ' } else { b })),
                 Err(_) => json::string(out, text),
             }

@@ -16,7 +16,7 @@ use crate::samples::{Sample, Samples};
 
 pub const COMMAND: Command = Command {
     name: "ner",
-    about: "finds names of persons, places and the like",
+    about: "finds the names of persons, places and other entities",
     help: concat!(
         "\
 Usage: bertlet ner MODEL [FILE|-] [options]
