@@ -2,7 +2,7 @@
  *
  * Ownership: the caller owns every buffer; the only function that allocates is bertlet_model_open. A model
  * and the memory given to a model or an encoder stay where they are as long as these are used. Texts that
- * are handed out (labels, tokens) lie in the model's file.
+ * are handed out (labels, tokens) are parts of the model's file.
  *
  * Arguments: texts are UTF-8 of a given length; names, paths and layers end with NUL. An array of no
  * elements may be NULL. Buffers of one call do not overlap.
@@ -31,7 +31,7 @@ enum bertlet_status
  {
   // Success. Any other status: no output was written.
   BERTLET_STATUS_OK = 0,
-  // A pointer is NULL that must not be.
+  // A required pointer is NULL.
   BERTLET_STATUS_NULL_POINTER = 1,
   // A pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64.
   BERTLET_STATUS_MISALIGNED = 2,
@@ -39,17 +39,17 @@ enum bertlet_status
   BERTLET_STATUS_INVALID_UTF8 = 3,
   // A buffer is too small; ask the function's size or count first.
   BERTLET_STATUS_BUFFER_TOO_SMALL = 4,
-  // An array has not as many elements as the answer.
+  // An array has another number of elements than the answer.
   BERTLET_STATUS_WRONG_COUNT = 5,
   // The file cannot be opened or mapped.
   BERTLET_STATUS_FILE = 6,
-  // The bytes are no bertlet file.
+  // The bytes are not a bertlet file.
   BERTLET_STATUS_NOT_A_MODEL = 7,
   // A format version that this library does not read.
   BERTLET_STATUS_VERSION = 8,
   // The file has fewer or more bytes than its header says.
   BERTLET_STATUS_FILE_LENGTH = 9,
-  // The file's contents have not their checksum, or contradict each other.
+  // The file's contents do not match their checksum, or contradict each other.
   BERTLET_STATUS_DAMAGED = 10,
   // This library has no instruction set of that name.
   BERTLET_STATUS_UNKNOWN_ISA = 11,
@@ -63,7 +63,7 @@ enum bertlet_status
   BERTLET_STATUS_UNKNOWN_TOKEN = 15,
   // The model has no such layer.
   BERTLET_STATUS_NO_SUCH_LAYER = 16,
-  // The number or spelling names no layers, pooling or aggregation.
+  // The number or spelling is not that of any layers, pooling or aggregation.
   BERTLET_STATUS_NO_SUCH_CHOICE = 17,
   // The checkpoint did not have this head.
   BERTLET_STATUS_MISSING_HEAD = 18,
@@ -73,7 +73,7 @@ enum bertlet_status
   BERTLET_STATUS_NO_SUCH_INDEX = 20,
   // The text is too long: over 4 GiB, or it cannot be cut to the limit.
   BERTLET_STATUS_TEXT_TOO_LONG = 21,
-  // Windows cannot share so many tokens.
+  // Windows cannot share this many tokens.
   BERTLET_STATUS_OVERLAP_TOO_LARGE = 22,
 };
 #ifndef __cplusplus
@@ -91,7 +91,7 @@ enum bertlet_pooling
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // Not at all: a vector a token.
+  // Not at all: one vector per token.
   BERTLET_POOLING_NONE = 0,
   // The first token's.
   BERTLET_POOLING_CLS = 1,
@@ -122,7 +122,7 @@ enum bertlet_aggregation
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // Not at all: each token with a label but `O` is an answer.
+  // Not at all: each token with a label other than `O` is an entity.
   BERTLET_AGGREGATION_NONE = 0,
   // Neighbouring tokens of the same entity are joined.
   BERTLET_AGGREGATION_SIMPLE = 1,
@@ -130,7 +130,7 @@ enum bertlet_aggregation
   BERTLET_AGGREGATION_FIRST = 2,
   // Words have the label of the largest mean probability.
   BERTLET_AGGREGATION_AVERAGE = 3,
-  // Words have the label of their surest token.
+  // Words have the label of their most confident token.
   BERTLET_AGGREGATION_MAX = 4,
 };
 #ifndef __cplusplus
@@ -150,21 +150,21 @@ typedef struct bertlet_model bertlet_model;
 
 // The shape of a model.
 typedef struct {
-  // Hidden size: values of a token's vector.
-  size_t hidden;
+  // Hidden size: number of values of a token's vector.
+  size_t hidden_size;
   // Encoder layers.
-  size_t layers;
-  // Attention heads a layer.
-  size_t heads;
+  size_t num_hidden_layers;
+  // Attention heads per layer.
+  size_t num_attention_heads;
   // Inner size of the feed-forward network.
-  size_t intermediate;
+  size_t intermediate_size;
   // Words in the vocabulary.
-  size_t vocab;
+  size_t vocab_size;
   // Tokens of the longest input, special ones included.
   size_t max_tokens;
   // Token types (segments).
-  size_t token_types;
-  // Labels of the classifier; 0 where there is none.
+  size_t type_vocab_size;
+  // Labels of the classifier; 0 if there is none.
   size_t labels;
   // The pooling that the checkpoint was made for: a `bertlet_pooling`.
   uint32_t pooling;
@@ -172,41 +172,53 @@ typedef struct {
   bool normalize;
 } bertlet_config;
 
-// A text of `length` bytes of UTF-8 inside the model's file; no NUL ends it.
+// A text of UTF-8 inside the model's file. It does not end with NUL.
 typedef struct {
   // Its first byte.
   const char *bytes;
-  // Bytes.
+  // Number of bytes.
   size_t length;
 } bertlet_text;
 
-// A stretch of a text, in bytes: `start` is the first, `end` the one behind the last.
+// A range of a text: `start` is the first position, `end` one past the last.
 typedef struct {
-  // First byte.
+  // First position.
   uint32_t start;
-  // Byte behind the last.
+  // One past the last position.
   uint32_t end;
 } bertlet_span;
 
 // Tokens as they are.
 typedef struct {
   // `[tokens]`: ids in the model's vocabulary, `[CLS]` and `[SEP]` included.
-  const uint32_t *ids;
-  // `[tokens]`: token types; all 0 where this is NULL.
-  const uint8_t *type_ids;
-  // `[tokens]`: 0 for a token to be ignored; none is where this is NULL.
-  const uint8_t *mask;
-  // How many.
+  const uint32_t *input_ids;
+  // `[tokens]`: token types; all 0 if this is NULL.
+  const uint8_t *token_type_ids;
+  // `[tokens]`: 0 for tokens to ignore, 1 for others; all 1 if this is NULL.
+  const uint8_t *attention_mask;
+  // Number of tokens.
   size_t tokens;
 } bertlet_input;
+
+// An answer to a question.
+typedef struct {
+  // Probability of its start times probability of its end, in [0, 1].
+  float score;
+  // Its range in the passage, in bytes.
+  bertlet_span bytes;
+  // The same in code points (Python).
+  bertlet_span chars;
+  // The same in UTF-16 units (Java, JavaScript, Swift).
+  bertlet_span utf16;
+} bertlet_answer;
 
 // A named entity.
 typedef struct {
   // `PER`; the whole label, `B-PER`, where tokens are not joined.
   bertlet_text label;
-  // Mean probability of the labels of its tokens (or words).
+  // Mean probability of the labels of its tokens or words, in [0, 1].
   float score;
-  // Where it stands in the text, in bytes.
+  // Its range in the text, in bytes.
   bertlet_span bytes;
   // The same in code points (Python).
   bertlet_span chars;
@@ -218,7 +230,7 @@ typedef struct {
 typedef struct {
   // Its id; see `bertlet_model_token`.
   uint32_t id;
-  // Its probability among all words.
+  // Its probability among all words of the vocabulary, in [0, 1].
   float score;
 } bertlet_fill;
 
@@ -246,8 +258,8 @@ bertlet_status bertlet_model_open(const char *path,
 // Validates the header of a model file in memory; copies and allocates nothing. `bytes` starts at a
 // multiple of 64, and stays unchanged as long as the model is used.
 //
-// The handle lies in `memory`, of `memory_size` (at least `BERTLET_MODEL_SIZE`) bytes of any
-// alignment, which belongs to the model until the caller has done with it.
+// The handle lives in `memory`, of `memory_size` (at least `BERTLET_MODEL_SIZE`) bytes of any
+// alignment, which belongs to the model as long as it is used.
 bertlet_status bertlet_model_from_memory(const void *bytes,
                                          size_t length,
                                          void *memory,
@@ -269,11 +281,11 @@ bertlet_status bertlet_model_label(const bertlet_model *model, size_t index, ber
 // The text of a token of the vocabulary, with the `##` of a word's later pieces.
 bertlet_status bertlet_model_token(const bertlet_model *model, uint32_t id, bertlet_text *token);
 
-// The tokens of a text, `[CLS]` in front and `[SEP]` behind: their ids and (unless `spans` is NULL)
-// where they stand in the text, special ones at 0, 0. `count` gets their number.
+// The tokens of a text with `[CLS]` before and `[SEP]` after them: their ids and, unless `spans` is NULL,
+// their ranges of bytes in the text (0, 0 for special tokens). `count` gets their number.
 //
-// `ids` and `spans` have room for `capacity`; where that is too little nothing is written. With `ids`
-// NULL the tokens are only counted.
+// `ids` and `spans` have room for `capacity` elements; if that is too little, nothing is written. If `ids`
+// is NULL the tokens are only counted.
 bertlet_status bertlet_tokenize(const bertlet_model *model,
                                 const char *text,
                                 size_t length,
@@ -286,8 +298,8 @@ bertlet_status bertlet_tokenize(const bertlet_model *model,
 bertlet_status bertlet_encoder_size(const bertlet_model *model, size_t max_tokens, size_t *size);
 
 // An encoder for inputs of up to `max_tokens` tokens, special ones included. It allocates nothing, here
-// or later: it lies in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
-// belongs to it until the caller has done with it. There is nothing to free. The model must outlive it.
+// or later: it lives in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
+// belongs to it as long as it is used. There is nothing to free. The model must outlive it.
 //
 // `isa` is the name of an instruction set ("portable", "avx2", ...; README.md lists them) or NULL for
 // the fastest that the CPU has. A library built without `std` has one, the best that the compiler was told
@@ -299,7 +311,7 @@ bertlet_status bertlet_encoder_new(const bertlet_model *model,
                                    size_t memory_size,
                                    bertlet_encoder **encoder);
 
-// Values that `bertlet_encode` writes for an input of so many tokens.
+// Number of values that `bertlet_encode` writes for an input of `tokens` tokens.
 bertlet_status bertlet_features_count(const bertlet_model *model,
                                       size_t tokens,
                                       const char *layers,
@@ -320,8 +332,12 @@ bertlet_status bertlet_encode(bertlet_encoder *encoder,
                               float *features,
                               size_t count);
 
-// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. What is longer than the
-// encoder's limit is cut, and `truncated` (may be NULL) says whether it was.
+// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL.
+//
+// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
+// whether it was. Otherwise the text is read in windows that share `overlap` tokens, and the features are the
+// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch of
+// `count` values. It may be NULL if `overlap` is -1.
 bertlet_status bertlet_embed(bertlet_encoder *encoder,
                              const char *text,
                              size_t length,
@@ -330,16 +346,19 @@ bertlet_status bertlet_embed(bertlet_encoder *encoder,
                              const char *layers,
                              uint32_t pooling,
                              bool normalize,
+                             ptrdiff_t overlap,
                              float *features,
+                             float *window,
                              size_t count,
                              bool *truncated);
 
-// The scores of a text, or a pair of texts unless `second` is NULL: one a label (`bertlet_model_label`),
-// which `count` has to be the number of. What they are the checkpoint says: probabilities of one of the
-// labels, of each label by itself, or (regression) plain values.
+// The scores of a text, or of a pair of texts unless `second` is NULL: one per label
+// (`bertlet_model_label`); `count` is the number of labels. The checkpoint says what they are: probabilities
+// over the labels, one probability per label, or (regression) plain values.
 //
-// `overlap` is -1, and a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
-// so; or the text is read in windows that share so many tokens, and the scores are those of the mean.
+// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
+// so. Otherwise the text is read in windows that share `overlap` tokens, and the scores are those of the mean
+// of their logits.
 bertlet_status bertlet_classify(bertlet_encoder *encoder,
                                 const char *text,
                                 size_t length,
@@ -350,6 +369,32 @@ bertlet_status bertlet_classify(bertlet_encoder *encoder,
                                 size_t count,
                                 bool *truncated);
 
+// The probability that the second text follows the first. `overlap` and `truncated` are those of
+// `bertlet_classify`.
+bertlet_status bertlet_next_sentence(bertlet_encoder *encoder,
+                                     const char *first,
+                                     size_t first_length,
+                                     const char *second,
+                                     size_t second_length,
+                                     ptrdiff_t overlap,
+                                     float *is_next,
+                                     bool *truncated);
+
+// The part of a passage that answers a question. `found` is all zero if the passage is empty.
+//
+// `max_answer` is the number of tokens of the longest answer; 15 is usual. `overlap` is -1, or the tokens of
+// the passage that neighbouring windows share; then the answer is the most probable one of all windows.
+// `truncated` (may be NULL) says whether the passage was cut.
+bertlet_status bertlet_answer_question(bertlet_encoder *encoder,
+                                       const char *question,
+                                       size_t question_length,
+                                       const char *passage,
+                                       size_t passage_length,
+                                       size_t max_answer,
+                                       ptrdiff_t overlap,
+                                       bertlet_answer *found,
+                                       bool *truncated);
+
 // Bytes of memory that `bertlet_entities` needs for this text.
 bertlet_status bertlet_entities_size(const bertlet_encoder *encoder,
                                      const char *text,
@@ -358,11 +403,11 @@ bertlet_status bertlet_entities_size(const bertlet_encoder *encoder,
                                      size_t *size);
 
 // The named entities of a text, in order. `count` gets their number; the first `capacity` of them are
-// written to `entities`, so where `count` is more, ask again with more room. There are never more than
+// written to `entities`. If `count` is more, call again with more room. There are never more entities than
 // tokens.
 //
-// `aggregation` is a `bertlet_aggregation`. `overlap` is -1, and a text longer than the encoder's limit
-// is cut, and `truncated` (may be NULL) says so; or the text is read in windows that share so many tokens.
+// `aggregation` is a `bertlet_aggregation`. If `overlap` is -1, a text longer than the encoder's limit is
+// cut, and `truncated` (may be NULL) says so. Otherwise the text is read in windows that share `overlap` tokens.
 // `memory` has at least `bertlet_entities_size` bytes for this text and overlap, of any alignment.
 bertlet_status bertlet_entities(bertlet_encoder *encoder,
                                 const char *text,
@@ -376,10 +421,10 @@ bertlet_status bertlet_entities(bertlet_encoder *encoder,
                                 size_t *count,
                                 bool *truncated);
 
-// The likeliest words for the `[MASK]` of number `mask` (from 0) in a text, best first. `count` gets how
-// many were written to `fills`: `capacity`, or all words.
+// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first. `count` gets the
+// number written to `fills`: `capacity`, or all words of the vocabulary if they are fewer.
 //
-// `scratch` has as many values as the vocabulary has words: `words`.
+// `scratch` has `words` values, as many as the vocabulary has words.
 bertlet_status bertlet_fill_mask(bertlet_encoder *encoder,
                                  const char *text,
                                  size_t length,

@@ -127,3 +127,23 @@ impl fmt::Display for RunError {
 }
 
 impl core::error::Error for RunError {}
+
+/// A buffer of the caller is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// What the buffer holds.
+    pub what: &'static str,
+    /// Elements needed.
+    pub need: usize,
+    /// Elements given.
+    pub have: usize,
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, need, have } = self;
+        write!(f, "the buffer for {what} has {have} elements and {need} are needed")
+    }
+}
+
+impl core::error::Error for TooSmall {}

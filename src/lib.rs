@@ -6,26 +6,17 @@
 //! runs it in place.
 //!
 //! ```no_run
-//! use bertlet::{Encoder, Input, Isa, Layers, Model, Output, Pooling};
+//! use bertlet::Session;
 //!
-//! # fn embed(file: &[u8]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
-//! let model = Model::from_bytes(file)?;
-//! let mut scratch = vec![0; model.config().scratch_len(128)];
-//! let mut encoder = Encoder::new(model, Isa::detect(), &mut scratch, 128)?;
-//!
-//! let mut vector = vec![0.0; model.config().hidden_size];
-//! encoder.encode(
-//!     &Input::new(&[101, 7592, 2088, 102]),
-//!     &mut [Output::Features {
-//!         layers: Layers::LAST,
-//!         pooling: Pooling::Mean,
-//!         normalize: true,
-//!         out: &mut vector,
-//!     }],
-//! )?;
-//! # Ok(vector)
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut session = Session::open("minilm.bertlet")?;
+//! let vector = session.embed("A quiet house.")?;
+//! assert_eq!(vector.len(), 384);
+//! # Ok(())
 //! # }
 //! ```
+//!
+//! [`tasks::TextRunner`] does the same in memory of the caller, without an allocator or `std`.
 //!
 //! # What is promised
 //! * **Nothing is copied.** Opening a file reads its header and section table, but no weights.
@@ -133,7 +124,7 @@ pub mod tokenizer;
 #[doc(hidden)]
 pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input};
-pub use error::RunError;
+pub use error::{RunError, TooSmall};
 pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
@@ -142,5 +133,8 @@ pub use outputs::{
     Combine, Head, HiddenState, Layers, Output, Pooling, SelectionError, features_len,
 };
 #[cfg(feature = "std")]
-pub use owned::{ModelFile, OpenError, Session, ThreadPool};
+pub use owned::{
+    AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, ModelFile,
+    NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
+};
 pub use threads::{Executor, Serial};

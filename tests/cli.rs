@@ -54,7 +54,7 @@ fn text(arguments: &[&str], input: impl AsRef<[u8]>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Its answers, one a line.
+/// Its answers, one per line.
 fn answers(arguments: &[&str], input: impl AsRef<[u8]>) -> Vec<Value> {
     text(arguments, input).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -137,7 +137,7 @@ fn wrong_usage_is_status_2() {
             &["embed", model, "--format", "npy"],
             "bertlet: this --format is completed at its end; name a file with -o",
         ),
-        (&["attention", model], "bertlet: no text given; put it behind the model, in quotes"),
+        (&["attention", model], "bertlet: no text given; put it after the model, in quotes"),
         (&["attention", model, "a text"], "bertlet: no page named; say where with --html FILE"),
         (
             &["bench", model, "--lengths", "65"],
@@ -153,7 +153,7 @@ fn wrong_usage_is_status_2() {
 }
 
 #[test]
-fn files_that_are_no_models_are_status_1() {
+fn files_that_are_not_models_are_status_1() {
     let folder = Folder::new("cli-no-models");
     let path = |name: &str| folder.0.join(name);
     let model = std::fs::read(&MODELS.float).unwrap();
@@ -302,7 +302,7 @@ fn inspect_shows_everything() {
     assert_eq!(plain, include_str!("inspect.txt"));
 }
 
-/// What the command shows on a terminal; `None` where there is no `script` to make one.
+/// What the command shows on a terminal; `None` if there is no `script` to make one.
 fn on_terminal(arguments: &[&str]) -> Option<String> {
     let quoted: Vec<_> = arguments.iter().map(|a| format!("'{a}'")).collect();
     let line = format!("'{}' {}", env!("CARGO_BIN_EXE_bertlet"), quoted.join(" "));
@@ -328,7 +328,7 @@ fn embed_answers_in_order() {
         assert_eq!(answers(&["embed", model, "--text", line], ""), only);
         assert_eq!(answers(&["embed", model, "-"], format!("{line}\r\n")), only);
     }
-    // A vector a token.
+    // One vector per token.
     let rows = &answers(&["embed", model, "--pooling", "none"], "hello")[0]["embedding"];
     let tokens = answers(&["tokenize", model], "hello")[0]["input_ids"].as_array().unwrap().len();
     assert_eq!(rows.as_array().unwrap().len(), tokens);
@@ -356,7 +356,13 @@ fn ids_are_used_as_they_are() {
     let line = format!("{{\"input_ids\":{}}}", from_text["input_ids"]);
     let expected = answers(&["embed", model], "hello world");
     assert_eq!(answers(&["embed", model, "--ids"], &line), expected);
-    // Masked tokens behind the text change nothing.
+    // What `tokenize` writes can be piped into --ids, also with the names that it had before.
+    let whole = text(&["tokenize", model], "hello\tworld");
+    let expected_pair = answers(&["embed", model], "hello\tworld");
+    assert_eq!(answers(&["embed", model, "--ids"], &whole), expected_pair);
+    let old = whole.replace("input_ids", "ids").replace("token_type_ids", "type_ids");
+    assert_eq!(answers(&["embed", model, "--ids"], old), expected_pair);
+    // Masked tokens after the text change nothing.
     let ids = from_text["input_ids"].as_array().unwrap();
     let mut padded = ids.clone();
     padded.resize(ids.len() + 5, 0.into());
@@ -367,9 +373,9 @@ fn ids_are_used_as_they_are() {
 
     let most = format!("{{\"input_ids\":[{}1]}}", "1,".repeat(64));
     for (line, problem) in [
-        ("", "no JSON: byte 0: expected a value"),
-        ("{\"input_ids\":[2,3}", "no JSON: "),
-        ("{\"input_ids\":[2,3],\"note\":\"\\ud800\"}", "no JSON: "),
+        ("", "not JSON: byte 0: expected a value"),
+        ("{\"input_ids\":[2,3}", "not JSON: "),
+        ("{\"input_ids\":[2,3],\"note\":\"\\ud800\"}", "not JSON: "),
         ("[2,3]", "input_ids: missing"),
         ("{\"input_ids\":7}", "input_ids: not a list of numbers"),
         ("{\"input_ids\":[[2,3]]}", "input_ids[0]: [2,3] is not a whole number"),
@@ -377,7 +383,7 @@ fn ids_are_used_as_they_are() {
         ("{\"input_ids\":[2,1e99]}", "input_ids[1]: 1e99 is not a whole number"),
         ("{\"input_ids\":[2],\"attention_mask\":[2]}", "attention_mask[0]: 2 is not"),
         ("{\"input_ids\":[2],\"attention_mask\":[0]}", "every token is masked"),
-        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 input_ids"),
+        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 ids"),
         ("{\"input_ids\":[2],\"token_type_ids\":[9]}", "token 0 has type 9"),
         ("{\"input_ids\":[2,999]}", "token 1 has id 999, the vocabulary has 256"),
         ("{\"input_ids\":[]}", "the input has no token"),
@@ -496,7 +502,7 @@ fn words_get_a_vector_each() {
     let (message, status) = error(&["embed", model, "--words", "mean"], b"a b \xff c");
     assert_eq!(status, 1);
     assert!(message.ends_with("invalid UTF-8 at byte 4; save the texts as UTF-8"), "{message}");
-    // As an array a text.
+    // As one array per text.
     let folder = Folder::new("cli-words");
     let out = folder.0.join("words.safetensors");
     let arguments =
@@ -591,7 +597,7 @@ fn words_of_a_long_line_are_read_in_windows() {
         }
     }
 
-    // A line that one window holds is as without windows; no words and no tokens are no trouble.
+    // A line that one window holds is as without windows; lines without words or tokens work.
     for line in ["hello helloworld it's", "", "\u{200b} \u{200b}"] {
         let of =
             |more: &[&str]| answers(&[&["embed", model, "--words", "mean"], more].concat(), line);
@@ -616,7 +622,7 @@ fn tokenize_writes_offsets_and_tokens() {
         .zip(answer["token_type_ids"].as_array().unwrap());
     let first = ends.filter(|(_, t)| **t == 0).map(|(o, _)| o[1].as_u64().unwrap()).max();
     assert_eq!(first, Some(6));
-    assert!(line.starts_with("{\"ids\":[2,") && line.ends_with("]}\n"), "{line}");
+    assert!(line.starts_with("{\"input_ids\":[2,") && line.ends_with("]}\n"), "{line}");
 }
 
 #[test]
@@ -702,7 +708,7 @@ fn exports_hold_the_same_numbers() {
     assert_eq!(status, 2);
     assert!(message.contains("--format npy holds one array"), "{message}");
 
-    // Where there is no place to say it in the answer, a cut is told on stderr.
+    // If the answer has no field for it, stderr reports a cut.
     let out = path("cut.npy");
     let long = "hello ".repeat(200);
     let cut = run(&["embed", model, "-o", name(&out), "--format", "npy"], long);
@@ -757,7 +763,7 @@ fn attention_is_drawn_on_a_page() {
     let data: Value = serde_json::from_str(data).unwrap();
     let tokens = data["tokens"].as_array().unwrap().len();
     assert_eq!((data["layers"].as_u64(), data["heads"].as_u64()), (Some(2), Some(4)));
-    // Sixteen bits a probability, four characters for three bytes.
+    // Sixteen bits per probability, four characters for three bytes.
     let bytes = tokens * 4 * tokens * 2;
     assert_eq!(data["maps"][1].as_str().unwrap().len(), bytes.div_ceil(3) * 4);
     assert_eq!(files(&folder), ["page.html"]);

@@ -1,5 +1,5 @@
-//! What tests/c/face.c cannot see: numbers that the header repeats, and masked words, which none of the
-//! models in the repository has.
+//! What tests/c/face.c cannot see: numbers that the header repeats, and masked words, for which the
+//! repository has no model.
 #![allow(unsafe_code)]
 
 #[path = "common/models.rs"]

@@ -5,11 +5,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Instant;
 
-use bertlet::tasks::{self, EntityOptions, EntityRecognizer, Label, TaskError, Text};
-use bertlet::tokenizer::{Limits, TokenBuffer};
-use bertlet::{
-    Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, SequenceClassifier, Session,
-};
+use bertlet::tasks::{Aggregation, EntityOptions, Features, TaskError};
+use bertlet::{Layers, Model, ModelFile, Pooling, Session};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::report::{ConversionReport, size};
 use bertlet_convert::{ConvertOptions, convert};
@@ -100,25 +97,15 @@ fn converted(ink: &Ink, name: &str, report: &ConversionReport, seconds: f64) -> 
 }
 
 fn entities(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
-    let limit = model.config().max_position_embeddings;
-    let mut labels =
-        vec![Label::default(); model.section(SectionKind::TokenClassifier).map_or(0, |s| s.rows)];
-    let recognizer = EntityRecognizer::new(&model, &mut labels)?;
     let mut session = Session::new(model);
-    let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
+    let options = EntityOptions { aggregation: Aggregation::First, ..Default::default() };
     let mut out = ink.heading("Entities");
     for text in NEWS {
-        let mut encoder = session.encoder(limit)?;
-        let tagged = recognizer.tag(&mut encoder, Text::Str(text), None, &mut scratch)?;
-        let mut found = Vec::new();
-        let options =
-            EntityOptions { aggregation: tasks::Aggregation::First, ..Default::default() };
-        recognizer.entities(tagged, &options, |entity| found.push(entity));
         let _ = writeln!(out, "  {text}");
-        for entity in found {
-            let (start, end) = (entity.start.byte as usize, entity.end.byte as usize);
-            let label = ink.paint(colour(entity.label), &format!("{:4}", entity.label));
-            let words = format!("{:16}", &text[start..end]);
+        for entity in session.entities_with(text, &options)?.iter() {
+            let (start, end) = (entity.start.byte, entity.end.byte);
+            let label = ink.paint(colour(&entity.label), &format!("{:4}", entity.label));
+            let words = format!("{:16}", entity.text);
             let place = format!("{start}..{end}");
             let _ = writeln!(out, "    {label}  {words}  {place:>6}  {:.2}", entity.score);
         }
@@ -137,49 +124,29 @@ fn colour(label: &str) -> &'static str {
 
 fn sentiment(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
     const BAR: usize = 20;
-    let classifier = SequenceClassifier::new(&model)?;
     let mut session = Session::new(model);
     let mut out = ink.heading("Sentiment");
     for text in REVIEWS {
-        let mut scores = vec![0.0; classifier.logits_len()];
-        let ids = tokens(model, text)?;
-        classifier.logits(&mut session.encoder(ids.len())?, &Input::new(&ids), &mut scores)?;
-        classifier.scores(&mut scores);
-        let best = (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b });
-        let label = classifier.labels().get(best).unwrap_or("?");
-        let full = (scores[best] * BAR as f32).round() as usize;
+        let found = session.classify(text)?;
+        let full = (found.score * BAR as f32).round() as usize;
         let bar = "█".repeat(full) + &"·".repeat(BAR.saturating_sub(full));
-        let code = if label.eq_ignore_ascii_case("positive") { "32" } else { "31" };
-        let _ = writeln!(out, "  {}  {:.2} {label:8}  {text}", ink.paint(code, &bar), scores[best]);
+        let code = if found.label.eq_ignore_ascii_case("positive") { "32" } else { "31" };
+        let bar = ink.paint(code, &bar);
+        let _ = writeln!(out, "  {bar}  {:.2} {:8}  {text}", found.score, found.label);
     }
     Ok(out)
 }
 
 fn similarity(ink: &Ink, model: Model<'_>) -> std::result::Result<String, TaskError> {
     let mut session = Session::new(model);
-    let mut vector = |text: &str| {
-        let mut vector = vec![0.0; model.config().hidden_size];
-        let (layers, pooling, out) = (Layers::LAST, Pooling::Mean, vector.as_mut_slice());
-        let output = Output::Features { layers, pooling, normalize: true, out };
-        session.encode(&Input::new(&tokens(model, text)?), &mut [output])?;
-        Ok::<_, TaskError>(vector)
-    };
-    let first = vector(REVIEWS[0])?;
+    let features = Features { layers: Layers::LAST, pooling: Pooling::Mean, normalize: true };
+    let first = session.embed_with(REVIEWS[0], &features)?;
     let mut out = ink.heading("Similarity");
     let _ = writeln!(out, "  {}", REVIEWS[0]);
     for text in OTHERS {
-        let cosine: f32 = first.iter().zip(vector(text)?).map(|(a, b)| a * b).sum();
+        let other = session.embed_with(text, &features)?;
+        let cosine: f32 = first.iter().zip(other.iter()).map(|(a, b)| a * b).sum();
         let _ = writeln!(out, "    {}  {text}", ink.paint("1;36", &format!("{cosine:5.2}")));
     }
     Ok(out)
-}
-
-/// The tokens of a text, cut to the model's limit.
-fn tokens(model: Model<'_>, text: &str) -> std::result::Result<Vec<u32>, TaskError> {
-    let mut ids = vec![0; model.config().max_position_embeddings];
-    let limits = Limits::new(ids.len());
-    let mut buffer = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
-    let encoded = model.tokenizer()?.encode(text, None, &limits, &mut buffer)?;
-    ids.truncate(encoded.len);
-    Ok(ids)
 }

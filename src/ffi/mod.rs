@@ -1,4 +1,4 @@
-//! The C face: `include/bertlet.h`, which is generated from this file.
+//! The C API: `include/bertlet.h`, which is generated from this file.
 //!
 //! Every function checks its pointers, lengths and numbers, and returns a [`Status`]. A panic, which
 //! would be a defect of this library, ends the process: it cannot unwind into C.
@@ -15,13 +15,16 @@ use core::mem::MaybeUninit;
 use raw::{address, answer, place, prepare, shared, slice, slice_mut, target, unique, utf8};
 
 use crate::encoder;
-use crate::heads::{self, MaskedLm, SequenceClassifier};
+use crate::heads::{self, MaskedLm, NextSentence, SequenceClassifier};
 use crate::kernels::Isa;
-use crate::outputs::{self, Layers, Output, features_len};
+use crate::outputs::{self, Layers, features_len};
 #[cfg(feature = "std")]
 use crate::owned::ModelFile;
-use crate::tasks::{self, EntityOptions, EntityRecognizer, Label, Offset, Pair};
-use crate::tokenizer::{Limits, TokenBuffer};
+use crate::tasks::{
+    self, EntityOptions, EntityRecognizer, Features, Label, Offset, Question, TextRunner,
+    mask_positions,
+};
+use crate::tokenizer::TokenBuffer;
 
 /// How a call went. A number keeps its meaning in all versions.
 #[repr(u32)]
@@ -29,7 +32,7 @@ use crate::tokenizer::{Limits, TokenBuffer};
 pub enum Status {
     /// Success. Any other status: no output was written.
     Ok = 0,
-    /// A pointer is NULL that must not be.
+    /// A required pointer is NULL.
     NullPointer = 1,
     /// A pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64.
     Misaligned = 2,
@@ -37,17 +40,17 @@ pub enum Status {
     InvalidUtf8 = 3,
     /// A buffer is too small; ask the function's size or count first.
     BufferTooSmall = 4,
-    /// An array has not as many elements as the answer.
+    /// An array has another number of elements than the answer.
     WrongCount = 5,
     /// The file cannot be opened or mapped.
     File = 6,
-    /// The bytes are no bertlet file.
+    /// The bytes are not a bertlet file.
     NotAModel = 7,
     /// A format version that this library does not read.
     Version = 8,
     /// The file has fewer or more bytes than its header says.
     FileLength = 9,
-    /// The file's contents have not their checksum, or contradict each other.
+    /// The file's contents do not match their checksum, or contradict each other.
     Damaged = 10,
     /// This library has no instruction set of that name.
     UnknownIsa = 11,
@@ -61,7 +64,7 @@ pub enum Status {
     UnknownToken = 15,
     /// The model has no such layer.
     NoSuchLayer = 16,
-    /// The number or spelling names no layers, pooling or aggregation.
+    /// The number or spelling is not that of any layers, pooling or aggregation.
     NoSuchChoice = 17,
     /// The checkpoint did not have this head.
     MissingHead = 18,
@@ -71,7 +74,7 @@ pub enum Status {
     NoSuchIndex = 20,
     /// The text is too long: over 4 GiB, or it cannot be cut to the limit.
     TextTooLong = 21,
-    /// Windows cannot share so many tokens.
+    /// Windows cannot share this many tokens.
     OverlapTooLarge = 22,
 }
 
@@ -80,7 +83,7 @@ pub enum Status {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Not at all: a vector a token.
+    /// Not at all: one vector per token.
     None = 0,
     /// The first token's.
     Cls = 1,
@@ -102,7 +105,7 @@ pub enum Pooling {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregation {
-    /// Not at all: each token with a label but `O` is an answer.
+    /// Not at all: each token with a label other than `O` is an entity.
     None = 0,
     /// Neighbouring tokens of the same entity are joined.
     Simple = 1,
@@ -110,7 +113,7 @@ pub enum Aggregation {
     First = 2,
     /// Words have the label of the largest mean probability.
     Average = 3,
-    /// Words have the label of their surest token.
+    /// Words have the label of their most confident token.
     Max = 4,
 }
 
@@ -120,13 +123,13 @@ pub const BERTLET_MODEL_SIZE: usize = 320;
 // `place` skips up to 63 bytes and takes whole blocks of 64.
 const _: () = assert!(63 + size_of::<Model>().next_multiple_of(64) <= BERTLET_MODEL_SIZE);
 
-/// A text of `length` bytes of UTF-8 inside the model's file; no NUL ends it.
+/// A text of UTF-8 inside the model's file. It does not end with NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
     /// Its first byte.
     pub bytes: *const c_char,
-    /// Bytes.
+    /// Number of bytes.
     pub length: usize,
 }
 
@@ -160,25 +163,31 @@ impl Model {
 
 /// What runs a model: a view of it, and memory of the caller. One thread at a time may use it.
 pub struct Encoder {
-    inner: encoder::Encoder<'static, 'static>,
+    runner: TextRunner<'static, 'static>,
     isa: Isa,
-    /// `[max_tokens]`.
-    ids: &'static mut [u32],
-    /// `[max_tokens]`.
-    type_ids: &'static mut [u8],
     /// `[labels]`: logits of a text, and of one of its windows.
     logits: [&'static mut [f32]; 2],
+    /// `[max_tokens][2]`: logits of answers.
+    spans: &'static mut [f32],
+}
+
+impl Encoder {
+    /// The runner, with windows unless `overlap` is negative.
+    fn runner(&mut self, overlap: isize) -> &mut TextRunner<'static, 'static> {
+        self.runner.set_overlap(usize::try_from(overlap).ok());
+        &mut self.runner
+    }
 }
 
 /// The shape of a model.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Hidden size: values of a token's vector.
+    /// Hidden size: number of values of a token's vector.
     pub hidden_size: usize,
     /// Encoder layers.
     pub num_hidden_layers: usize,
-    /// Attention heads a layer.
+    /// Attention heads per layer.
     pub num_attention_heads: usize,
     /// Inner size of the feed-forward network.
     pub intermediate_size: usize,
@@ -188,7 +197,7 @@ pub struct Config {
     pub max_tokens: usize,
     /// Token types (segments).
     pub type_vocab_size: usize,
-    /// Labels of the classifier; 0 where there is none.
+    /// Labels of the classifier; 0 if there is none.
     pub labels: usize,
     /// The pooling that the checkpoint was made for: a `bertlet_pooling`.
     pub pooling: u32,
@@ -202,21 +211,21 @@ pub struct Config {
 pub struct Input {
     /// `[tokens]`: ids in the model's vocabulary, `[CLS]` and `[SEP]` included.
     pub input_ids: *const u32,
-    /// `[tokens]`: token types; all 0 where this is NULL.
+    /// `[tokens]`: token types; all 0 if this is NULL.
     pub token_type_ids: *const u8,
-    /// `[tokens]`: 0 for a token to be ignored; none is where this is NULL.
+    /// `[tokens]`: 0 for tokens to ignore, 1 for others; all 1 if this is NULL.
     pub attention_mask: *const u8,
-    /// How many.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
-/// A stretch of a text, in bytes: `start` is the first, `end` the one behind the last.
+/// A range of a text: `start` is the first position, `end` one past the last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Span {
-    /// First byte.
+    /// First position.
     pub start: u32,
-    /// Byte behind the last.
+    /// One past the last position.
     pub end: u32,
 }
 
@@ -226,9 +235,23 @@ pub struct Span {
 pub struct Entity {
     /// `PER`; the whole label, `B-PER`, where tokens are not joined.
     pub label: Text,
-    /// Mean probability of the labels of its tokens (or words).
+    /// Mean probability of the labels of its tokens or words, in [0, 1].
     pub score: f32,
-    /// Where it stands in the text, in bytes.
+    /// Its range in the text, in bytes.
+    pub bytes: Span,
+    /// The same in code points (Python).
+    pub chars: Span,
+    /// The same in UTF-16 units (Java, JavaScript, Swift).
+    pub utf16: Span,
+}
+
+/// An answer to a question.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer {
+    /// Probability of its start times probability of its end, in [0, 1].
+    pub score: f32,
+    /// Its range in the passage, in bytes.
     pub bytes: Span,
     /// The same in code points (Python).
     pub chars: Span,
@@ -242,7 +265,7 @@ pub struct Entity {
 pub struct Fill {
     /// Its id; see `bertlet_model_token`.
     pub id: u32,
-    /// Its probability among all words.
+    /// Its probability among all words of the vocabulary, in [0, 1].
     pub score: f32,
 }
 
@@ -291,8 +314,8 @@ pub unsafe extern "C" fn bertlet_model_open(
 /// Validates the header of a model file in memory; copies and allocates nothing. `bytes` starts at a
 /// multiple of 64, and stays unchanged as long as the model is used.
 ///
-/// The handle lies in `memory`, of `memory_size` (at least `BERTLET_MODEL_SIZE`) bytes of any
-/// alignment, which belongs to the model until the caller has done with it.
+/// The handle lives in `memory`, of `memory_size` (at least `BERTLET_MODEL_SIZE`) bytes of any
+/// alignment, which belongs to the model as long as it is used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_model_from_memory(
     bytes: *const c_void,
@@ -388,11 +411,11 @@ pub unsafe extern "C" fn bertlet_model_token(
     })
 }
 
-/// The tokens of a text, `[CLS]` in front and `[SEP]` behind: their ids and (unless `spans` is NULL)
-/// where they stand in the text, special ones at 0, 0. `count` gets their number.
+/// The tokens of a text with `[CLS]` before and `[SEP]` after them: their ids and, unless `spans` is NULL,
+/// their ranges of bytes in the text (0, 0 for special tokens). `count` gets their number.
 ///
-/// `ids` and `spans` have room for `capacity`; where that is too little nothing is written. With `ids`
-/// NULL the tokens are only counted.
+/// `ids` and `spans` have room for `capacity` elements; if that is too little, nothing is written. If `ids`
+/// is NULL the tokens are only counted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_tokenize(
     model: *const Model,
@@ -447,6 +470,9 @@ pub unsafe extern "C" fn bertlet_encoder_size(
                 size_of::<Encoder>(),
                 4 * max_tokens,
                 max_tokens,
+                8 * max_tokens,
+                4 * max_tokens,
+                8 * max_tokens,
                 4 * model.labels().len(),
                 4 * model.labels().len(),
                 model.config().scratch_len(max_tokens),
@@ -460,8 +486,8 @@ pub unsafe extern "C" fn bertlet_encoder_size(
 }
 
 /// An encoder for inputs of up to `max_tokens` tokens, special ones included. It allocates nothing, here
-/// or later: it lies in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
-/// belongs to it until the caller has done with it. There is nothing to free. The model must outlive it.
+/// or later: it lives in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
+/// belongs to it as long as it is used. There is nothing to free. The model must outlive it.
 ///
 /// `isa` is the name of an instruction set ("portable", "avx2", ...; README.md lists them) or NULL for
 /// the fastest that the CPU has. A library built without `std` has one, the best that the compiler was told
@@ -475,7 +501,7 @@ pub unsafe extern "C" fn bertlet_encoder_new(
     memory_size: usize,
     encoder: *mut *mut Encoder,
 ) -> Status {
-    // SAFETY: the pointers are what the header asks for; each `place` gives room for so many values, of which any bytes
+    // SAFETY: the pointers are what the header asks for; each `place` gives room for that many values, of which any bytes
     // are valid ones but for the handle, which is written first.
     Status::of(|| unsafe {
         let (model, encoder) = (shared(model)?.view(), target(encoder)?);
@@ -486,21 +512,27 @@ pub unsafe extern "C" fn bertlet_encoder_new(
         address(memory)?;
         let mut rest = slice_mut::<u8>(memory.cast(), memory_size)?;
         let handle = place::<Encoder>(&mut rest, 1)?;
-        let ids = slice_mut(place(&mut rest, max_tokens)?, max_tokens)?;
-        let type_ids = slice_mut(place(&mut rest, max_tokens)?, max_tokens)?;
+        let buffer = TokenBuffer {
+            input_ids: slice_mut(place(&mut rest, max_tokens)?, max_tokens)?,
+            token_type_ids: slice_mut(place(&mut rest, max_tokens)?, max_tokens)?,
+            offsets: prepare(place(&mut rest, max_tokens)?, max_tokens),
+            words: slice_mut(place(&mut rest, max_tokens)?, max_tokens)?,
+        };
+        let spans = 2 * max_tokens;
+        let spans = slice_mut(place(&mut rest, spans)?, spans)?;
         let labels = model.labels().len();
         let logits = [
             slice_mut(place(&mut rest, labels)?, labels)?,
             slice_mut(place(&mut rest, labels)?, labels)?,
         ];
         let inner = encoder::Encoder::new(model, isa, rest, max_tokens)?;
-        handle.write(Encoder { inner, isa, ids, type_ids, logits });
+        handle.write(Encoder { runner: TextRunner::new(inner, buffer), isa, logits, spans });
         encoder.write(handle);
         Ok(())
     })
 }
 
-/// Values that `bertlet_encode` writes for an input of so many tokens.
+/// Number of values that `bertlet_encode` writes for an input of `tokens` tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_features_count(
     model: *const Model,
@@ -548,15 +580,18 @@ pub unsafe extern "C" fn bertlet_encode(
             attention_mask: optional(input.attention_mask)?,
         };
         let out = slice_mut(features, count)?;
-        encoder
-            .inner
-            .encode(&input, &mut [Output::Features { layers, pooling, normalize, out }])?;
+        let features = Features { layers, pooling, normalize };
+        encoder.runner.encoder().encode(&input, &mut [features.output(out)])?;
         Ok(())
     })
 }
 
-/// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. What is longer than the
-/// encoder's limit is cut, and `truncated` (may be NULL) says whether it was.
+/// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL.
+///
+/// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
+/// whether it was. Otherwise the text is read in windows that share `overlap` tokens, and the features are the
+/// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch of
+/// `count` values. It may be NULL if `overlap` is -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_embed(
     encoder: *mut Encoder,
@@ -567,42 +602,32 @@ pub unsafe extern "C" fn bertlet_embed(
     layers: *const c_char,
     pooling: u32,
     normalize: bool,
+    overlap: isize,
     features: *mut f32,
+    window: *mut f32,
     count: usize,
     truncated: *mut bool,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let encoder = unique(encoder)?;
-        let text = pair(text, length, second, second_length)?;
+        let text = text_or_pair(text, length, second, second_length)?;
         let (layers, pooling) = selection(layers, pooling)?;
         let out = slice_mut(features, count)?;
-        let mut buffer = TokenBuffer {
-            input_ids: encoder.ids,
-            token_type_ids: encoder.type_ids,
-            ..Default::default()
-        };
-        let limits = Limits::new(encoder.inner.max_tokens());
-        let tokenizer = encoder.inner.model().tokenizer()?;
-        let encoded = tokenizer.encode(text.first, text.second, &limits, &mut buffer)?;
-        let input = encoder::Input {
-            input_ids: &encoder.ids[..encoded.len],
-            token_type_ids: Some(&encoder.type_ids[..encoded.len]),
-            attention_mask: None,
-        };
-        encoder
-            .inner
-            .encode(&input, &mut [Output::Features { layers, pooling, normalize, out }])?;
-        answer(truncated, encoded.truncated)
+        let window = slice_mut(window, if overlap < 0 { 0 } else { count })?;
+        let wanted = Features { layers, pooling, normalize };
+        let run = encoder.runner(overlap).embed(text, &wanted, out, window)?;
+        answer(truncated, run.truncated)
     })
 }
 
-/// The scores of a text, or a pair of texts unless `second` is NULL: one a label (`bertlet_model_label`),
-/// which `count` has to be the number of. What they are the checkpoint says: probabilities of one of the
-/// labels, of each label by itself, or (regression) plain values.
+/// The scores of a text, or of a pair of texts unless `second` is NULL: one per label
+/// (`bertlet_model_label`); `count` is the number of labels. The checkpoint says what they are: probabilities
+/// over the labels, one probability per label, or (regression) plain values.
 ///
-/// `overlap` is -1, and a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
-/// so; or the text is read in windows that share so many tokens, and the scores are those of the mean.
+/// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
+/// so. Otherwise the text is read in windows that share `overlap` tokens, and the scores are those of the mean
+/// of their logits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_classify(
     encoder: *mut Encoder,
@@ -618,30 +643,76 @@ pub unsafe extern "C" fn bertlet_classify(
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let encoder = unique(encoder)?;
-        let text = pair(text, length, second, second_length)?;
+        let text = text_or_pair(text, length, second, second_length)?;
         let scores = slice_mut(scores, count)?;
-        let model = encoder.inner.model();
-        let head = SequenceClassifier::new(&model)?;
+        let head = SequenceClassifier::new(&encoder.runner.model())?;
         if count != head.logits_len() {
             return Err(Status::WrongCount);
         }
+        encoder.runner(overlap);
         let [logits, window] = &mut encoder.logits;
-        let run = head.classify(
-            &model.tokenizer()?,
-            &mut encoder.inner,
-            text,
-            usize::try_from(overlap).ok(),
-            &mut TokenBuffer {
-                input_ids: encoder.ids,
-                token_type_ids: encoder.type_ids,
-                ..Default::default()
-            },
-            logits,
-            window,
-        )?;
+        let run = encoder.runner.classify(text, logits, window)?;
         head.scores(logits);
         scores.copy_from_slice(logits);
         answer(truncated, run.truncated)
+    })
+}
+
+/// The probability that the second text follows the first. `overlap` and `truncated` are those of
+/// `bertlet_classify`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bertlet_next_sentence(
+    encoder: *mut Encoder,
+    first: *const c_char,
+    first_length: usize,
+    second: *const c_char,
+    second_length: usize,
+    overlap: isize,
+    is_next: *mut f32,
+    truncated: *mut bool,
+) -> Status {
+    // SAFETY: the pointers are what the header asks for.
+    Status::of(|| unsafe {
+        let (encoder, is_next) = (unique(encoder)?, target(is_next)?);
+        let text = (utf8(first, first_length)?, utf8(second, second_length)?);
+        let head = NextSentence::new(&encoder.runner.model())?;
+        let (logits, run) = encoder.runner(overlap).next_sentence(text)?;
+        answer(truncated, run.truncated)?;
+        is_next.write(head.score(logits));
+        Ok(())
+    })
+}
+
+/// The part of a passage that answers a question. `found` is all zero if the passage is empty.
+///
+/// `max_answer` is the number of tokens of the longest answer; 15 is usual. `overlap` is -1, or the tokens of
+/// the passage that neighbouring windows share; then the answer is the most probable one of all windows.
+/// `truncated` (may be NULL) says whether the passage was cut.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bertlet_answer_question(
+    encoder: *mut Encoder,
+    question: *const c_char,
+    question_length: usize,
+    passage: *const c_char,
+    passage_length: usize,
+    max_answer: usize,
+    overlap: isize,
+    found: *mut Answer,
+    truncated: *mut bool,
+) -> Status {
+    // SAFETY: the pointers are what the header asks for.
+    Status::of(|| unsafe {
+        let (encoder, found) = (unique(encoder)?, target(found)?);
+        let text = utf8(question, question_length)?;
+        let passage = utf8(passage, passage_length)?;
+        encoder.runner(overlap);
+        let question = Question { text, max_answer };
+        let (best, run) = encoder.runner.answer(question, passage, encoder.spans)?;
+        answer(truncated, run.truncated)?;
+        let tasks::Answer { start, end, score, .. } = best.unwrap_or_default();
+        let [bytes, chars, utf16] = spans(start, end);
+        found.write(Answer { score, bytes, chars, utf16 });
+        Ok(())
     })
 }
 
@@ -657,23 +728,23 @@ pub unsafe extern "C" fn bertlet_entities_size(
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (encoder, text, size) = (shared(encoder)?, utf8(text, length)?, target(size)?);
-        let model = encoder.inner.model();
-        let (labels, window) = (model.labels().len(), encoder.inner.max_tokens());
-        let all = model.tokenizer()?.count(text)?;
+        let model = encoder.runner.model();
+        let (labels, window) = (model.labels().len(), encoder.runner.max_tokens());
+        let all = encoder.runner.tokenizer()?.count(text)?;
         let tokens = if overlap < 0 { all.min(window) } else { all };
         let names = (labels * size_of::<Label<'_>>()).next_multiple_of(64);
-        let scratch = EntityRecognizer::rows_len(labels, window, tokens.saturating_add(2));
+        let scratch = tasks::entities_scratch_len(labels, window, tokens.saturating_add(2));
         size.write((63 + names).checked_add(scratch).ok_or(Status::TextTooLong)?);
         Ok(())
     })
 }
 
 /// The named entities of a text, in order. `count` gets their number; the first `capacity` of them are
-/// written to `entities`, so where `count` is more, ask again with more room. There are never more than
+/// written to `entities`. If `count` is more, call again with more room. There are never more entities than
 /// tokens.
 ///
-/// `aggregation` is a `bertlet_aggregation`. `overlap` is -1, and a text longer than the encoder's limit
-/// is cut, and `truncated` (may be NULL) says so; or the text is read in windows that share so many tokens.
+/// `aggregation` is a `bertlet_aggregation`. If `overlap` is -1, a text longer than the encoder's limit is
+/// cut, and `truncated` (may be NULL) says so. Otherwise the text is read in windows that share `overlap` tokens.
 /// `memory` has at least `bertlet_entities_size` bytes for this text and overlap, of any alignment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_entities(
@@ -689,35 +760,27 @@ pub unsafe extern "C" fn bertlet_entities(
     count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
-    // SAFETY: the pointers are what the header asks for; `place` gives room for so many labels, which are written before
+    // SAFETY: the pointers are what the header asks for; `place` gives room for that many labels, which are written before
     // they are read.
     Status::of(|| unsafe {
         let (encoder, text, count) = (unique(encoder)?, utf8(text, length)?, target(count)?);
         let aggregation = tasks::Aggregation::NAMES.get(aggregation as usize);
         let &(_, aggregation) = aggregation.ok_or(Status::NoSuchChoice)?;
         let entities: &mut [MaybeUninit<Entity>] = slice_mut(entities.cast(), capacity)?;
-        let model = encoder.inner.model();
+        let model = encoder.runner.model();
         address(memory)?;
         let mut rest = slice_mut(memory.cast(), memory_size)?;
         let names = model.labels().len();
         let labels = prepare(place::<Label<'_>>(&mut rest, names)?, names);
         let recognizer = EntityRecognizer::new(&model, labels)?;
-        let overlap = usize::try_from(overlap).ok();
-        let text = tasks::Text::Str(text);
-        let tagged = recognizer.tag(&mut encoder.inner, text, overlap, rest)?;
-        let (was_cut, mut found) = (tagged.truncated, 0);
+        let tagged = recognizer.tag(encoder.runner(overlap), text, rest)?;
+        let (was_cut, mut found) = (tagged.run.truncated, 0);
         let options = EntityOptions { aggregation, constrained: false };
         recognizer.entities(tagged, &options, |entity| {
             if let Some(to) = entities.get_mut(found) {
                 let tasks::Entity { label, score, start, end, .. } = entity;
-                let span = |unit: fn(&Offset) -> u32| Span { start: unit(&start), end: unit(&end) };
-                to.write(Entity {
-                    label: Text::of(label),
-                    score,
-                    bytes: span(|at| at.byte),
-                    chars: span(|at| at.char),
-                    utf16: span(|at| at.utf16),
-                });
+                let [bytes, chars, utf16] = spans(start, end);
+                to.write(Entity { label: Text::of(label), score, bytes, chars, utf16 });
             }
             found += 1;
         });
@@ -726,10 +789,10 @@ pub unsafe extern "C" fn bertlet_entities(
     })
 }
 
-/// The likeliest words for the `[MASK]` of number `mask` (from 0) in a text, best first. `count` gets how
-/// many were written to `fills`: `capacity`, or all words.
+/// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first. `count` gets the
+/// number written to `fills`: `capacity`, or all words of the vocabulary if they are fewer.
 ///
-/// `scratch` has as many values as the vocabulary has words: `words`.
+/// `scratch` has `words` values, as many as the vocabulary has words.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_fill_mask(
     encoder: *mut Encoder,
@@ -747,17 +810,18 @@ pub unsafe extern "C" fn bertlet_fill_mask(
         let (encoder, text, count) = (unique(encoder)?, utf8(text, length)?, target(count)?);
         let logits = slice_mut(scratch, words)?;
         let fills = slice_mut(fills.cast::<heads::Fill>(), capacity)?;
-        let model = encoder.inner.model();
-        let head = MaskedLm::new(&model)?;
-        let tokenizer = model.tokenizer()?;
-        let mut buffer = TokenBuffer { input_ids: encoder.ids, ..Default::default() };
-        let limits = Limits::new(encoder.inner.max_tokens());
-        let encoded = tokenizer.encode(text, None, &limits, &mut buffer)?;
-        let ids = &encoder.ids[..encoded.len];
-        let is_mask = |id: &u32| Some(*id) == tokenizer.mask_id();
-        let place = ids.iter().enumerate().filter(|(_, id)| is_mask(id)).nth(mask);
-        let (position, _) = place.ok_or(Status::NoSuchIndex)?;
-        head.logits(&mut encoder.inner, &encoder::Input::new(ids), &[position], logits)?;
+        let runner = encoder.runner(-1);
+        let (head, tokenizer) = (MaskedLm::new(&runner.model())?, runner.tokenizer()?);
+        let mut found = false;
+        runner.each_window(text, |encoder, window| {
+            let position = mask_positions(&tokenizer, window.input.input_ids).nth(mask);
+            found = position.is_some();
+            let Some(position) = position else { return Ok(()) };
+            Ok(head.logits(encoder, &window.input, &[position], logits)?)
+        })?;
+        if !found {
+            return Err(Status::NoSuchIndex);
+        }
         count.write(head.top(logits, fills));
         Ok(())
     })
@@ -800,16 +864,27 @@ unsafe fn selection(
 }
 
 /// One text, or two unless `second` is NULL.
-unsafe fn pair<'t>(
+unsafe fn text_or_pair<'t>(
     text: *const c_char,
     length: usize,
     second: *const c_char,
     second_length: usize,
-) -> Result<Pair<'t>, Status> {
+) -> Result<tasks::Text<'t>, Status> {
     // SAFETY: the pointers are what the header asks for about the texts.
     unsafe {
         let first = utf8(text, length)?;
-        let second = if second.is_null() { None } else { Some(utf8(second, second_length)?) };
-        Ok(Pair { first, second })
+        Ok(match second.is_null() {
+            true => first.into(),
+            false => (first, utf8(second, second_length)?).into(),
+        })
     }
+}
+
+/// A range in bytes, code points and UTF-16 units.
+fn spans(start: Offset, end: Offset) -> [Span; 3] {
+    [
+        Span { start: start.byte, end: end.byte },
+        Span { start: start.char, end: end.char },
+        Span { start: start.utf16, end: end.utf16 },
+    ]
 }

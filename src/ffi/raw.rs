@@ -32,7 +32,7 @@ pub unsafe fn unique<'a, T>(pointer: *mut T) -> Result<&'a mut T, Status> {
     Ok(unsafe { &mut *pointer })
 }
 
-/// Where an answer goes, whatever stands there now.
+/// Where an answer is written, whatever is there now.
 ///
 /// # Safety
 /// It can be written, unless it is NULL or misaligned.
@@ -61,10 +61,10 @@ fn check<T>(pointer: *const T, length: usize) -> Result<(), Status> {
     }
 }
 
-/// `length` values; where there are none, the pointer may be NULL.
+/// `length` values. If that is 0, the pointer may be NULL.
 ///
 /// # Safety
-/// So many values stand there, unless the pointer is NULL or misaligned.
+/// `length` values are there, unless the pointer is NULL or misaligned.
 pub unsafe fn slice<'a, T>(pointer: *const T, length: usize) -> Result<&'a [T], Status> {
     if length == 0 {
         return Ok(&[]);
@@ -77,8 +77,8 @@ pub unsafe fn slice<'a, T>(pointer: *const T, length: usize) -> Result<&'a [T], 
 /// [`slice()`], to be written.
 ///
 /// # Safety
-/// So many values can stand there, of which any bytes are valid ones, and nothing else uses them, unless
-/// the pointer is NULL or misaligned.
+/// There is memory for `length` values, any bytes are valid values, and nothing else uses them, unless the
+/// pointer is NULL or misaligned.
 pub unsafe fn slice_mut<'a, T>(pointer: *mut T, length: usize) -> Result<&'a mut [T], Status> {
     if length == 0 {
         return Ok(&mut []);
@@ -109,9 +109,9 @@ pub fn place<T>(rest: &mut &'static mut [u8], count: usize) -> Result<*mut T, St
 /// Writes `count` default values.
 ///
 /// # Safety
-/// `values` is from [`place`] for so many, and nothing else uses them.
+/// `values` is from [`place`] for `count` values, and nothing else uses them.
 pub unsafe fn prepare<T: Copy + Default>(values: *mut T, count: usize) -> &'static mut [T] {
-    // SAFETY: there is room for so many; they are made values before they are used as such.
+    // SAFETY: there is room for `count` values, and they are written before they are used as such.
     unsafe {
         core::slice::from_raw_parts_mut(values.cast::<MaybeUninit<T>>(), count)
             .fill(MaybeUninit::new(T::default()));
@@ -131,7 +131,7 @@ pub fn path(path: &core::ffi::CStr) -> Result<&std::path::Path, Status> {
     path.to_str().map(AsRef::as_ref).map_err(|_| Status::InvalidUtf8)
 }
 
-/// Writes `text` and a NUL, cut to the room there is at the end of a character.
+/// Writes `text` and a NUL, cut at the end of a character to what `room` holds.
 #[cfg(feature = "std")]
 pub fn write_message(room: &mut [u8], text: &impl std::fmt::Display) {
     let Some(most) = room.len().checked_sub(1) else { return };

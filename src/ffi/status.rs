@@ -12,33 +12,33 @@ use crate::tokenizer::TokenizeError;
 /// `MESSAGES[status]`.
 const MESSAGES: [&CStr; 23] = [
     c"success",
-    c"a pointer is NULL that must not be",
+    c"a required pointer is NULL",
     c"a pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64",
     c"a text, path or name is not UTF-8",
     c"a buffer is too small; ask the function's size or count first",
-    c"an array has not as many elements as the answer",
+    c"an array has another number of elements than the answer",
     c"the file cannot be opened or mapped; the message of bertlet_model_open says why",
     c"not a bertlet file; make one with bertlet-convert",
     c"the file has a format version that this library does not read; convert again",
     c"the file has fewer or more bytes than its header says; copy or convert it again",
-    c"the file is damaged: its contents have not their checksum, or contradict each other",
+    c"the file is damaged: its contents do not match their checksum, or contradict each other",
     c"this library has no instruction set of that name",
     c"the CPU (or, without std, the build) lacks this instruction set",
     c"the input has no token, or all are masked",
     c"more tokens than the encoder was made for or the model takes",
     c"a token's id or type is not in the model; use its own tokenizer",
     c"the model has no such layer",
-    c"the number or spelling names no layers, pooling or aggregation",
+    c"the number or spelling is not that of any layers, pooling or aggregation",
     c"the checkpoint has no such head; convert one that has it",
     c"the model has no vocabulary; give ids instead of text",
     c"no label, token or [MASK] has this number",
     c"the text is too long: over 4 GiB, or it cannot be cut to the limit",
-    c"too many tokens shared by two windows; choose a smaller overlap",
+    c"windows cannot share this many tokens; choose a smaller overlap",
 ];
 const _: () = assert!(MESSAGES.len() == Status::OverlapTooLarge as usize + 1);
 
 impl Status {
-    /// What became of a function's work.
+    /// The status of a function's work.
     pub(super) fn of(work: impl FnOnce() -> Result<(), Self>) -> Self {
         work().err().unwrap_or(Self::Ok)
     }
@@ -82,7 +82,7 @@ impl From<TokenizeError> for Status {
             TokenizeError::InvalidUtf8 { .. } => Self::InvalidUtf8,
             TokenizeError::BufferTooSmall { .. } => Self::BufferTooSmall,
             TokenizeError::LimitTooSmall { .. } => Self::TooManyTokens,
-            TokenizeError::StrideTooLarge { .. } => Self::OverlapTooLarge,
+            TokenizeError::OverlapTooLarge { .. } => Self::OverlapTooLarge,
             _ => Self::TextTooLong,
         }
     }
@@ -95,9 +95,10 @@ impl From<TaskError> for Status {
             TaskError::Tokenize(error) => error.into(),
             TaskError::Tokenizer(_) => Self::Damaged,
             TaskError::NoTokenizer => Self::MissingTokenizer,
-            TaskError::Scratch { .. } | TaskError::Buffer { .. } => Self::BufferTooSmall,
+            TaskError::TooSmall(_) => Self::BufferTooSmall,
             TaskError::TooManyLabels { .. } => Self::Damaged,
             TaskError::EncoderTooShort { .. } => Self::TooManyTokens,
+            TaskError::NotPooled | TaskError::OneText | TaskError::NotAPair => Self::NoSuchChoice,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Writes model files.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::kernels::{Rotation, TABLE_GROUP};
 use crate::outputs::Pooling;
+use crate::owned::AtomicFile;
 
 /// What the header says besides the shape of the model.
 #[derive(Clone, Copy, Debug)]
@@ -297,24 +297,14 @@ impl Writer {
         bytes
     }
 
-    /// Writes the file beside `path` and renames it, so that the file at `path` is complete at any moment.
+    /// Writes the file as [`AtomicFile`] does: `path` has a whole file at all times.
     ///
     /// # Errors
     /// Errors of the file system; then `path` is as it was.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.tmp", std::process::id()));
-        let written = File::create(&beside).and_then(|file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            self.write(&mut out)?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&beside, path)
-        });
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = std::fs::remove_file(&beside);
-        }
-        written
+        let mut out = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
+        self.write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
     }
 }
 

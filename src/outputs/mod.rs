@@ -10,6 +10,7 @@ mod pooling;
 pub use head::Head;
 pub(crate) use head::require_masked_lm;
 pub use layers::{Combine, HiddenState, Layers, SelectionError};
+pub(crate) use pooling::l2_normalize;
 pub use pooling::{Pooling, features_len};
 
 use crate::error::RunError;

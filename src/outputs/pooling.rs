@@ -193,7 +193,7 @@ impl Features<'_> {
         }
         if self.normalize {
             let vectors = if self.pooling == Pooling::None { pass.tokens } else { 1 };
-            out.chunks_exact_mut(out.len() / vectors).for_each(normalize);
+            out.chunks_exact_mut(out.len() / vectors).for_each(l2_normalize);
         }
     }
 }
@@ -219,7 +219,7 @@ fn divide(x: &mut [f32], divisor: f32) {
 }
 
 /// Divides a vector by its Euclidean length, or by 1e-12 if that is larger.
-fn normalize(x: &mut [f32]) {
+pub(crate) fn l2_normalize(x: &mut [f32]) {
     let length = sqrt(x.iter().map(|x| x * x).sum());
     divide(x, if length > 1e-12 { length } else { 1e-12 });
 }

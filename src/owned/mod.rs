@@ -1,10 +1,14 @@
-//! What an operating system adds: mapped files, memory that grows, threads. Nothing else depends on
-//! it.
+//! What an operating system adds: mapped files, files written atomically, memory that grows, threads.
 
+mod atomic;
 mod file;
 mod pool;
 mod session;
 
+pub use atomic::AtomicFile;
 pub use file::{ModelFile, OpenError};
 pub use pool::ThreadPool;
-pub use session::Session;
+pub use session::{
+    Classification, Embedding, Entities, FilledMask, FoundAnswer, NamedEntity, Session,
+    WordVectors, with_scratch,
+};

@@ -1,4 +1,4 @@
-//! A few threads that wait for work.
+//! Threads that wait for work.
 
 // A closure that borrows is handed to a thread that was there before it: no safe code can do that.
 #![allow(unsafe_code)]
@@ -48,11 +48,11 @@ impl fmt::Debug for ThreadPool {
 
 struct Shared {
     state: Mutex<State>,
-    /// Jobs in the queue, for those who look without the lock.
+    /// Number of jobs in the queue, to read without the lock.
     queued: AtomicUsize,
-    /// Told when a job is queued, or at the end.
+    /// Signalled when a job is queued, and at shutdown.
     work: Condvar,
-    /// Told when a job is done that somebody sleeps for.
+    /// Signalled when a job is done that a caller sleeps for.
     done: Condvar,
 }
 
@@ -66,7 +66,7 @@ struct State {
     shutdown: bool,
 }
 
-/// The second closure of a join; stands on its caller's stack.
+/// The second closure of a join, on its caller's stack.
 struct Job {
     closure: *mut (dyn FnMut() + Send),
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -182,7 +182,7 @@ impl Job {
 }
 
 impl Shared {
-    /// Queues a job; false if there is no room.
+    /// Queues a job; false if the queue is full.
     fn push(&self, job: Queued) -> bool {
         let mut state = lock(&self.state);
         if state.queue.len() == state.queue.capacity() {
@@ -198,7 +198,7 @@ impl Shared {
         true
     }
 
-    /// Takes a job back if nobody has begun it.
+    /// Takes a job back if no worker has started it.
     fn take_back(&self, job: Queued) -> bool {
         let mut state = lock(&self.state);
         let Some(at) = state.queue.iter().rposition(|other| *other == job) else { return false };
@@ -221,7 +221,7 @@ impl Shared {
         state.waiting -= 1;
     }
 
-    /// What a worker does all its life.
+    /// The loop of a worker.
     fn work(&self) {
         loop {
             spin(|| self.queued.load(Ordering::Acquire) > 0);
@@ -237,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// The oldest job, which is the largest of a forward pass; `None` at the end.
+    /// The oldest job, which is the largest of a forward pass; `None` at shutdown.
     fn next(&self) -> Option<Queued> {
         let mut state = lock(&self.state);
         loop {

@@ -1,28 +1,28 @@
 //! Named entities: labels for tokens, then tokens to entities.
 //!
 //! The rules are those of `TokenClassificationPipeline` in transformers, so that spans and scores are
-//! the same (`tests/tasks/pipeline.rs` compares them): `gather_pre_entities`, `aggregate`,
-//! `aggregate_words`, `group_entities`. Two things differ on purpose: BIOES and BMES are understood, and
-//! a label without a prefix of its scheme is an entity's name itself (there, what stands behind its
-//! first hyphen is).
+//! the same (`tests/tasks/pipeline.rs` compares them). Two rules differ on purpose: BIOES and BMES are
+//! understood, and a label without a prefix of its scheme is the name of an entity (transformers takes
+//! what follows its first hyphen).
 
-use std::ops::Range;
-
-use super::offsets::{Offset, OffsetCounter};
-use super::tags::{Label, LabelSet, TagPosition};
-use super::windows::WindowPlan;
-use super::{TaskError, viterbi};
-use crate::encoder::{Encoder, Input};
+use super::rows::{
+    Arena, CONTINUES_WORD, Rows, SPECIAL, ScratchLen, TokenTable, WORD, part, scratch_size,
+};
+use super::runner::{RunInfo, Text, TextRunner};
+use super::tags::{Label, LabelSet};
+use super::units::{UnitSpace, Units};
+use super::{TaskError, label_name};
+use crate::encoder::Input;
+use crate::error::TooSmall;
 use crate::format::Model;
-use crate::heads::{TokenClassifier, argmax, softmax};
-use crate::kernels::{Plain, take};
-use crate::tokenizer::{NO_WORD, Source, Token, Tokenizer};
+use crate::heads::TokenClassifier;
+use crate::tokenizer::{NO_WORD, Offset, OffsetCounter};
 
 /// How tokens become entities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Aggregation {
-    /// Not at all: each token outside of `O` is an answer, with its full label.
+    /// Not at all: each token whose label is not `O` is an entity, with its full label.
     None,
     /// Neighbouring tokens of the same entity are joined.
     #[default]
@@ -31,12 +31,12 @@ pub enum Aggregation {
     First,
     /// Words have the label of the largest mean probability.
     Average,
-    /// Words have the label of their surest token.
+    /// Words have the label of their most confident token.
     Max,
 }
 
 impl Aggregation {
-    /// All of them, by the names that the command line and transformers use.
+    /// All strategies with the names that the command and transformers use.
     pub const NAMES: [(&'static str, Self); 5] = [
         ("none", Self::None),
         ("simple", Self::Simple),
@@ -45,7 +45,7 @@ impl Aggregation {
         ("max", Self::Max),
     ];
 
-    /// The one of that name.
+    /// The strategy with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, aggregation)| *aggregation)
     }
@@ -56,8 +56,8 @@ impl Aggregation {
 pub struct EntityOptions {
     /// How tokens become entities.
     pub aggregation: Aggregation,
-    /// Choose the likeliest sequence of labels that the scheme allows, instead of the likeliest
-    /// label of each token (or word).
+    /// Whether to choose the likeliest sequence of labels that the scheme allows, instead of the
+    /// likeliest label of each token or word.
     pub constrained: bool,
 }
 
@@ -66,243 +66,130 @@ pub struct EntityOptions {
 pub struct Entity<'a> {
     /// `PER`; with [`Aggregation::None`] the whole label, `B-PER`.
     pub label: &'a str,
-    /// Mean probability of the labels of its tokens (or words).
+    /// Mean probability of the labels of its tokens or words, in [0, 1].
     pub score: f32,
-    /// Its first token, counted in [`Tagged::ids`].
+    /// Index of its first token in [`Tagged::ids`].
     pub first: usize,
-    /// Its last token.
+    /// Index of its last token.
     pub last: usize,
-    /// Where its text starts; all zero where there is no running text ([`Text::Words`], [`Text::Ids`]).
+    /// Where its text starts; all zero for [`Text::Words`] and [`Text::Ids`], which have no running text.
     pub start: Offset,
     /// Where its text ends.
     pub end: Offset,
 }
 
-/// What to find entities in.
-#[derive(Clone, Copy, Debug)]
-pub enum Text<'t> {
-    /// Running text.
-    Str(&'t str),
-    /// Words that are already separate, as in tagged corpora.
-    Words(&'t [&'t str]),
-    /// Tokens as they are; see [`Input`].
-    Ids(Input<'t>),
-}
+/// Upper bound on labels. Viterbi decoding is quadratic in them, and a hostile file could claim a million.
+const MAX_LABELS: usize = 4096;
 
-/// Labels at most: pairs of them are compared, which for a made-up file of a million would not end.
-const MOST_LABELS: usize = 4096;
-
-/// What a token is to the word it belongs to.
-const WORD: u32 = 0;
-const CONTINUES_WORD: u32 = 1;
-const SPECIAL: u32 = 2;
-
-/// Tokens with their logits: what [`EntityRecognizer::tag`] makes.
+/// The tokens of a text with their logits: what [`EntityRecognizer::tag`] returns.
 pub struct Tagged<'t, 's> {
     text: Text<'t>,
-    /// Whether tokens were left out because the text was longer than the model allows.
-    pub truncated: bool,
-    /// Windows that were run.
-    pub windows: usize,
-    /// `[tokens]`: ids, `[CLS]` and `[SEP]` included.
-    ids: &'s mut [u32],
-    /// `[tokens]`: first byte, byte behind the last; counted within the word for [`Text::Words`].
-    starts: &'s mut [u32],
-    ends: &'s mut [u32],
-    /// `[tokens]`: index of the word; [`NO_WORD`] for special tokens.
-    words: &'s mut [u32],
-    /// `[tokens]`: [`WORD`], [`CONTINUES_WORD`] or [`SPECIAL`].
-    kinds: &'s mut [u32],
+    /// How the text was run.
+    pub run: RunInfo,
+    tokens: TokenTable<'s>,
     /// `[tokens][labels]`.
     logits: &'s mut [f32],
-    /// `[units]`: first and last token of each unit, see [`Tagged::join`].
-    first: &'s mut [u32],
-    last: &'s mut [u32],
-    /// `[units]`: the label of each.
-    path: &'s mut [u32],
-    /// `[units][labels + 1]`, `[2][labels + 1]`: for [`viterbi::decode`].
-    back: &'s mut [u32],
-    row: &'s mut [f32],
+    space: UnitSpace<'s>,
 }
 
 impl Tagged<'_, '_> {
-    /// `[tokens]`: the ids, `[CLS]` and `[SEP]` included.
+    /// The ids, `[CLS]` and `[SEP]` included.
     pub fn ids(&self) -> &[u32] {
-        self.ids
+        self.tokens.ids
     }
 
-    /// `[tokens][labels]`: of a token in several windows those of the one that sees most around it.
+    /// `[tokens][labels]`: the logits. Those of a token in several windows come from the window that
+    /// owns it.
     pub fn logits(&self) -> &[f32] {
         self.logits
     }
+}
 
-    /// Notes the tokens of a text, with `[CLS]` and `[SEP]` around them.
-    fn fill(&mut self, tokenizer: &Tokenizer<'_>, source: Source<'_>) -> Result<(), TaskError> {
-        let end = self.ids.len() - 1;
-        for (row, id) in [(0, tokenizer.cls_id()), (end, tokenizer.sep_id())] {
-            self.ids[row] = id;
-            (self.starts[row], self.ends[row]) = (0, 0);
-            (self.words[row], self.kinds[row]) = (NO_WORD, SPECIAL);
-        }
-        for (row, token) in (1..end).zip(tokenizer.tokens(source)) {
-            let Token { id, start, end, word } = token?;
-            self.ids[row] = id;
-            (self.starts[row], self.ends[row], self.words[row]) = (start, end, word);
-            let continues = match self.text {
-                Text::Str(text) => is_subword(tokenizer, text, &Token { id, start, end, word }),
-                _ => self.words[row - 1] == word,
-            };
-            self.kinds[row] = if continues { CONTINUES_WORD } else { WORD };
-        }
-        Ok(())
-    }
-
-    /// Turns logits into probabilities and tokens into units, which are labelled as one: tokens, or
-    /// words. Unit `u` has row `u` of the logits from now on. Returns how many units there are.
-    fn join(&mut self, aggregation: Aggregation, labels: usize) -> usize {
-        let of_words = !matches!(aggregation, Aggregation::None | Aggregation::Simple);
-        let mut units = 0;
-        let mut tokens = 0;
-        for i in (0..self.ids.len()).filter(|i| self.kinds[*i] != SPECIAL) {
-            let row = i * labels..(i + 1) * labels;
-            softmax(&mut self.logits[row.clone()]);
-            let follows = units > 0 && self.last[units - 1] as usize + 1 == i;
-            if !(of_words && follows && self.kinds[i] == CONTINUES_WORD) {
-                self.logits.copy_within(row, units * labels);
-                self.first[units] = i as u32;
-                units += 1;
-                tokens = 0;
-            } else {
-                let (unit, token) = self.logits.split_at_mut(i * labels);
-                let (unit, token) = (&mut unit[(units - 1) * labels..][..labels], &token[..labels]);
-                match aggregation {
-                    Aggregation::Average => {
-                        // A running mean would round differently: sum now, divide below.
-                        unit.iter_mut().zip(token).for_each(|(unit, token)| *unit += token);
-                    }
-                    Aggregation::Max if largest(token) > largest(unit) => {
-                        unit.copy_from_slice(token);
-                    }
-                    _ => {}
-                }
-            }
-            self.last[units - 1] = i as u32;
-            tokens += 1;
-            let ends = self.kinds.get(i + 1).is_none_or(|kind| *kind != CONTINUES_WORD);
-            if aggregation == Aggregation::Average && ends && tokens > 1 {
-                let unit = &mut self.logits[(units - 1) * labels..][..labels];
-                unit.iter_mut().for_each(|x| *x /= tokens as f32);
-            }
-        }
-        units
-    }
-
-    /// Chooses a label for each unit.
-    fn decode(&mut self, labels: &LabelSet<'_, '_>, units: usize, constrained: bool) {
-        let count = labels.len();
-        let (rows, path) = (&self.logits[..units * count], &mut self.path[..units]);
-        if constrained {
-            viterbi::decode(labels, rows, self.back, self.row, path);
-        } else {
-            for (label, row) in path.iter_mut().zip(rows.chunks_exact(count.max(1))) {
-                *label = argmax(row).unwrap_or(count) as u32;
-            }
-        }
-    }
-
-    /// The probability of a unit's label.
-    fn score(&self, unit: usize, labels: usize) -> f32 {
-        self.logits[unit * labels + self.path[unit] as usize]
-    }
-
+impl Tagged<'_, '_> {
     /// [`EntityRecognizer::entities`].
     fn entities<'a>(
-        mut self,
+        self,
         labels: &LabelSet<'a, '_>,
         options: &EntityOptions,
         mut sink: impl FnMut(Entity<'a>),
     ) {
-        let single = options.aggregation == Aggregation::None;
-        let units = self.join(options.aggregation, labels.len());
-        self.decode(labels, units, options.constrained);
-        let mut counter = OffsetCounter::new(match self.text {
+        let Self { text, tokens, logits, space, .. } = self;
+        let EntityOptions { aggregation, constrained } = *options;
+        let single = aggregation == Aggregation::None;
+        let units = Units::new(&tokens, logits, space, labels, (aggregation, constrained));
+        let mut counter = OffsetCounter::new(match text {
             Text::Str(text) => text,
             _ => "",
         });
-        let mut entity = |units: Range<usize>| {
-            let label = labels.get(self.path[units.start] as usize);
-            let Some(label) = label.filter(|label| label.position != TagPosition::Outside) else {
-                return;
-            };
-            let sum: f32 = units.clone().map(|unit| self.score(unit, labels.len())).sum();
-            let first = self.first[units.start] as usize;
-            let last = self.last[units.end - 1] as usize;
+        units.groups(labels, single, |group| {
+            let Some(label) = labels.get(units.label(group.start)) else { return };
+            let (first, last) = (units.first(group.start), units.last(group.end - 1));
+            let sum: f32 = group.clone().map(|unit| units.score(unit)).sum();
             sink(Entity {
                 label: if single { label.name } else { label.entity },
-                score: sum / units.len() as f32,
+                score: sum / group.len() as f32,
                 first,
                 last,
-                start: counter.at(self.starts[first]),
-                end: counter.at(self.ends[last]),
+                start: counter.at(tokens.starts[first]),
+                end: counter.at(tokens.ends[last]),
             });
+        });
+    }
+}
+
+/// The scratch of entities for this many labels, and windows of this many tokens.
+struct Layout {
+    labels: usize,
+    window: usize,
+}
+
+impl ScratchLen for Layout {
+    fn bytes(&self, rows: usize) -> usize {
+        let values = |rows: usize, width: usize| part(rows.saturating_mul(width));
+        [
+            part(rows).saturating_mul(TokenTable::COLUMNS + 3),
+            values(rows, self.labels),
+            values(rows, self.labels + 1),
+            part(2 * (self.labels + 1)),
+            values(self.window, self.labels),
+            // Up to the first multiple of 64.
+            64,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+}
+
+impl Layout {
+    /// Divides the scratch for `rows` rows: all parts of [`Tagged`], and the logits of a window.
+    fn divide<'t, 's>(
+        &self,
+        text: Text<'t>,
+        rows: usize,
+        scratch: &'s mut [u8],
+    ) -> Result<(Tagged<'t, 's>, &'s mut [f32]), TaskError> {
+        let (labels, run) = (self.labels, RunInfo { truncated: false, windows: 1 });
+        let mut arena = Arena::new(scratch, self.bytes(rows))?;
+        let tagged = Tagged {
+            text,
+            run,
+            tokens: TokenTable::new(&mut arena, rows)?,
+            logits: arena.take(rows * labels)?,
+            space: UnitSpace {
+                first: arena.take(rows)?,
+                last: arena.take(rows)?,
+                label: arena.take(rows)?,
+                back: arena.take(rows * (labels + 1))?,
+                row: arena.take(2 * (labels + 1))?,
+            },
         };
-        let mut start = 0;
-        for unit in 1..=units {
-            let splits = unit == units || single || {
-                let pair = [unit - 1, unit].map(|unit| self.path[unit] as usize);
-                // Nothing is joined over a special token.
-                self.last[unit - 1] + 1 != self.first[unit] || labels.splits(pair)
-            };
-            if splits {
-                entity(start..unit);
-                start = unit;
-            }
-        }
-    }
-
-    /// [`EntityRecognizer::word_labels`].
-    fn word_labels(
-        mut self,
-        labels: &LabelSet<'_, '_>,
-        constrained: bool,
-        mut sink: impl FnMut(usize, usize, f32),
-    ) {
-        let units = self.join(Aggregation::First, labels.len());
-        self.decode(labels, units, constrained);
-        for unit in 0..units {
-            let (word, label) = (self.words[self.first[unit] as usize], self.path[unit] as usize);
-            if label < labels.len() {
-                sink(word as usize, label, self.score(unit, labels.len()));
-            }
-        }
+        Ok((tagged, arena.take(self.window * labels)?))
     }
 }
 
-fn largest(x: &[f32]) -> f32 {
-    argmax(x).map_or(f32::NAN, |i| x[i])
-}
-
-/// The rule of transformers: a token goes on with a word if it has not as many characters as its
-/// stretch of the text, so because of its `##`. It errs where normalising changed their number.
-fn is_subword(tokenizer: &Tokenizer<'_>, text: &str, token: &Token) -> bool {
-    let bytes = text.as_bytes().get(token.start as usize..token.end as usize);
-    let chars = bytes.unwrap_or(&[]).iter().filter(|b| **b & 0xC0 != 0x80).count();
-    let known = tokenizer.token(token.id).filter(|_| token.id != tokenizer.unk_id());
-    known.is_some_and(|token| token.chars().count() != chars)
-}
-
-/// Divides scratch memory; every part starts at a multiple of 64 bytes.
-struct Arena<'s> {
-    rest: &'s mut [u8],
-    need: usize,
-    have: usize,
-}
-
-impl<'s> Arena<'s> {
-    fn take<T: Plain>(&mut self, count: usize) -> Result<&'s mut [T], TaskError> {
-        let (need, have) = (self.need, self.have);
-        take(&mut self.rest, count).ok_or(TaskError::Scratch { need, have })
-    }
+/// Bytes of scratch for `rows` tokens with the special ones.
+pub(crate) fn scratch_len(labels: usize, window: usize, rows: usize) -> usize {
+    Layout { labels, window }.bytes(rows)
 }
 
 /// Finds named entities with a model's token classifier.
@@ -310,34 +197,25 @@ impl<'s> Arena<'s> {
 pub struct EntityRecognizer<'a, 'b> {
     head: TokenClassifier<'a>,
     labels: LabelSet<'a, 'b>,
-    /// `None` where the model has none: then only [`Text::Ids`] works.
-    tokenizer: Option<Tokenizer<'a>>,
 }
 
 impl<'a, 'b> EntityRecognizer<'a, 'b> {
-    /// The entity recogniser of a model. `labels` needs a place for each of the model's labels.
+    /// The entity recogniser of a model. `labels` needs one element per label of the model.
     ///
     /// # Errors
-    /// [`crate::RunError::MissingHead`], [`TaskError::TooManyLabels`], [`TaskError::Buffer`],
-    /// [`TaskError::Tokenizer`].
+    /// [`crate::RunError::MissingHead`], [`TaskError::TooManyLabels`], [`TaskError::TooSmall`].
     pub fn new(model: &Model<'a>, labels: &'b mut [Label<'a>]) -> Result<Self, TaskError> {
         let head = TokenClassifier::new(model)?;
         let (need, have) = (head.logits_len(1), labels.len());
-        if need > MOST_LABELS {
-            return Err(TaskError::TooManyLabels { have: need, limit: MOST_LABELS });
+        if need > MAX_LABELS {
+            return Err(TaskError::TooManyLabels { have: need, limit: MAX_LABELS });
         }
         if have < need {
-            return Err(TaskError::Buffer { what: "labels", need, have });
+            return Err(TooSmall { what: "labels", need, have }.into());
         }
-        let tokenizer = match model.tokenizer() {
-            Ok(tokenizer) => Some(tokenizer),
-            Err(TaskError::NoTokenizer) => None,
-            Err(error) => return Err(error),
-        };
-        // A file may lack names; outputs without one are still counted.
         let names = head.labels();
-        let names = (0..need).map(move |i| names.get(i).unwrap_or("?"));
-        Ok(Self { head, labels: LabelSet::new(names, labels), tokenizer })
+        let names = (0..need).map(move |i| label_name(names, i));
+        Ok(Self { head, labels: LabelSet::new(names, labels) })
     }
 
     /// The labels.
@@ -345,157 +223,89 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         self.labels
     }
 
-    /// Bytes of scratch that [`EntityRecognizer::tag`] needs for so many tokens of a text (those of
-    /// [`Tokenizer::count`]; special tokens come on top), with an encoder for `window` tokens. Without
-    /// windows no more than `window` tokens of the text are looked at.
+    /// Bytes of scratch that [`EntityRecognizer::tag`] needs for `tokens` tokens of a text, without the
+    /// special ones ([`Tokenizer::count`](crate::tokenizer::Tokenizer::count)), and an encoder for
+    /// `window` tokens. Without windows a text counts as `window` tokens at most.
     ///
     /// The formula, for L labels and T = tokens + 2: eight parts of 4 T bytes, 4 T L for logits,
-    /// 4 T (L + 1) and 8 (L + 1) for constrained decoding, 4 window and 4 window L; each part rounded
-    /// up to 64 bytes; and 64.
+    /// 4 T (L + 1) and 8 (L + 1) for constrained decoding, 4 window L; each part rounded up to 64
+    /// bytes; and 64.
     pub fn scratch_len(&self, window: usize, tokens: usize) -> usize {
-        Self::rows_len(self.labels.len(), window, tokens.saturating_add(2))
+        scratch_len(self.labels.len(), window, tokens.saturating_add(2))
     }
 
-    /// [`EntityRecognizer::scratch_len`] for so many labels, and tokens with the special ones.
-    pub(crate) fn rows_len(labels: usize, window: usize, rows: usize) -> usize {
-        let part = |count: usize, each: usize| {
-            count.saturating_mul(each).saturating_mul(4).saturating_add(63) & !63
-        };
-        [
-            part(rows, 1).saturating_mul(8),
-            part(rows, labels),
-            part(rows, labels + 1),
-            part(labels + 1, 2),
-            part(window, 1),
-            part(window, labels),
-            // Up to the first multiple of 64.
-            64,
-        ]
-        .into_iter()
-        .fold(0, usize::saturating_add)
-    }
-
-    /// Divides the scratch: tokens, and ids and logits of a window.
-    #[allow(clippy::type_complexity)]
-    fn divide<'t, 's>(
-        &self,
-        text: Text<'t>,
-        rows: usize,
-        window: usize,
-        scratch: &'s mut [u8],
-    ) -> Result<(Tagged<'t, 's>, &'s mut [u32], &'s mut [f32]), TaskError> {
-        let labels = self.labels.len();
-        let (need, have) = (Self::rows_len(self.labels.len(), window, rows), scratch.len());
-        if have < need {
-            return Err(TaskError::Scratch { need, have });
-        }
-        let mut arena = Arena { rest: scratch, need, have };
-        let tagged = Tagged {
-            text,
-            truncated: false,
-            windows: 1,
-            ids: arena.take(rows)?,
-            starts: arena.take(rows)?,
-            ends: arena.take(rows)?,
-            words: arena.take(rows)?,
-            kinds: arena.take(rows)?,
-            first: arena.take(rows)?,
-            last: arena.take(rows)?,
-            path: arena.take(rows)?,
-            logits: arena.take(rows * labels)?,
-            back: arena.take(rows * (labels + 1))?,
-            row: arena.take(2 * (labels + 1))?,
-        };
-        Ok((tagged, arena.take(window)?, arena.take(window * labels)?))
-    }
-
-    /// Runs the model over a text: in one go, or (with `overlap`) in windows of as many tokens as the
-    /// encoder was made for, which share `overlap` tokens (at most all but one). Without windows a
-    /// longer text is cut, and [`Tagged::truncated`] says so; ids that are too many are an error.
+    /// Runs the model over a text, in windows if the runner has an overlap. The text is tokenised once.
+    /// Of a text that is cut the result says so; too many ids are an error.
     ///
     /// # Errors
-    /// Any [`TaskError`].
+    /// Any [`TaskError`]; [`TaskError::OneText`] for a pair.
     pub fn tag<'t, 's>(
         &self,
-        encoder: &mut Encoder<'_, '_>,
-        text: Text<'t>,
-        overlap: Option<usize>,
+        runner: &mut TextRunner<'_, '_>,
+        text: impl Into<Text<'t>>,
         scratch: &'s mut [u8],
     ) -> Result<Tagged<'t, 's>, TaskError> {
-        let source = match text {
-            Text::Str(text) => Source::from(text),
-            Text::Words(words) => Source::from(words),
-            Text::Ids(input) => return self.tag_ids(encoder, input, scratch),
-        };
-        let tokenizer = self.tokenizer.as_ref().ok_or(TaskError::NoTokenizer)?;
-        let size = encoder.max_tokens();
-        if size < 3 {
-            return Err(TaskError::EncoderTooShort { need: 3, have: size });
+        let text = text.into();
+        if let Text::Ids(input) = text {
+            return self.tag_ids(runner, input, scratch);
         }
-        let all = match overlap {
-            Some(_) => tokenizer.count(source)?,
-            // One more than fit, to know whether there are more.
-            None => count_up_to(tokenizer, source, size - 1)?,
-        };
-        let count = if overlap.is_some() { all } else { all.min(size - 2) };
-        let (mut tagged, window, logits) = self.divide(text, count + 2, size, scratch)?;
-        tagged.truncated = count < all;
-        tagged.fill(tokenizer, source)?;
-
-        let plan = WindowPlan::new(count, size - 2, overlap.unwrap_or(0));
-        tagged.windows = plan.count();
-        let labels = self.labels.len();
-        for i in 0..plan.count() {
-            let (inside, mut owned) = (plan.window(i), plan.owned(i));
-            let ids = &mut window[..inside.len() + 2];
-            // Token `t` of the text is row `t + 1`; the window's first row comes before its tokens.
-            ids.copy_from_slice(&tagged.ids[inside.start..inside.end + 2]);
-            ids[0] = tokenizer.cls_id();
-            ids[inside.len() + 1] = tokenizer.sep_id();
-            let logits = &mut logits[..ids.len() * labels];
-            self.head.logits(encoder, &Input::new(ids), logits)?;
-            // Rows: the first window has the text's [CLS], the last its [SEP].
-            owned = owned.start + usize::from(i > 0)..owned.end + 1;
-            owned.end += usize::from(i + 1 == plan.count());
-            let from = owned.start - inside.start;
-            tagged.logits[owned.start * labels..owned.end * labels]
-                .copy_from_slice(&logits[from * labels..][..owned.len() * labels]);
+        let (tokenizer, limit) = (runner.tokenizer()?, runner.row_limit()?);
+        let layout = Layout { labels: self.labels.len(), window: runner.encoder.max_tokens() };
+        // The parts are divided for as many tokens as there is room for, and shortened afterwards.
+        let bytes = scratch.len();
+        let capacity = layout.rows(bytes, limit);
+        if layout.bytes(capacity) > bytes {
+            let rows = TokenTable::default().read(&tokenizer, text, limit)?.rows;
+            return Err(scratch_size(layout.bytes(rows), bytes).into());
         }
+        let (mut tagged, window) = layout.divide(text, capacity, scratch)?;
+        let read = tagged.tokens.read(&tokenizer, text, limit)?;
+        if read.rows > capacity {
+            return Err(scratch_size(layout.bytes(read.rows), bytes).into());
+        }
+        let all = &mut std::mem::take(&mut tagged.logits)[..read.rows * layout.labels];
+        let mut rows = Rows { all, window, width: layout.labels };
+        let ran = runner.run_rows(&tagged.tokens, &mut rows, &mut |encoder, input, out| {
+            self.head.logits(encoder, input, out)
+        })?;
+        tagged.logits = rows.all;
+        tagged.run = RunInfo { truncated: read.truncated, ..ran };
         Ok(tagged)
     }
 
-    /// Tokens as given. Special ones are told by their ids, parts of words by their `##`.
+    /// Tokens as given. Special ones are known by their ids, continued words by their `##`.
     fn tag_ids<'t, 's>(
         &self,
-        encoder: &mut Encoder<'_, '_>,
+        runner: &mut TextRunner<'_, '_>,
         input: Input<'t>,
         scratch: &'s mut [u8],
     ) -> Result<Tagged<'t, 's>, TaskError> {
-        let count = input.input_ids.len();
-        let text = Text::Ids(input);
-        let (tagged, ..) = self.divide(text, count, 0, scratch)?;
-        self.head.logits(encoder, &input, tagged.logits)?;
-        tagged.ids.copy_from_slice(input.input_ids);
+        let rows = input.input_ids.len();
+        let layout = Layout { labels: self.labels.len(), window: 0 };
+        let (tagged, _) = layout.divide(Text::Ids(input), rows, scratch)?;
+        self.head.logits(&mut runner.encoder, &input, tagged.logits)?;
+        let tokenizer = runner.tokenizer().ok();
+        let TokenTable { ids, starts, ends, words, kinds } = tagged.tokens;
         let mut word = 0;
-        for (i, id) in input.input_ids.iter().enumerate() {
-            let tokenizer = self.tokenizer.as_ref();
+        for (i, id) in input.input_ids.iter().copied().enumerate() {
             let special = tokenizer
-                .is_some_and(|t| *id == t.cls_id() || *id == t.sep_id() || Some(*id) == t.pad_id());
+                .is_some_and(|t| id == t.cls_id() || id == t.sep_id() || Some(id) == t.pad_id());
             let masked = input.attention_mask.is_some_and(|mask| mask[i] == 0);
-            let token = tokenizer.and_then(|t| t.token(*id)).unwrap_or("");
-            tagged.kinds[i] = match token.starts_with("##") {
+            let token = tokenizer.and_then(|t| t.token(id)).unwrap_or("");
+            kinds[i] = match token.starts_with("##") {
                 _ if special || masked => SPECIAL,
                 true => CONTINUES_WORD,
                 false => WORD,
             };
-            word += u32::from(tagged.kinds[i] == WORD);
-            tagged.words[i] = word;
-            (tagged.starts[i], tagged.ends[i]) = (0, 0);
+            word += u32::from(kinds[i] == WORD);
+            (ids[i], words[i]) = (id, if kinds[i] == SPECIAL { NO_WORD } else { word });
+            (starts[i], ends[i]) = (0, 0);
         }
-        Ok(tagged)
+        let tokens = TokenTable { ids, starts, ends, words, kinds };
+        Ok(Tagged { tokens, ..tagged })
     }
 
-    /// The entities, in order, each handed to `sink`. Turns the logits into probabilities.
+    /// Passes the entities to `sink`, in order.
     pub fn entities(
         &self,
         tagged: Tagged<'_, '_>,
@@ -505,39 +315,35 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         tagged.entities(&self.labels, options, sink);
     }
 
-    /// The label of each word of [`Text::Words`], that of its first token: index of the word, index of
-    /// the label, probability. Words that have no token, or were cut off, are left out; `O` is left
-    /// out where the model has no such label. Turns the logits into probabilities.
+    /// Passes the label of each word of [`Text::Words`] to `sink`, which is that of its first token:
+    /// index of the word, index of the label, probability. Words without a token, and words that were
+    /// cut off, are left out. `O` is left out if the model has no such label.
     pub fn word_labels(
         &self,
         tagged: Tagged<'_, '_>,
         constrained: bool,
-        sink: impl FnMut(usize, usize, f32),
+        mut sink: impl FnMut(usize, usize, f32),
     ) {
-        tagged.word_labels(&self.labels, constrained, sink);
+        let Tagged { tokens, logits, space, .. } = tagged;
+        let choice = (Aggregation::First, constrained);
+        let units = Units::new(&tokens, logits, space, &self.labels, choice);
+        for unit in 0..units.len() {
+            let (word, label) = (tokens.words[units.first(unit)], units.label(unit));
+            if label < self.labels.len() {
+                sink(word as usize, label, units.score(unit));
+            }
+        }
     }
-}
-
-/// The number of tokens, or `limit` if there are more.
-fn count_up_to(
-    tokenizer: &Tokenizer<'_>,
-    source: Source<'_>,
-    limit: usize,
-) -> Result<usize, TaskError> {
-    let mut count = 0;
-    for token in tokenizer.tokens(source).take(limit) {
-        token?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
     use proptest::prelude::*;
 
-    /// First byte, byte behind the last, whether it goes on with a word, and likely labels.
+    /// First byte, one past the last byte, whether it continues a word, and likely labels.
     type Tag = (u32, u32, bool, Vec<(&'static str, f32)>);
 
     /// Tokens with their probabilities, as the encoder would have given them.
@@ -546,7 +352,7 @@ mod tests {
         tokens: Vec<Tag>,
     }
 
-    /// Label, score, first byte, byte behind the last.
+    /// Label, score, first byte, one past the last byte.
     type Found = (String, f32, u32, u32);
 
     impl Case<'_> {
@@ -563,19 +369,22 @@ mod tests {
             }
             let tagged = Tagged {
                 text: Text::Str(self.text),
-                truncated: false,
-                windows: 1,
-                ids: &mut vec![0; n],
-                starts: &mut column(&|t| t.0),
-                ends: &mut column(&|t| t.1),
-                words: &mut vec![0; n],
-                kinds: &mut column(&|t| if t.2 { CONTINUES_WORD } else { WORD }),
+                run: RunInfo::default(),
+                tokens: TokenTable {
+                    ids: &mut vec![0; n],
+                    starts: &mut column(&|t| t.0),
+                    ends: &mut column(&|t| t.1),
+                    words: &mut vec![0; n],
+                    kinds: &mut column(&|t| if t.2 { CONTINUES_WORD } else { WORD }),
+                },
                 logits: &mut logits,
-                first: &mut vec![0; n],
-                last: &mut vec![0; n],
-                path: &mut vec![0; n],
-                back: &mut vec![0; n * (count + 1)],
-                row: &mut vec![0.0; 2 * (count + 1)],
+                space: UnitSpace {
+                    first: &mut vec![0; n],
+                    last: &mut vec![0; n],
+                    label: &mut vec![0; n],
+                    back: &mut vec![0; n * (count + 1)],
+                    row: &mut vec![0.0; 2 * (count + 1)],
+                },
             };
             let mut found = Vec::new();
             tagged.entities(&labels, &options, |e| {

@@ -1,30 +1,31 @@
-//! Text in, answers out: entities, labels, masked words, answers, with offsets into the text.
+//! Text in, answers out: vectors, labels, entities, masked words, answers.
 //!
-//! Nothing here allocates. Entities need scratch memory whose size [`EntityRecognizer::scratch_len`]
-//! tells; the other tasks work in the token buffers and logits that the caller hands them.
-//!
-//! Text longer than the model is cut only where no window is asked for, and then the answer says
-//! `truncated`. With windows, entities are stitched ([`WindowPlan`]), labels and vectors averaged.
+//! [`TextRunner`] is the one reader of texts. Nothing here allocates: the caller owns all memory. Where
+//! the size of a buffer depends on the text, a function or [`TaskError::TooSmall`] tells it.
 
+mod answer;
 mod entities;
-mod offsets;
+mod rows;
+mod runner;
 mod tags;
-mod texts;
+mod units;
 mod viterbi;
-mod windows;
 mod words;
 
-pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Tagged, Text};
-pub use offsets::{Offset, OffsetCounter};
-pub use tags::{Label, LabelSet, Scheme, TagPosition};
-pub use texts::{Answer, Pair, RunInfo, answer, average, masks};
-pub use windows::WindowPlan;
-pub use words::{WordPooling, pool_words};
+pub use answer::{Answer, Question, mask_positions};
+#[cfg(feature = "ffi")]
+pub(crate) use entities::scratch_len as entities_scratch_len;
+pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Tagged};
+pub use runner::{Features, RunInfo, Text, TextRunner, Window};
+pub use tags::{Label, LabelSet, Scheme, TagPosition, label_name};
+pub use words::{WordFeatures, WordPooling};
+
+pub use crate::tokenizer::{Offset, OffsetCounter, WindowPlan, default_overlap};
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::RunError;
+use crate::error::{RunError, TooSmall};
 use crate::format::Model;
 use crate::tokenizer::{SectionError, TokenizeError, Tokenizer};
 
@@ -32,35 +33,21 @@ use crate::tokenizer::{SectionError, TokenizeError, Tokenizer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The encoder refused.
+    /// The encoder refused the input.
     Run(RunError),
-    /// The text could not be tokenized.
+    /// The text could not be tokenised.
     Tokenize(TokenizeError),
     /// The model's tokenizer cannot be used.
     Tokenizer(SectionError),
     /// The model has no tokenizer.
     NoTokenizer,
-    /// The scratch buffer is too small.
-    Scratch {
-        /// Bytes needed.
-        need: usize,
-        /// Bytes given.
-        have: usize,
-    },
     /// A buffer is too small.
-    Buffer {
-        /// Which.
-        what: &'static str,
-        /// Values needed.
-        need: usize,
-        /// Values given.
-        have: usize,
-    },
-    /// More labels than entities are found with.
+    TooSmall(TooSmall),
+    /// The model has more labels than entities are found with.
     TooManyLabels {
         /// Labels of the model.
         have: usize,
-        /// Labels at most.
+        /// Upper bound.
         limit: usize,
     },
     /// The encoder was made for fewer tokens than a window needs.
@@ -70,6 +57,12 @@ pub enum TaskError {
         /// Tokens that it was made for.
         have: usize,
     },
+    /// Windows were asked for without pooling.
+    NotPooled,
+    /// The task reads one text and got a pair.
+    OneText,
+    /// The task reads a pair and got one text.
+    NotAPair,
 }
 
 impl fmt::Display for TaskError {
@@ -81,13 +74,7 @@ impl fmt::Display for TaskError {
             Self::NoTokenizer => {
                 f.write_str("the model has no vocabulary; give token ids instead of text")
             }
-            Self::Scratch { need, have } => write!(
-                f,
-                "the scratch buffer has {have} bytes and {need} are needed; ask scratch_len"
-            ),
-            Self::Buffer { what, need, have } => {
-                write!(f, "the buffer for {what} has {have} places and {need} are needed")
-            }
+            Self::TooSmall(error) => error.fmt(f),
             Self::TooManyLabels { have, limit } => write!(
                 f,
                 "the model has {have} labels and entities are found with up to {limit}; use the \
@@ -97,13 +84,26 @@ impl fmt::Display for TaskError {
                 f,
                 "the encoder was made for {have} tokens and {need} are needed; make it for more"
             ),
+            Self::NotPooled => f.write_str("windows need pooled vectors; choose a pooling"),
+            Self::OneText => f.write_str("this task reads one text; give no second text"),
+            Self::NotAPair => f.write_str("this task reads a pair; give a second text"),
         }
     }
 }
 
-impl core::error::Error for TaskError {}
+impl core::error::Error for TaskError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Run(error) => Some(error),
+            Self::Tokenize(error) => Some(error),
+            Self::Tokenizer(error) => Some(error),
+            Self::TooSmall(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
-/// A name that is none of the choices; displays them.
+/// A name is not one of the choices; displays them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownName {
     choices: &'static str,
@@ -134,6 +134,12 @@ impl FromStr for WordPooling {
 impl From<RunError> for TaskError {
     fn from(error: RunError) -> Self {
         Self::Run(error)
+    }
+}
+
+impl From<TooSmall> for TaskError {
+    fn from(error: TooSmall) -> Self {
+        Self::TooSmall(error)
     }
 }
 

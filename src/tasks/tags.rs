@@ -6,9 +6,33 @@
 //! | BIOES, BILOU (Ratinov and Roth, W09-1119) | `B-` | `I-` | `E-` or `L-` | `S-` or `U-` |
 //! | BMES (Xue, O03-4002) | `B-` | `M-` | `E-` | `S-` |
 //!
-//! `O` stands outside of entities. A label without a prefix of the scheme is an entity's name itself.
+//! `O` marks tokens outside of entities. A label without a prefix of its scheme is the name of an entity.
 
 use std::fmt;
+
+use crate::format::Labels;
+
+/// Names that outputs without a name get.
+const NAMELESS: [[u8; 8]; 100] = {
+    let mut names = [*b"LABEL_  "; 100];
+    let mut i = 0;
+    while i < names.len() {
+        let digits = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        (names[i][6], names[i][7]) =
+            if i < 10 { (digits[1], b' ') } else { (digits[0], digits[1]) };
+        i += 1;
+    }
+    names
+};
+
+/// The name of label `i`; `LABEL_3` where the file has none. From 100 on nameless labels are all
+/// `LABEL_`: a converted file names every label.
+pub fn label_name(names: Labels<'_>, i: usize) -> &str {
+    names.get(i).unwrap_or_else(|| {
+        let name = NAMELESS.get(i).map_or(&b"LABEL_"[..], |name| name);
+        core::str::from_utf8(name).map_or("LABEL_", str::trim_ascii_end)
+    })
+}
 
 /// How labels mark the borders of entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +48,7 @@ pub enum Scheme {
     Bmes,
 }
 
-/// What a label says of a token's place in an entity.
+/// The position of a token in an entity, as its label says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TagPosition {
@@ -43,14 +67,14 @@ pub enum TagPosition {
     Unmarked,
 }
 
-/// A label, taken apart.
+/// A label, split into its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label<'a> {
-    /// As it stands in the checkpoint: `B-PER`.
+    /// The name in the checkpoint: `B-PER`.
     pub name: &'a str,
-    /// What the prefix says.
+    /// The meaning of its prefix.
     pub position: TagPosition,
-    /// What is left of it: `PER`.
+    /// The name without the prefix: `PER`.
     pub entity: &'a str,
     /// The first label that has the same `entity`.
     family: usize,
@@ -58,10 +82,10 @@ pub struct Label<'a> {
     begins: bool,
 }
 
-/// The scheme knows no such prefix.
-fn place(scheme: Scheme, name: &str) -> Option<(TagPosition, &str)> {
+/// Position and entity of a label; `None` if the scheme has no such prefix.
+fn split(scheme: Scheme, name: &str) -> Option<(TagPosition, &str)> {
     let (prefix, entity) = name.split_once('-')?;
-    let place = match (scheme, prefix) {
+    let position = match (scheme, prefix) {
         (Scheme::Plain, _) => return None,
         (_, "B") => TagPosition::Begin,
         (Scheme::Bio | Scheme::Bioes, "I") | (Scheme::Bmes, "M") => TagPosition::Inside,
@@ -71,10 +95,10 @@ fn place(scheme: Scheme, name: &str) -> Option<(TagPosition, &str)> {
         (Scheme::Bioes | Scheme::Bmes, "S") | (Scheme::Bioes, "U") => TagPosition::Single,
         _ => return None,
     };
-    Some((place, entity))
+    Some((position, entity))
 }
 
-/// The labels of a model, taken apart.
+/// The labels of a model, split into their parts.
 #[derive(Clone, Copy)]
 pub struct LabelSet<'a, 'b> {
     labels: &'b [Label<'a>],
@@ -90,9 +114,9 @@ impl fmt::Debug for LabelSet<'_, '_> {
 }
 
 impl<'a, 'b> LabelSet<'a, 'b> {
-    /// Takes labels apart, into `buffer`; what does not fit in there is left out.
+    /// Splits labels into `buffer`. Labels that do not fit are left out.
     ///
-    /// The scheme is told from the names: `X` and `Y` below stand for any entity. BMES has `B-X` and
+    /// The scheme is detected from the names: `X` and `Y` below stand for any entity. BMES has `B-X` and
     /// `M-X`, or `E-X` and `S-Y` but no `I-`; BIOES has `B-X` and `E-X` (`L-X`); BIO has some `B-X` or
     /// `I-X`. So a lonely `E-MAIL` does not make a scheme.
     ///
@@ -114,7 +138,7 @@ impl<'a, 'b> LabelSet<'a, 'b> {
         for label in labels.iter_mut() {
             (label.position, label.entity) = match label.name {
                 "O" => (TagPosition::Outside, "O"),
-                name => place(scheme, name).unwrap_or((TagPosition::Unmarked, name)),
+                name => split(scheme, name).unwrap_or((TagPosition::Unmarked, name)),
             };
         }
         for i in 0..count {
@@ -130,12 +154,12 @@ impl<'a, 'b> LabelSet<'a, 'b> {
         Self { labels, scheme }
     }
 
-    /// The scheme that was found.
+    /// The scheme that was detected.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// How many labels there are.
+    /// Number of labels.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
@@ -155,8 +179,8 @@ impl<'a, 'b> LabelSet<'a, 'b> {
         self.labels.iter()
     }
 
-    /// Whether the scheme allows label `next` behind `previous`, or at the start of the text
-    /// (`None`). Labels that do not exist stand for `O`.
+    /// Whether the scheme allows label `next` after `previous`, or at the start of the text
+    /// (`None`). Labels that do not exist count as `O`.
     pub fn may_follow(&self, previous: Option<usize>, next: usize) -> bool {
         let previous = previous.and_then(|i| self.get(i)).filter(|p| self.is_open(p));
         let next = self.get(next).copied().unwrap_or_default();
@@ -176,13 +200,13 @@ impl<'a, 'b> LabelSet<'a, 'b> {
             || self.get(last).is_none_or(|label| !self.is_open(label))
     }
 
-    /// Whether an entity may go on, or must, behind this label.
+    /// Whether an entity may or must continue after this label.
     fn is_open(&self, label: &Label<'_>) -> bool {
         matches!(label.position, TagPosition::Begin | TagPosition::Inside)
     }
 
-    /// Whether the second of two neighbouring labels starts an entity of its own; labels that do not
-    /// exist stand for `O`.
+    /// Whether the second of two neighbouring labels starts an entity of its own. Labels that do not
+    /// exist count as `O`.
     ///
     /// For BIO this is the rule of transformers: another entity, or a `B-`.
     pub(super) fn splits(&self, labels: [usize; 2]) -> bool {
@@ -219,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_are_told_from_the_labels() {
+    fn schemes_are_detected_from_the_labels() {
         assert_eq!(scheme(&["O", "B-PER", "I-PER"]), Scheme::Bio);
         assert_eq!(scheme(&["O", "I-PER"]), Scheme::Bio);
         assert_eq!(scheme(&["O", "B-PER", "I-PER", "E-PER", "S-PER"]), Scheme::Bioes);
@@ -233,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_come_apart() {
+    fn labels_are_split() {
         let mut buffer = [Label::default(); 8];
         let names = ["O", "B-some-thing", "I-some-thing", "X", "", "-", "B-", "O"];
         let set = LabelSet::new(names, &mut buffer);
@@ -260,7 +284,7 @@ mod tests {
         let names = ["O", "B-A", "I-A", "E-A", "S-A", "B-B", "I-B", "E-B", "S-B"];
         let set = LabelSet::new(names, &mut buffer);
         for (previous, from) in [None].into_iter().chain((0..9).map(Some)).zip(0..) {
-            // Behind an open A (or B) come its inside and its end, behind all else what begins.
+            // An open A or B continues or ends; anything else is followed by a beginning.
             let expected: &[usize] = match from {
                 2 | 3 => &[2, 3],
                 6 | 7 => &[6, 7],

@@ -3,16 +3,16 @@
 use super::tags::LabelSet;
 use crate::heads::ln;
 
-/// What it costs to be outside where the model has no `O`: more than any label's probability can
-/// make up for, so that it comes only where no other sequence is legal.
+/// Log-probability of `O` if the model has no `O`: less than that of any label, so that it is chosen only
+/// where no other sequence is legal.
 pub(crate) const OUTSIDE_COST: f32 = -1e4;
 
 /// Writes into `path` the legal sequence whose probabilities have the largest product; of equal ones
 /// the first in the order of labels.
 ///
 /// `probabilities` is `[units][labels]`, `back` `[units][labels + 1]`, `row` `[2][labels + 1]`, `path`
-/// `[units]`. `labels.len()` in `path` means `O` where there is no such label: with it, some sequence
-/// is always legal.
+/// `[units]`. `labels.len()` in `path` means `O` if there is no such label: with it, some sequence is always
+/// legal.
 pub(crate) fn decode(
     labels: &LabelSet<'_, '_>,
     probabilities: &[f32],

@@ -1,6 +1,7 @@
 //! Tokens as an iterator, and whole model inputs in buffers of the caller.
 
 use super::scan::{Found, Scanner, Word};
+use super::windows::WindowPlan;
 use super::wordpiece::Pieces;
 use super::{TokenizeError, Tokenizer};
 
@@ -357,7 +358,7 @@ impl<'a> Tokenizer<'a> {
     /// text is not read far beyond the limit, so invalid UTF-8 there goes unnoticed.
     ///
     /// # Errors
-    /// Any [`TokenizeError`] except [`TokenizeError::StrideTooLarge`].
+    /// Any [`TokenizeError`] except [`TokenizeError::OverlapTooLarge`].
     pub fn encode<'t, T: Into<Source<'t>>>(
         &self,
         text: T,
@@ -457,7 +458,7 @@ impl<'a> Tokenizer<'a> {
 
     /// Overlapping windows over a text, or over a pair of which one text is too long.
     ///
-    /// Neighbouring windows share `stride` tokens of the text. Where both texts are cut, every
+    /// Neighbouring windows share `overlap` tokens of the text. Where both texts are cut, every
     /// window of one meets every window of the other, in the reference's order.
     ///
     /// # Errors
@@ -467,7 +468,7 @@ impl<'a> Tokenizer<'a> {
         text: T,
         pair: Option<T>,
         limits: &Limits,
-        stride: usize,
+        overlap: usize,
     ) -> Result<Windows<'k, 't>, TokenizeError> {
         let text = text.into();
         let pair: Option<Source<'t>> = pair.map(Into::into);
@@ -480,9 +481,9 @@ impl<'a> Tokenizer<'a> {
         let (first_kept, second_kept) = share(first, second, room, limits.truncation)?;
         Ok(Windows {
             tokenizer: self,
-            first: Part::new(text, first, first_kept, stride)?,
+            first: Part::new(text, first, first_kept, overlap)?,
             second: match pair {
-                Some(pair) => Some(Part::new(pair, second.unwrap_or(0), second_kept, stride)?),
+                Some(pair) => Some(Part::new(pair, second.unwrap_or(0), second_kept, overlap)?),
                 None => None,
             },
             done: false,
@@ -494,55 +495,58 @@ impl<'a> Tokenizer<'a> {
 #[derive(Clone, Copy)]
 struct Part<'t> {
     source: Source<'t>,
-    /// Tokens of the text, and of a window.
-    len: usize,
-    size: usize,
-    step: usize,
-    /// First token of the current window, and where to read it.
-    start: usize,
+    plan: WindowPlan,
+    /// Index of the current window, and where its first token's word starts.
+    index: usize,
     cursor: Cursor<'t>,
     /// Pieces of the word at the cursor that belong to earlier windows.
     skip: usize,
 }
 
 impl<'t> Part<'t> {
+    /// The windows of `size` tokens over a text of `len`.
     fn new(
         source: Source<'t>,
         len: usize,
         size: usize,
-        stride: usize,
+        overlap: usize,
     ) -> Result<Self, TokenizeError> {
-        if size < len && stride >= size {
-            return Err(TokenizeError::StrideTooLarge { window: size });
+        if size < len && overlap >= size {
+            return Err(TokenizeError::OverlapTooLarge { window: size });
         }
-        let step = if size < len { size - stride } else { 1 };
-        Ok(Self { source, len, size, step, start: 0, cursor: Cursor::new(source), skip: 0 })
+        let plan = WindowPlan::new(len, size, overlap);
+        Ok(Self { source, plan, index: 0, cursor: Cursor::new(source), skip: 0 })
     }
 
     fn is_last(&self) -> bool {
-        self.start + self.size >= self.len
+        self.index + 1 >= self.plan.count()
     }
 
     fn windows(&self) -> usize {
-        if self.size >= self.len { 1 } else { 1 + (self.len - self.size).div_ceil(self.step) }
+        self.plan.count()
+    }
+
+    /// The tokens of the current window.
+    fn span(&self) -> Span {
+        let window = self.plan.window(self.index);
+        Span { start: window.start, end: window.end }
     }
 
     fn rewind(&mut self) {
-        self.start = 0;
-        self.cursor = Cursor::new(self.source);
-        self.skip = 0;
+        *self = Self { index: 0, cursor: Cursor::new(self.source), skip: 0, ..*self };
     }
 
     /// Moves to the next window: reads on to its first token.
     fn advance(&mut self, tokenizer: &Tokenizer<'_>) -> Result<(), TokenizeError> {
         let mut tokens = Tokens::at(tokenizer, self.cursor);
-        let mut skip = self.skip + self.step;
+        let start = self.span().start;
+        self.index += 1;
+        let mut skip = self.skip + self.span().start - start;
         loop {
             let before = tokens.cursor;
             if !tokens.next_word()? || skip < tokens.len {
                 self.cursor = before;
                 self.skip = skip;
-                self.start += self.step;
                 return Ok(());
             }
             skip -= tokens.len;
@@ -556,7 +560,7 @@ impl<'t> Part<'t> {
         at: usize,
         type_id: u8,
     ) -> Result<Span, TokenizeError> {
-        let span = Span { start: self.start, end: (self.start + self.size).min(self.len) };
+        let span = self.span();
         let mut tokens = Tokens::at(tokenizer, self.cursor);
         for _ in 0..self.skip {
             tokens.next_token()?;
@@ -583,11 +587,6 @@ impl Windows<'_, '_> {
         self.first.windows().saturating_mul(self.second.map_or(1, |part| part.windows()))
     }
 
-    /// Tokens of both texts together, without special ones.
-    pub fn tokens(&self) -> usize {
-        self.first.len + self.second.map_or(0, |part| part.len)
-    }
-
     /// Writes the next window into `out`; `None` behind the last one. `truncated` of the result is
     /// always false: the windows together hold everything.
     ///
@@ -600,9 +599,8 @@ impl Windows<'_, '_> {
         if self.done {
             return Ok(None);
         }
-        let left = |part: &Part<'_>| part.size.min(part.len - part.start);
-        let second_len = self.second.as_ref().map(left);
-        let len = left(&self.first) + 2 + second_len.map_or(0, |len| len + 1);
+        let second_len = self.second.as_ref().map(|part| part.span().len());
+        let len = self.first.span().len() + 2 + second_len.map_or(0, |len| len + 1);
         if len > out.room() {
             return Err(TokenizeError::BufferTooSmall { needed: len });
         }
@@ -638,8 +636,8 @@ impl Windows<'_, '_> {
             };
         }
         let Some(second) = &mut self.second else { return Ok(()) };
-        let in_last_row = self.first.start == 0 && second.start > 0;
-        match (self.first.start == 0 && second.start == 0, second.is_last()) {
+        let in_last_row = self.first.index == 0 && second.index > 0;
+        match (self.first.index == 0 && second.index == 0, second.is_last()) {
             // (0, 0) is followed by (1, 0).
             (true, _) => self.first.advance(tokenizer),
             (false, false) => second.advance(tokenizer),

@@ -69,6 +69,7 @@ mod layout;
 mod offsets;
 mod read;
 mod scan;
+mod windows;
 mod wordpiece;
 #[cfg(feature = "writer")]
 #[doc(hidden)]
@@ -78,7 +79,8 @@ pub use encode::{
     Encoded, Limits, NO_WORD, Source, Span, Token, TokenBuffer, Tokens, Truncation, Windows,
 };
 pub use layout::MAX_WORD_CHARS;
-pub use offsets::{OffsetUnit, convert_offsets};
+pub use offsets::{Offset, OffsetCounter, OffsetUnit, convert_offsets};
+pub use windows::{WindowPlan, default_overlap};
 
 use core::fmt;
 use layout::flag;
@@ -186,7 +188,7 @@ pub enum TokenizeError {
     /// The text that may be truncated is too short.
     CannotTruncate,
     /// Windows cannot share as many tokens as they hold.
-    StrideTooLarge {
+    OverlapTooLarge {
         /// Tokens of the text in a window.
         window: usize,
     },
@@ -210,8 +212,8 @@ impl fmt::Display for TokenizeError {
             Self::CannotTruncate => {
                 f.write_str("the text that may be truncated is too short to reach the limit")
             }
-            Self::StrideTooLarge { window } => {
-                write!(f, "stride must be below the {window} tokens of a window")
+            Self::OverlapTooLarge { window } => {
+                write!(f, "the overlap must be below the {window} tokens of a window")
             }
         }
     }

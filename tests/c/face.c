@@ -1,4 +1,4 @@
-/* Uses and misuses the C face: face SST2.bertlet NER.bertlet, the two models of this repository.
+/* Uses and misuses the C API: face SST2.bertlet NER.bertlet, the two models of this repository.
  * Run by .ci/c, also under AddressSanitizer. */
 #include <bertlet.h>
 #include <pthread.h>
@@ -61,7 +61,7 @@ static void test_models(const char *path) {
     IS(OK, bertlet_model_verify(model));
     bertlet_config config;
     IS(OK, bertlet_model_config(model, &config));
-    CHECK(config.hidden == 128 && config.layers == 3 && config.labels == 2 && config.max_tokens == 256);
+    CHECK(config.hidden_size == 128 && config.num_hidden_layers == 3 && config.labels == 2 && config.max_tokens == 256);
     bertlet_text label = {NULL, 0};
     IS(OK, bertlet_model_label(model, 1, &label));
     CHECK(same(label, "positive"));
@@ -147,8 +147,8 @@ static void test_features(const bertlet_model *model) {
     IS(OK, bertlet_features_count(model, tokens, "concat:1,2", BERTLET_POOLING_MEAN_MAX, &count));
     CHECK(count == 512);
     IS(OK, bertlet_encode(encoder, &input, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, of_ids, 512));
-    IS(OK, bertlet_embed(encoder, text, strlen(text), NULL, 0, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true,
-                         of_text, 512, &truncated));
+    IS(OK, bertlet_embed(encoder, text, strlen(text), NULL, 0, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, -1,
+                         of_text, NULL, 512, &truncated));
     CHECK(!memcmp(of_ids, of_text, sizeof of_ids) && !truncated);
     IS(OK, bertlet_features_count(model, tokens, NULL, BERTLET_POOLING_NONE, &count));
     CHECK(count == tokens * 128);
@@ -157,9 +157,25 @@ static void test_features(const bertlet_model *model) {
     CHECK(!memcmp(rows, of_text, 128 * sizeof *rows));
 
     /* A pair is not two texts one after the other. */
-    IS(OK, bertlet_embed(encoder, "a", 1, "b", 1, NULL, BERTLET_POOLING_CLS, false, of_text, 128, NULL));
-    IS(OK, bertlet_embed(encoder, "a b", 3, NULL, 0, NULL, BERTLET_POOLING_CLS, false, of_ids, 128, NULL));
+    IS(OK, bertlet_embed(encoder, "a", 1, "b", 1, NULL, BERTLET_POOLING_CLS, false, -1, of_text, NULL, 128, NULL));
+    IS(OK, bertlet_embed(encoder, "a b", 3, NULL, 0, NULL, BERTLET_POOLING_CLS, false, -1, of_ids, NULL, 128, NULL));
     CHECK(memcmp(of_ids, of_text, 128 * sizeof *of_ids));
+
+    /* Windows need room for one more vector, and pooling. */
+    char words[200];
+    for (size_t i = 0; i < sizeof words; i += 4)
+        memcpy(words + i, i < 100 ? "bad " : "fun ", 4);
+    float window[128];
+    IS(OK, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, -1, of_ids, NULL,
+                         128, &truncated));
+    CHECK(truncated);
+    IS(OK, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, 4, of_text, window,
+                         128, &truncated));
+    CHECK(!truncated && memcmp(of_ids, of_text, 128 * sizeof *of_ids));
+    IS(NULL_POINTER, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, 4, of_text,
+                                   NULL, 128, NULL));
+    IS(NO_SUCH_CHOICE, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_NONE, true, 4,
+                                     of_text, window, 128, NULL));
 
     of_ids[0] = 7;
     IS(WRONG_COUNT, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, 127));
@@ -247,6 +263,13 @@ static void test_classify(const bertlet_model *model) {
                                       &entity, 1, &count, NULL));
     IS(MISSING_HEAD, bertlet_fill_mask(encoder, text, strlen(text), 0, NULL, 0, &fill, 1, &count));
     CHECK(count == 99);
+    float is_next = 7;
+    bertlet_answer found = {7, {0, 0}, {0, 0}, {0, 0}};
+    IS(MISSING_HEAD, bertlet_next_sentence(encoder, text, strlen(text), text, strlen(text), -1, &is_next, NULL));
+    IS(MISSING_HEAD, bertlet_answer_question(encoder, text, strlen(text), text, strlen(text), 15, -1, &found, NULL));
+    IS(NULL_POINTER, bertlet_next_sentence(encoder, text, strlen(text), NULL, 1, -1, &is_next, NULL));
+    IS(NULL_POINTER, bertlet_answer_question(encoder, text, strlen(text), text, strlen(text), 15, -1, NULL, NULL));
+    CHECK(is_next == 7 && found.score == 7);
     free(memory);
     free(memory_portable);
 }

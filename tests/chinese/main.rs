@@ -12,9 +12,9 @@ mod checkpoint;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bertlet::tasks::{Aggregation, Entity, EntityOptions, EntityRecognizer, Label, Text};
+use bertlet::tasks::{Aggregation, EntityOptions};
 use bertlet::tokenizer::{Limits, Settings, TokenBuffer, Tokenizer};
-use bertlet::{Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session};
+use bertlet::{Input, Layers, Model, ModelFile, NamedEntity, Output, Pooling, Session};
 use bertlet_convert::report::ConversionReport;
 use bertlet_convert::tokenizer::reference_normalizer;
 use bertlet_convert::{ConvertOptions, WeightType, convert};
@@ -106,7 +106,7 @@ const TEXTS: [&str; 9] = [
 ];
 
 /// The slice of the text at an entity's offsets, which must be the same in all three units.
-fn slice<'t>(text: &'t str, entity: &Entity<'_>) -> &'t str {
+fn slice<'t>(text: &'t str, entity: &NamedEntity) -> &'t str {
     let bytes = &text[entity.start.byte as usize..entity.end.byte as usize];
     let range = entity.start.char as usize..entity.end.char as usize;
     let chars: String = text.chars().skip(range.start).take(range.len()).collect();
@@ -121,17 +121,9 @@ fn entities<'t>(
     text: &'t str,
     options: &EntityOptions,
 ) -> Vec<(String, &'t str)> {
-    let limit = model.config().max_position_embeddings;
-    let mut labels =
-        vec![Label::default(); model.section(SectionKind::TokenClassifier).unwrap().rows];
-    let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
     let mut session = Session::new(model);
-    let mut scratch = vec![0; recognizer.scratch_len(limit, limit)];
-    let mut encoder = session.encoder(limit).unwrap();
-    let tagged = recognizer.tag(&mut encoder, Text::Str(text), None, &mut scratch).unwrap();
-    let mut found = Vec::new();
-    recognizer.entities(tagged, options, |e| found.push((e.label.to_owned(), slice(text, &e))));
-    found
+    let found = session.entities_with(text, options).unwrap();
+    found.iter().map(|e| (e.label.clone(), slice(text, e))).collect()
 }
 
 /// The command's answer to one line of input.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::common::{Folder, Weights};
 
 /// Runs `bertlet` on some input: its JSON lines, or what it says on stderr and its status.
-fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
+pub fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -16,7 +16,7 @@ fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)>
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A command that refuses its arguments does not read; that is no failure of this test.
+    // A command that refuses its arguments does not read; that is not a failure of this test.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     if !output.status.success() {
@@ -81,7 +81,7 @@ fn ner() {
     assert_eq!(berlin["end_utf16"], start + 4);
     assert!(answers[0].get("logits").is_none() && answers[0].get("truncated").is_none());
 
-    // Ids: a row of logits a token, entities by tokens.
+    // Ids: one row of logits per token, entities by tokens.
     let tokens = bertlet(&["tokenize", model, "--text", text], "").unwrap();
     let line = json!({"input_ids": tokens[0]["input_ids"]}).to_string();
     let by_ids =

@@ -6,8 +6,8 @@ use bertlet::heads::argmax;
 use bertlet::tasks::{
     Aggregation, Entity, EntityOptions, EntityRecognizer, Label, TaskError, Text,
 };
-use bertlet::tokenizer::Source;
-use bertlet::{Input, RunError};
+use bertlet::tokenizer::{Source, TokenizeError};
+use bertlet::{Input, RunError, TooSmall};
 use proptest::prelude::*;
 
 use crate::Loaded;
@@ -35,11 +35,12 @@ pub fn find<'m>(
         Text::Str(text) => model.tokenizer()?.count(text)?,
         Text::Words(words) => model.tokenizer()?.count(Source::from(words))?,
         Text::Ids(input) => input.input_ids.len(),
+        Text::Pair(..) => 0,
     };
     let mut scratch = vec![0; recognizer.scratch_len(limit, tokens)];
-    loaded.encode(limit, |encoder| {
-        let tagged = recognizer.tag(encoder, text, overlap, &mut scratch)?;
-        let (truncated, windows) = (tagged.truncated, tagged.windows);
+    loaded.run(limit, overlap, |runner| {
+        let tagged = recognizer.tag(runner, text, &mut scratch)?;
+        let (truncated, windows) = (tagged.run.truncated, tagged.run.windows);
         let logits = tagged.logits().to_vec();
         let mut entities = Vec::new();
         recognizer.entities(tagged, &options, |entity| entities.push(entity));
@@ -188,8 +189,8 @@ fn words_have_the_label_of_their_first_token() {
     let mut scratch = vec![0; recognizer.scratch_len(64, 64)];
     let tokenizer = model.tokenizer().unwrap();
     let tokens: Vec<_> = tokenizer.tokens(&words[..]).map(Result::unwrap).collect();
-    loaded.encode(64, |encoder| {
-        let tagged = recognizer.tag(encoder, Text::Words(&words), None, &mut scratch).unwrap();
+    loaded.run(64, None, |runner| {
+        let tagged = recognizer.tag(runner, &words[..], &mut scratch).unwrap();
         let count = recognizer.labels().len();
         let expected: Vec<(usize, usize)> = tokens
             .iter()
@@ -224,20 +225,24 @@ fn scratch_is_counted_to_the_byte() {
     let text = "Shares of Siemens AG rose in Frankfurt.";
     let tokens = model.tokenizer().unwrap().count(text).unwrap();
     let need = recognizer.scratch_len(64, tokens);
-    loaded.encode(64, |encoder| {
+    loaded.run(64, None, |runner| {
         for shift in [0, 1, 63] {
             let mut scratch = vec![0; need + shift];
             let scratch = &mut scratch[shift..];
-            assert!(recognizer.tag(encoder, Text::Str(text), None, scratch).is_ok());
+            assert!(recognizer.tag(runner, text, scratch).is_ok());
         }
-        let mut short = vec![0; need - 1];
-        let error = recognizer.tag(encoder, Text::Str(text), None, &mut short).err();
-        assert_eq!(error, Some(TaskError::Scratch { need, have: need - 1 }));
+        for have in [need - 1, need / 2, 64, 0] {
+            let error = recognizer.tag(runner, text, &mut vec![0; have]).err();
+            let size = TooSmall { what: "scratch bytes", need, have };
+            assert_eq!(error, Some(TaskError::TooSmall(size)));
+        }
+        let error = recognizer.tag(runner, ("a", "b"), &mut vec![0; need]).err();
+        assert_eq!(error, Some(TaskError::OneText));
     });
     let mut few = [Label::default(); 2];
     assert!(matches!(
         EntityRecognizer::new(&model, &mut few).err(),
-        Some(TaskError::Buffer { what: "labels", need: 9, have: 2 })
+        Some(TaskError::TooSmall(TooSmall { what: "labels", need: 9, have: 2 }))
     ));
 }
 
@@ -248,8 +253,10 @@ fn an_encoder_too_short_for_any_text_is_an_error() {
         let error = find(&loaded, Text::Str("a"), limit, Some(0), EntityOptions::default()).err();
         assert_eq!(error, Some(TaskError::EncoderTooShort { need: 3, have: limit }));
     }
-    let found = find(&loaded, Text::Str("a b c"), 3, Some(9), EntityOptions::default()).unwrap();
+    let found = find(&loaded, Text::Str("a b c"), 3, Some(0), EntityOptions::default()).unwrap();
     assert_eq!(found.windows, 3);
+    let error = find(&loaded, Text::Str("a b c"), 3, Some(1), EntityOptions::default()).err();
+    assert_eq!(error, Some(TaskError::Tokenize(TokenizeError::OverlapTooLarge { window: 1 })));
 }
 
 /// Label sets, first of each scheme, then some that make no sense, for the five outputs of a checkpoint.

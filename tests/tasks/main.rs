@@ -1,4 +1,4 @@
-//! HeadShape and tasks on whole models: against the reference's outputs, on long texts, through the command.
+//! Heads and tasks on whole models: against the reference's outputs, on long texts, through the command.
 
 #[path = "../common/checkpoints.rs"]
 mod common;
@@ -7,11 +7,14 @@ mod command;
 mod entities;
 mod golden;
 mod pipeline;
+mod same_bits;
 mod texts;
 
+use bertlet::tasks::TextRunner;
+use bertlet::tokenizer::TokenBuffer;
 use bertlet::{Encoder, Isa, Model};
 
-/// A model file in memory, where it may lie.
+/// A model file in memory, at a multiple of 64 bytes.
 pub struct Loaded {
     bytes: Vec<u8>,
     start: usize,
@@ -45,7 +48,27 @@ impl Loaded {
         Model::from_bytes(&self.bytes[self.start..]).unwrap()
     }
 
-    /// Calls `f` with an encoder for so many tokens.
+    /// Calls `f` with a runner for `tokens` tokens.
+    pub fn run<R>(
+        &self,
+        tokens: usize,
+        overlap: Option<usize>,
+        f: impl FnOnce(&mut TextRunner<'_, '_>) -> R,
+    ) -> R {
+        let (mut ids, mut types) = (vec![0; tokens], vec![0; tokens]);
+        let (mut offsets, mut words) = (vec![(0, 0); tokens], vec![0; tokens]);
+        let mut scratch = vec![0; self.model().config().scratch_len(tokens)];
+        let encoder = Encoder::new(self.model(), Isa::detect(), &mut scratch, tokens).unwrap();
+        let buffer = TokenBuffer {
+            input_ids: &mut ids,
+            token_type_ids: &mut types,
+            offsets: &mut offsets,
+            words: &mut words,
+        };
+        f(&mut TextRunner::new(encoder, buffer).with_overlap(overlap))
+    }
+
+    /// Calls `f` with an encoder for `tokens` tokens.
     pub fn encode<R>(&self, tokens: usize, f: impl FnOnce(&mut Encoder<'_, '_>) -> R) -> R {
         let model = self.model();
         let mut scratch = vec![0; model.config().scratch_len(tokens)];

@@ -17,7 +17,7 @@ fn golden() -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Label, first character, character behind the last, text.
+/// Label, first character, one past the last character, text.
 type Span = (String, u64, u64, String);
 
 /// What a slice of a text has in common with the pipeline's word for it, which is made of tokens: spaces

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bertlet::Output;
+use bertlet::{Input, Output};
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Beside;
 use crate::failure::{Failure, zeros};
 use crate::json;
 use crate::options::{Options, Takes};
+use crate::output;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
@@ -21,7 +21,8 @@ Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME]
 
 Writes one page that needs nothing else: choose a layer, see all its heads side by side, point at a
 square to read how much the token of its row attends to the token of its column, click to see its head
-alone. Layers and heads are counted from 1. A tab in TEXT separates the two texts of a pair. TEXT is cut to 128 tokens, so that the page stays usable; it says so then.
+alone. Layers and heads are counted from 1. A tab in TEXT separates the two texts of a pair. TEXT is cut to
+128 tokens, so that the page stays usable, and the page says so.
 
 Example:
   bertlet attention model.bertlet \"The cat sat because it was tired.\" --html attention.html
@@ -29,8 +30,8 @@ Example:
     run,
 };
 
-/// Tokens on a page at most: more cannot be read.
-const MOST_TOKENS: usize = 128;
+/// The most tokens on a page: more cannot be read.
+const MAX_TOKENS: usize = 128;
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut page = None;
@@ -45,12 +46,23 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let config = *file.model().config();
     let mut session = options.session(&file)?;
-    let limit = config.max_position_embeddings.min(MOST_TOKENS);
-    let mut samples = Samples::with_limit(&options, &file, limit)?;
+    let limit = config.max_position_embeddings.min(MAX_TOKENS);
+    let mut samples = Samples::open(&options, &file)?;
     let tokenizer = options.tokenizer(&file)?;
     let Some(sample) = samples.next()? else { return Ok(()) };
 
-    let tokens = sample.ids.len();
+    let mut runner =
+        session.runner(limit).map_err(|error| Failure::work(options.model.display(), error))?;
+    let (mut ids, mut types) = (Vec::new(), None);
+    let run = runner
+        .each_window(sample.text(), |_, window| {
+            ids = window.input.input_ids.to_vec();
+            types = window.input.token_type_ids.map(<[u8]>::to_vec);
+            Ok(())
+        })
+        .map_err(|error| sample.refused(error))?;
+    let input = Input { input_ids: &ids, token_type_ids: types.as_deref(), attention_mask: None };
+    let tokens = ids.len();
     let len = tokens * config.num_attention_heads * tokens;
     let mut maps: Vec<f32> = zeros(len.saturating_mul(config.num_hidden_layers))?;
     let mut outputs: Vec<_> = maps
@@ -58,10 +70,10 @@ fn run(parser: Parser) -> Result<(), Failure> {
         .enumerate()
         .map(|(layer, out)| Output::Attention { layer, out })
         .collect();
-    session.encode(&sample.input(), &mut outputs).map_err(|error| sample.failed(error))?;
+    runner.encoder().encode(&input, &mut outputs).map_err(|error| sample.failed(error))?;
 
-    let names: Vec<_> = sample.ids.iter().map(|id| tokenizer.token(*id).unwrap_or("?")).collect();
-    let cut = sample.encoded.truncated;
+    let names: Vec<_> = ids.iter().map(|id| tokenizer.token(*id).unwrap_or("?")).collect();
+    let cut = run.truncated;
     let data = data(&names, config.num_hidden_layers, config.num_attention_heads, &maps, cut);
     write_page(&page, &data)?;
     if cut {
@@ -96,12 +108,13 @@ fn data(tokens: &[&str], layers: usize, heads: usize, maps: &[f32], cut: bool) -
 
 fn write_page(path: &Path, data: &str) -> Result<(), Failure> {
     let (head, tail) = PAGE.split_once("%DATA%").expect("the page has a place for the data");
-    let mut out = Beside::create(path)?;
+    let failed = |error: &_| Failure::write(path.display(), error);
+    let mut out = output::create(path)?;
     [head, data, tail]
         .into_iter()
         .try_for_each(|part| out.write_all(part.as_bytes()))
-        .map_err(|error| Failure::write(path.display(), &error))?;
-    out.finish()
+        .map_err(|error| failed(&error))?;
+    out.finish().map_err(|error| failed(&error))
 }
 
 /// A probability in sixteen bits.

@@ -10,10 +10,10 @@ use bertlet::{Executor, Input, Layers, Output, Pooling, Session};
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::{Answers, Beside};
 use crate::failure::{Failure, zeros};
 use crate::json::Object;
 use crate::options::{Options, Takes, text_value};
+use crate::output::{self, Answers};
 
 pub const COMMAND: Command = Command {
     name: "bench",
@@ -342,7 +342,7 @@ impl<'m> Bench<'m> {
     /// Writes the last hidden states of each line of ids.
     fn states(&mut self, model: &Path, ids: &Path, states: &Path) -> Result<(), Failure> {
         let file = std::fs::File::open(ids).map_err(|error| Failure::work(ids.display(), error))?;
-        let mut out = BufWriter::new(Beside::create(states)?);
+        let mut out = BufWriter::new(output::create(states)?);
         let hidden = self.session.model().config().hidden_size;
         for (i, line) in BufReader::new(file).lines().enumerate() {
             let place = format!("{}: line {}", ids.display(), i + 1);
@@ -368,11 +368,11 @@ impl<'m> Bench<'m> {
         }
         out.flush().map_err(|error| Failure::write(states.display(), &error))?;
         let (out, _) = out.into_parts();
-        out.finish()
+        out.finish().map_err(|error| Failure::write(states.display(), &error))
     }
 }
 
-/// Runs `work` on so many threads at once, and adds what it returns.
+/// Runs `work` on this many threads at once, and adds what it returns.
 fn on_threads(executor: &dyn Executor, threads: usize, work: &(dyn Fn() -> u64 + Sync)) -> u64 {
     if threads <= 1 {
         return work();

@@ -2,16 +2,17 @@
 
 use std::io::Write;
 
+use bertlet::format::ProblemType;
 use bertlet::heads::{SequenceClassifier, argmax};
-use bertlet::{Session, format::ProblemType};
+use bertlet::tasks::label_name;
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, texts_help};
-use crate::samples::{Sample, Samples};
+use crate::options::{Options, Takes, set_windows, texts_help};
+use crate::output::Answers;
+use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
     name: "classify",
@@ -21,8 +22,8 @@ pub const COMMAND: Command = Command {
 Usage: bertlet classify MODEL [FILE|-] [options]
 
 Writes {\"label\":..,\"score\":..,\"scores\":{..},\"logits\":[..]} for each text, with \"truncated\":true where the
-text was cut to what the model takes. Scores are probabilities over the labels, or one for each label, or the
-logits themselves (regression), as the checkpoint says.
+text was cut to what the model takes. The checkpoint says what scores are: probabilities over the labels, one
+probability per label, or the logits themselves (regression).
 
       --window       read all of a long text, in overlapping windows, and average their logits
 
@@ -50,62 +51,40 @@ fn run(parser: Parser) -> Result<(), Failure> {
         .map_err(|error| Failure::work(options.model.display(), error))?;
     let mut samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
+    let mut runner = options.runner(&mut session)?;
     let mut answers = Answers::open(&options)?;
     let mut logits = zeros(head.logits_len())?;
-    let mut sum = zeros(head.logits_len())?;
-    loop {
-        let mut truncated = false;
-        if window {
-            sum.fill(0.0);
-            let any = samples.next_windows(|sample, windows| {
-                run_head(&head, &mut session, &sample, &mut logits)?;
-                let share = windows.count() as f32;
-                sum.iter_mut().zip(&logits).for_each(|(sum, x)| *sum += x / share);
-                Ok(())
-            })?;
-            if !any {
-                break;
-            }
-            logits.copy_from_slice(&sum);
-        } else {
-            let Some(sample) = samples.next()? else { break };
-            run_head(&head, &mut session, &sample, &mut logits)?;
-            truncated = sample.encoded.truncated;
-        }
-        write(&mut answers, &head, &logits, truncated);
+    let mut scores = zeros(head.logits_len())?;
+    while let Some(sample) = samples.next()? {
+        let text = sample.text();
+        set_windows(&mut runner, window, &text);
+        let run = runner
+            .classify(text, &mut logits, &mut scores)
+            .map_err(|error| sample.refused(error))?;
+        scores.copy_from_slice(&logits);
+        head.scores(&mut scores);
+        write(&mut answers, &head, (&logits, &scores), run.truncated);
         answers.end(samples.drained())?;
     }
     answers.finish()
 }
 
-fn run_head(
+fn write(
+    answers: &mut Answers,
     head: &SequenceClassifier<'_>,
-    session: &mut Session<'_>,
-    sample: &Sample<'_>,
-    logits: &mut [f32],
-) -> Result<(), Failure> {
-    let encoder = session.encoder(sample.ids.len());
-    encoder
-        .and_then(|mut encoder| head.logits(&mut encoder, &sample.input(), logits))
-        .map_err(|error| sample.failed(error))
-}
-
-fn write(answers: &mut Answers, head: &SequenceClassifier<'_>, logits: &[f32], truncated: bool) {
-    let mut scores = logits.to_vec();
-    head.scores(&mut scores);
-    let name = |i: usize| match head.labels().get(i) {
-        Some(name) => name.to_owned(),
-        None => format!("LABEL_{i}"),
-    };
-    let best = argmax(&scores).unwrap_or(0);
+    (logits, scores): (&[f32], &[f32]),
+    truncated: bool,
+) {
+    let name = |i: usize| label_name(head.labels(), i);
+    let best = argmax(scores).unwrap_or(0);
     if answers.json {
         let mut object = Object::new(answers.line());
         object
-            .string("label", &name(best))
+            .string("label", name(best))
             .float("score", scores[best])
             .object("scores", |object| {
                 for (i, score) in scores.iter().enumerate() {
-                    object.float(&name(i), *score);
+                    object.float(name(i), *score);
                 }
             })
             .list("logits", logits, |out, x| json::float(out, *x));

@@ -1,18 +1,20 @@
-//! Arrays of vectors as `npy` and `safetensors` files, written as they come: memory does not grow
-//! with their number (but for four bytes a text in [`Ragged`]).
+//! Arrays of vectors as `npy` and `safetensors` files. Vectors are written as they come, so memory does
+//! not grow with their number, except by four bytes per text in [`Ragged`].
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::answers::Beside;
+use bertlet::AtomicFile;
+
 use crate::failure::Failure;
+use crate::output::create;
 
 /// How vectors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// JSON, an object a line.
+    /// JSON, one object per line.
     Jsonl,
     /// NumPy's format, version 1.0.
     Npy,
@@ -32,13 +34,13 @@ impl FromStr for Format {
     }
 }
 
-/// Bytes of the header of [`Rows`]: room for any number of rows.
+/// Bytes of the header of [`Rows`], enough for any number of rows.
 const HEADER: usize = 128;
 
 /// One array `[rows, width]`, whose header is completed when the number of rows is known.
 pub struct Rows {
     path: PathBuf,
-    out: BufWriter<Beside>,
+    out: BufWriter<AtomicFile>,
     format: Format,
     width: usize,
     rows: u64,
@@ -46,7 +48,7 @@ pub struct Rows {
 
 impl Rows {
     pub fn create(path: &Path, format: Format, width: usize) -> Result<Self, Failure> {
-        let mut out = BufWriter::with_capacity(1 << 16, Beside::create(path)?);
+        let mut out = BufWriter::with_capacity(1 << 16, create(path)?);
         out.write_all(&[0; HEADER]).map_err(|error| Failure::write(path.display(), &error))?;
         Ok(Self { path: path.to_owned(), out, format, width, rows: 0 })
     }
@@ -62,15 +64,15 @@ impl Rows {
             Format::Safetensors => safetensors_header(self.rows, self.width),
             _ => npy_header(self.rows, self.width),
         };
-        let patch = |out: &mut BufWriter<Beside>| {
+        let patch = |out: &mut BufWriter<AtomicFile>| {
             out.flush()?;
-            let file = &mut out.get_mut().file;
+            let file = out.get_mut().file();
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&header)
         };
         patch(&mut self.out).map_err(|error| Failure::write(self.path.display(), &error))?;
-        let (beside, _) = self.out.into_parts();
-        beside.finish()
+        let (file, _) = self.out.into_parts();
+        file.finish().map_err(|error| Failure::write(self.path.display(), &error))
     }
 }
 
@@ -102,21 +104,21 @@ fn write_floats(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
 /// The longest header that readers of safetensors accept, in bytes.
 const LONGEST_HEADER: usize = 100_000_000;
 
-/// An array `[tokens, width]` a text, named `0`, `1` and so on. The header of a safetensors file
-/// stands first and names them all, so the values wait in a file of their own.
+/// One array `[tokens, width]` per text, named `0`, `1` and so on. The header of a safetensors file
+/// comes first and names them all, so the values wait in a file of their own.
 pub struct Ragged {
     path: PathBuf,
-    values: BufWriter<Beside>,
+    values: BufWriter<AtomicFile>,
     width: usize,
     tokens: Vec<u32>,
 }
 
 impl Ragged {
     pub fn create(path: &Path, width: usize) -> Result<Self, Failure> {
-        // Beside the file as well, where there is room for it, and never under a name of its own.
+        // In the same folder, which has room for it. It never gets its name.
         let mut name = path.as_os_str().to_owned();
         name.push(".values");
-        let values = Beside::create(Path::new(&name))?;
+        let values = create(Path::new(&name))?;
         let values = BufWriter::with_capacity(1 << 16, values);
         Ok(Self { path: path.to_owned(), values, width, tokens: Vec::new() })
     }
@@ -148,15 +150,14 @@ impl Ragged {
         // Values start at a multiple of eight.
         header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
 
-        let mut out = Beside::create(&self.path)?;
+        let mut out = create(&self.path)?;
         let written = self.values.flush().and_then(|()| {
-            let mut file = &out.file;
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(header.as_bytes())?;
-            copy(&mut self.values.get_mut().file, &mut out.file)
+            out.write_all(&(header.len() as u64).to_le_bytes())?;
+            out.write_all(header.as_bytes())?;
+            copy(self.values.get_mut().file(), out.file())
         });
-        written.map_err(|error| Failure::write(self.path.display(), &error))?;
-        out.finish()
+        let written = written.and_then(|()| out.finish());
+        written.map_err(|error| Failure::write(self.path.display(), &error))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong, and how it is said: `FILE: FIELD: problem; mend`, on one line.
+//! Failures and their messages: `FILE: FIELD: problem; hint`, on one line.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,13 +8,13 @@ use bertlet::OpenError;
 /// Why a command ends without having done its work.
 #[derive(Debug)]
 pub enum Failure {
-    /// It shall show its help instead.
+    /// The command shows its help instead.
     Help,
     /// Wrong usage: status 2.
     Usage(String),
     /// The work failed: status 1.
     Work(String),
-    /// Whoever read the answers has gone, and needs no more: status 0, as from `head`.
+    /// The reader of the answers is gone and needs no more: status 0, as with `head`.
     Closed,
 }
 
@@ -39,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// The message, on one line whatever a file calls its parts.
+    /// The message on one line, whatever names a file contains.
     pub fn message(&self) -> Option<String> {
         match self {
             Self::Help | Self::Closed => None,
@@ -79,7 +79,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::write("stdout", &error))
 }
 
-/// `count` zeros, or a message instead of an abort where there is no room for them.
+/// `count` zeros, or a message instead of an abort if there is not enough memory.
 pub fn zeros<T: Clone + Default>(count: usize) -> Result<Vec<T>, Failure> {
     let mut values = Vec::new();
     match values.try_reserve_exact(count) {

@@ -2,16 +2,17 @@
 
 use std::io::Write;
 
+use bertlet::TooSmall;
 use bertlet::heads::{Fill, MaskedLm};
-use bertlet::tasks;
+use bertlet::tasks::TaskError;
 use bertlet::tokenizer::Tokenizer;
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
 use crate::options::{Options, Takes, texts_help, value};
+use crate::output::Answers;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
@@ -57,27 +58,22 @@ fn run(parser: Parser) -> Result<(), Failure> {
     }
     let mut samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
+    let mut runner = options.runner(&mut session)?;
     let mut answers = Answers::open(&options)?;
     let mut logits = zeros::<f32>(head.logits_len(1))?;
-    let mut positions = Vec::new();
+    let mut positions = zeros(runner.max_tokens())?;
     let mut best = vec![Fill::default(); top.min(logits.len())];
     while let Some(sample) = samples.next()? {
-        positions.resize(sample.ids.len(), 0);
-        let count = tasks::masks(&tokenizer, sample.ids, &mut positions);
-        let need = head.logits_len(count);
-        if logits.len() < need {
-            logits = zeros(need)?;
-        }
-        let logits = &mut logits[..need];
-        // A text without a [MASK] is still checked.
-        session
-            .encoder(sample.ids.len())
-            .and_then(|mut encoder| {
-                head.logits(&mut encoder, &sample.input(), &positions[..count], logits)
-            })
-            .map_err(|error| sample.failed(error))?;
+        let (count, run) = loop {
+            match runner.fill_mask(sample.text(), &mut positions, &mut logits) {
+                Err(TaskError::TooSmall(TooSmall { what: "logits", need, .. })) => {
+                    logits = zeros(need)?;
+                }
+                result => break result.map_err(|error| sample.refused(error))?,
+            }
+        };
         let fills = positions[..count].iter().zip(logits.chunks_exact_mut(head.logits_len(1)));
-        let truncated = sample.encoded.truncated;
+        let truncated = run.truncated;
         if answers.json {
             let mut object = Object::new(answers.line());
             object.list("fills", fills, |out, (position, logits)| {

@@ -9,10 +9,10 @@ use bertlet::{Config, Head, Model};
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::json::{self, Object, Value};
 use crate::options::{Options, Takes, value};
+use crate::output::Answers;
 
 pub const COMMAND: Command = Command {
     name: "inspect",
@@ -264,7 +264,7 @@ impl Facts<'_> {
         if let Some(text) = model.provenance() {
             let out = all.field("provenance");
             match json::parse(text) {
-                // As it stands, but on this line; within strings of JSON there is no line feed.
+                // Unchanged, but on one line: strings of JSON contain no line feed.
                 Ok(_) => out.extend(text.bytes().map(|b| if b < b' ' { b' ' } else { b })),
                 Err(_) => json::string(out, text),
             }

@@ -7,7 +7,7 @@ use std::io::Write;
 
 pub use read::{Value, parse};
 
-/// A JSON object in the making. Each method adds a field.
+/// Writes a JSON object. Each method adds a field.
 pub struct Object<'b> {
     out: &'b mut Vec<u8>,
     empty: bool,
@@ -112,7 +112,7 @@ pub fn plain(out: &mut Vec<u8>, value: impl Display) {
     write!(out, "{value}").expect("memory takes everything");
 }
 
-/// What is no number becomes `null`, as JSON has no word for it.
+/// NaN and infinities become `null`: JSON cannot write them.
 pub fn float(out: &mut Vec<u8>, value: f32) {
     if value.is_finite() {
         write!(out, "{value:?}").expect("memory takes everything");

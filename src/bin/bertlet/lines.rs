@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::options::Source;
 
-/// Longest line, in bytes: memory is bounded by it, and nobody writes longer texts on purpose.
+/// Longest line, in bytes. It bounds memory; nobody writes longer texts on purpose.
 const LONGEST: usize = 256 << 20;
 
-/// Where a line stands, for messages.
+/// The place of a line, for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'l> {
     name: &'l str,
@@ -44,7 +44,9 @@ impl Lines {
             Source::Stdin => {
                 let stdin = io::stdin();
                 if stdin.is_terminal() && io::stderr().is_terminal() {
-                    eprintln!("bertlet: reading from the terminal, a text a line; Ctrl-D ends it");
+                    eprintln!(
+                        "bertlet: reading from the terminal, one text per line; Ctrl-D ends it"
+                    );
                 }
                 ("stdin".into(), Some(Box::new(stdin)), Vec::new())
             }
@@ -61,7 +63,7 @@ impl Lines {
         Ok(Self { name, reader, line, number: 0, ended: false, progress })
     }
 
-    /// Goes on to the next line; false at the end. A file's last line may lack its line feed.
+    /// Reads the next line; false at the end. A file's last line may lack its line feed.
     pub fn advance(&mut self) -> Result<bool, Failure> {
         if self.ended {
             return Ok(false);
@@ -127,14 +129,14 @@ fn fs_is_file(about: &std::fs::Metadata) -> bool {
     about.is_file()
 }
 
-/// A line on the terminal's stderr that says how far the work is, for work that takes long.
+/// A progress line on a terminal's stderr, for long work.
 struct Progress {
     /// Of the whole input, where that is known.
     length: Option<u64>,
     bytes: u64,
     start: Instant,
     last: Instant,
-    /// Not shown at all where nobody looks, or where answers scroll by.
+    /// Whether to show progress: stderr is a terminal, and stdout, where answers would scroll, is not.
     wanted: bool,
     shown: bool,
 }
@@ -169,6 +171,6 @@ impl Progress {
             Some(length) if length > 0 => format!(", {} %", self.bytes * 100 / length),
             _ => String::new(),
         };
-        let _ = write!(stderr, "\r\x1b[Kline {line}{share}, {a_second:.0} a second");
+        let _ = write!(stderr, "\r\x1b[Kline {line}{share}, {a_second:.0} per second");
     }
 }

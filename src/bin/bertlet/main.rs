@@ -1,12 +1,12 @@
 //! The `bertlet` command: runs model files on the device. Each command is a file; what they share:
-//! `options.rs` (arguments), `samples.rs` (texts and ids in), `answers.rs` (answers out),
+//! `options.rs` (arguments), `samples.rs` (texts and ids in), `output.rs` (answers out),
 //! `failure.rs` (messages and exit status).
 
-mod answers;
 mod failure;
 mod json;
 mod lines;
 mod options;
+mod output;
 mod samples;
 
 mod answer;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use failure::Failure;
 
-/// A command: what stands behind `bertlet`, and what happens then.
+/// A command: its name after `bertlet`, and what it does.
 struct Command {
     name: &'static str,
     /// One line for `bertlet --help`.
@@ -84,7 +84,7 @@ fn overview() -> String {
         text.push_str(&format!("  {:<14}{}\n", command.name, command.about));
     }
     text.push_str(
-        "\n`bertlet COMMAND --help` tells more.\n\nExample:\n  bertlet embed model.bertlet --text \"A quiet house.\"\n",
+        "\n`bertlet COMMAND --help` says more.\n\nExample:\n  bertlet embed model.bertlet --text \"A quiet house.\"\n",
     );
     text
 }
@@ -100,7 +100,7 @@ fn finish(answer: Result<(), Failure>, help: impl Fn() -> String) -> ExitCode {
         Err(failure) => failure,
     };
     if let Some(message) = failure.message() {
-        // Where there is nobody to tell, the status still says it.
+        // If stderr is closed, the status still says it.
         let _ = writeln!(std::io::stderr(), "bertlet: {message}");
     }
     ExitCode::from(failure.status())

@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use bertlet::NextSentence;
+use bertlet::tasks::TaskError;
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::json::Object;
 use crate::options::{Options, Takes, texts_help};
+use crate::output::Answers;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
@@ -39,16 +40,16 @@ fn run(parser: Parser) -> Result<(), Failure> {
         .map_err(|error| Failure::work(options.model.display(), error))?;
     let mut samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
+    let mut runner = options.runner(&mut session)?;
     let mut answers = Answers::open(&options)?;
     while let Some(sample) = samples.next()? {
-        if !options.ids && sample.pair.is_none() {
-            return Err(sample.failed("one text only; put a tab between the two texts of a pair"));
-        }
-        let logits = session
-            .encoder(sample.ids.len())
-            .and_then(|mut encoder| head.logits(&mut encoder, &sample.input()))
-            .map_err(|error| sample.failed(error))?;
-        let truncated = sample.encoded.truncated;
+        let (logits, run) = runner.next_sentence(sample.text()).map_err(|error| match error {
+            TaskError::NotAPair => {
+                sample.failed("one text only; put a tab between the two texts of a pair")
+            }
+            error => sample.refused(error),
+        })?;
+        let truncated = run.truncated;
         if answers.json {
             let mut object = Object::new(answers.line());
             object.float("is_next", head.score(logits)).floats("logits", &logits);

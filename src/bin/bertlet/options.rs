@@ -5,22 +5,23 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bertlet::tasks::{Text, TextRunner, default_overlap};
 use bertlet::tokenizer::Tokenizer;
 use bertlet::{Isa, ModelFile, Session};
 use lexopt::{Arg, Parser};
 
 use crate::failure::Failure;
 
-/// The part of every text command's help that is the same.
+/// The part of the help that all text commands share.
 macro_rules! texts_help {
     () => {
         "\
-Input: FILE, or - for stdin: one text a line, a tab between the two texts of a pair.
+Input: FILE, or - for stdin: one text per line, a tab between the two texts of a pair.
       --text TEXT    one text, from the command line
       --ids          lines of JSON instead: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
-                     of which the last two may be missing
+                     the last two optional
   -o, --output OUT   write there instead of stdout
-      --json         one JSON object a line, also on a terminal
+      --json         one JSON object per line, also on a terminal
       --threads N    threads (1)
       --isa NAME     instruction set (the fastest that the CPU has; also BERTLET_ISA)
 "
@@ -28,10 +29,10 @@ Input: FILE, or - for stdin: one text a line, a tab between the two texts of a p
 }
 pub(crate) use texts_help;
 
-/// More threads than any machine for such models has.
-const MOST_THREADS: usize = 256;
+/// More threads than any machine for these models has.
+const MAX_THREADS: usize = 256;
 
-/// What stands behind a command besides its options.
+/// What a command takes besides its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// `MODEL`.
@@ -81,9 +82,8 @@ pub fn text_value(parser: &mut Parser, option: &str) -> Result<String, Failure> 
 }
 
 impl Options {
-    /// Reads all arguments. `own` is asked for options that are not among the common ones, with
-    /// their dashes; it takes their values from the parser, and returns false for those that it
-    /// does not know either.
+    /// Reads all arguments. `own` gets the options that are not shared, with their dashes. It takes
+    /// their values from the parser, and returns false for options that it does not know.
     pub fn parse(
         mut parser: Parser,
         takes: Takes,
@@ -123,9 +123,9 @@ impl Options {
                 "--isa" => isa = Some(text_value(&mut parser, "--isa")?),
                 "--threads" => {
                     threads = value(&mut parser, "--threads")?;
-                    if !(1..=MOST_THREADS).contains(&threads) {
+                    if !(1..=MAX_THREADS).contains(&threads) {
                         return Err(Failure::usage(format!(
-                            "--threads {threads}: give 1 to {MOST_THREADS}"
+                            "--threads {threads}: give 1 to {MAX_THREADS}"
                         )));
                     }
                 }
@@ -149,7 +149,7 @@ impl Options {
             Failure::usage("no model given; make a file with bertlet-convert and name it here")
         })?;
         if takes == Takes::ModelAndText && source.is_none() {
-            return Err(Failure::usage("no text given; put it behind the model, in quotes"));
+            return Err(Failure::usage("no text given; put it after the model, in quotes"));
         }
         let isa = match isa {
             None => Isa::detect(),
@@ -161,7 +161,7 @@ impl Options {
         Ok(Self { model, source, ids, json, output, isa, threads })
     }
 
-    /// Whether answers are JSON: asked for, or not for a human's eyes.
+    /// Whether answers are JSON: asked for, or not written to a terminal.
     pub fn json(&self) -> bool {
         self.json || self.output.is_some() || !std::io::stdout().is_terminal()
     }
@@ -182,6 +182,12 @@ impl Options {
         })
     }
 
+    /// A runner for as many tokens as the model takes.
+    pub fn runner<'s>(&self, session: &'s mut Session<'_>) -> Result<TextRunner<'s, 's>, Failure> {
+        let limit = session.model().config().max_position_embeddings;
+        session.runner(limit).map_err(|error| Failure::work(self.model.display(), error))
+    }
+
     /// The model's tokenizer.
     pub fn tokenizer<'m>(&self, file: &'m ModelFile) -> Result<Tokenizer<'m>, Failure> {
         let model = self.model.display();
@@ -195,4 +201,10 @@ impl Options {
             Failure::work(&model, format_args!("tokenizer: {error}; convert the model again"))
         })
     }
+}
+
+/// Sets the windows of a runner for a text: the usual ones, or none.
+pub fn set_windows(runner: &mut TextRunner<'_, '_>, window: bool, text: &Text<'_>) {
+    let pair = matches!(text, Text::Pair(..));
+    runner.set_overlap(window.then(|| default_overlap(runner.max_tokens(), pair)));
 }

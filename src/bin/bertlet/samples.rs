@@ -1,177 +1,92 @@
-//! Input lines as what a model reads: token ids.
+//! Input lines as what tasks read: texts, pairs, words or token ids.
 
 use std::fmt::Display;
 
-use bertlet::tokenizer::{Encoded, Limits, Source, TokenBuffer, TokenizeError, Tokenizer, Windows};
+use bertlet::tasks::{TaskError, Text};
+use bertlet::tokenizer::TokenizeError;
 use bertlet::{Input, ModelFile};
 
-use crate::failure::{Failure, zeros};
+use crate::failure::Failure;
 use crate::json::{self, Value};
 use crate::lines::{Lines, Place};
 use crate::options::Options;
 
-/// The lines of the input, tokenized one by one.
-pub struct Samples<'m> {
+/// The lines of the input, one by one.
+pub struct Samples {
     lines: Lines,
-    /// `None` where lines are ids.
-    tokenizer: Option<Tokenizer<'m>>,
-    /// Lines are words with spaces between them.
-    words: bool,
-    /// Tokens of a sample at most.
-    limit: usize,
-    buffers: Buffers,
-    /// Samples cut so far, and where the first stood.
-    cut: Option<(u64, String)>,
+    /// Lines are JSON with ids.
+    are_ids: bool,
+    ids: Ids,
 }
 
-/// One line of input, as token ids.
+/// One line of input.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'s> {
-    /// The second text of a pair.
-    pub pair: Option<&'s [u8]>,
-    pub ids: &'s [u32],
-    pub type_ids: &'s [u8],
-    pub mask: Option<&'s [u8]>,
-    /// Bytes of each token in its text; (0, 0) for special tokens. Empty where ids were given.
-    pub offsets: &'s [(u32, u32)],
-    /// Word of each token; counted in all of a text, or in the given words of [`Samples::of_words`].
-    pub words: &'s [u32],
-    /// Words of the line, where it consists of words.
-    pub word_count: usize,
-    /// What the tokenizer says of the text and its cut; all zero where ids were given.
-    pub encoded: Encoded,
+    /// The line.
+    pub line: &'s str,
+    /// Its ids, if it has ids in place of text.
+    pub ids: Option<Input<'s>>,
     place: Place<'s>,
 }
 
 impl<'s> Sample<'s> {
-    /// What the encoder takes.
-    pub fn input(&self) -> Input<'s> {
-        Input {
-            input_ids: self.ids,
-            token_type_ids: Some(self.type_ids),
-            attention_mask: self.mask,
+    /// What a task reads: ids, a text, or a pair with a tab between its texts.
+    pub fn text(&self) -> Text<'s> {
+        match (self.ids, self.line.split_once('\t')) {
+            (Some(ids), _) => ids.into(),
+            (None, Some(pair)) => pair.into(),
+            (None, None) => self.line.into(),
         }
+    }
+
+    /// The words of a line with spaces between them.
+    pub fn words(&self) -> Vec<&'s str> {
+        self.line.split_whitespace().collect()
+    }
+
+    /// The file and the line.
+    pub fn place(&self) -> Place<'s> {
+        self.place
     }
 
     /// Why this sample could not be used.
     pub fn failed(&self, problem: impl Display) -> Failure {
         Failure::work(self.place, problem)
     }
+
+    /// Why a task could not be done, and what helps.
+    pub fn refused(&self, error: TaskError) -> Failure {
+        let hint = match error {
+            TaskError::Tokenize(TokenizeError::TextTooLong) => "; break it into lines",
+            TaskError::Tokenize(TokenizeError::LimitTooSmall { .. }) => {
+                "; use a model with more positions"
+            }
+            _ => "",
+        };
+        self.failed(format_args!("{error}{hint}"))
+    }
 }
 
-/// What a sample is written into; reused for the next.
+/// The ids of a line; reused for the next.
 #[derive(Default)]
-struct Buffers {
+struct Ids {
     ids: Vec<u32>,
-    type_ids: Vec<u8>,
+    types: Vec<u8>,
     mask: Vec<u8>,
-    has_mask: bool,
-    offsets: Vec<(u32, u32)>,
-    words: Vec<u32>,
 }
 
-impl Buffers {
-    fn resize(&mut self, tokens: usize) -> Result<(), Failure> {
-        self.ids = zeros(tokens)?;
-        self.type_ids = zeros(tokens)?;
-        self.offsets = zeros(tokens)?;
-        self.words = zeros(tokens)?;
-        Ok(())
-    }
-
-    fn as_tokens(&mut self) -> TokenBuffer<'_> {
-        TokenBuffer {
-            input_ids: &mut self.ids,
-            token_type_ids: &mut self.type_ids,
-            offsets: &mut self.offsets,
-            words: &mut self.words,
-        }
-    }
-
-    fn sample<'s>(
-        &'s self,
-        pair: Option<&'s [u8]>,
-        encoded: Encoded,
-        place: Place<'s>,
-    ) -> Sample<'s> {
-        let n = encoded.len;
-        Sample {
-            pair,
-            ids: &self.ids[..n],
-            type_ids: &self.type_ids[..n],
-            mask: None,
-            offsets: &self.offsets[..n],
-            words: &self.words[..n],
-            word_count: 0,
-            encoded,
-            place,
-        }
-    }
-}
-
-/// The text of a line, and the second one where there is a tab.
-fn split(line: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match line.iter().position(|byte| *byte == b'\t') {
-        Some(tab) => (&line[..tab], Some(&line[tab + 1..])),
-        None => (line, None),
-    }
-}
-
-/// The words of a line with spaces between them.
-fn split_words<'l>(line: &'l [u8], place: Place<'_>) -> Result<Vec<&'l str>, Failure> {
-    let line = std::str::from_utf8(line)
-        .map_err(|error| refused(place, TokenizeError::InvalidUtf8 { at: error.valid_up_to() }))?;
-    Ok(line.split_whitespace().collect())
-}
-
-/// What to tokenize: the words, or the text of a line and the second one.
-fn sources<'w, 'l: 'w>(
-    line: &'l [u8],
-    words: Option<&'w [&'w str]>,
-) -> (Source<'w>, Option<&'l [u8]>) {
-    match (words, split(line)) {
-        (Some(words), _) => (words.into(), None),
-        (None, (first, second)) => (first.into(), second),
-    }
-}
-
-fn refused(place: Place<'_>, error: TokenizeError) -> Failure {
-    let mend = match error {
-        TokenizeError::InvalidUtf8 { .. } => "; save the texts as UTF-8",
-        TokenizeError::TextTooLong => "; break it into lines",
-        TokenizeError::LimitTooSmall { .. } => "; use a model with more positions",
-        _ => "",
-    };
-    Failure::work(place, format_args!("{error}{mend}"))
-}
-
-impl<'m> Samples<'m> {
-    /// The input that the options name, cut to the longest that the model takes.
-    pub fn open(options: &Options, file: &'m ModelFile) -> Result<Self, Failure> {
-        Self::with_limit(options, file, file.model().config().max_position_embeddings)
-    }
-
-    /// The input that the options name, cut to so many tokens.
-    pub fn with_limit(
-        options: &Options,
-        file: &'m ModelFile,
-        limit: usize,
-    ) -> Result<Self, Failure> {
-        let tokenizer = if options.ids { None } else { Some(options.tokenizer(file)?) };
-        let mut buffers = Buffers::default();
-        if tokenizer.is_some() {
-            buffers.resize(limit.min(512))?;
+impl Samples {
+    /// The input that the options name.
+    pub fn open(options: &Options, file: &ModelFile) -> Result<Self, Failure> {
+        if !options.ids {
+            // A model without a tokenizer is refused before any text is read.
+            options.tokenizer(file)?;
         }
         let lines = Lines::open(&options.source)?;
-        Ok(Self { lines, tokenizer, words: false, limit, buffers, cut: None })
+        Ok(Self { lines, are_ids: options.ids, ids: Ids::default() })
     }
 
-    /// Takes lines as words with spaces between them, not as text; see [`Sample::words`].
-    pub fn of_words(self) -> Self {
-        Self { words: true, ..self }
-    }
-
-    /// Whether the next sample may have to be waited for, so that answers should go out now.
+    /// Whether the next sample may have to be waited for, so that answers should be written now.
     pub fn drained(&self) -> bool {
         self.lines.drained()
     }
@@ -181,89 +96,38 @@ impl<'m> Samples<'m> {
         if !self.lines.advance()? {
             return Ok(None);
         }
-        let place = self.lines.place();
-        let line = self.lines.line();
-        let Some(tokenizer) = &self.tokenizer else {
-            return self.buffers.read_ids(line, place).map(Some);
-        };
-        let words = self.words.then(|| split_words(line, place)).transpose()?;
-        let (first, second) = sources(line, words.as_deref());
-        let limits = Limits::new(self.limit);
-        let encoded = loop {
-            let mut out = self.buffers.as_tokens();
-            match tokenizer.encode(first, second.map(Source::from), &limits, &mut out) {
-                Err(TokenizeError::BufferTooSmall { needed }) => self.buffers.resize(needed)?,
-                Err(error) => return Err(refused(place, error)),
-                Ok(encoded) => break encoded,
-            }
-        };
-        if encoded.truncated {
-            let (count, _) = self.cut.get_or_insert_with(|| (0, place.to_string()));
-            *count += 1;
+        let (place, line) = (self.lines.place(), self.lines.line());
+        if self.are_ids {
+            let ids = Some(self.ids.read(line, place)?);
+            return Ok(Some(Sample { line: "", ids, place }));
         }
-        let sample = self.buffers.sample(second, encoded, place);
-        Ok(Some(Sample { word_count: words.map_or(0, |words| words.len()), ..sample }))
-    }
-
-    /// The next line in overlapping windows, of which neighbours share a quarter: calls `each` with
-    /// each window and what is known of all; false at the end. Lines must be texts, or words.
-    pub fn next_windows(
-        &mut self,
-        mut each: impl FnMut(Sample<'_>, &Windows<'_, '_>) -> Result<(), Failure>,
-    ) -> Result<bool, Failure> {
-        if !self.lines.advance()? {
-            return Ok(false);
-        }
-        let place = self.lines.place();
-        let Some(tokenizer) = &self.tokenizer else {
-            return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
-        };
-        let line = self.lines.line();
-        let words = self.words.then(|| split_words(line, place)).transpose()?;
-        let (first, second) = sources(line, words.as_deref());
-        let word_count = words.as_ref().map_or(0, Vec::len);
-        if self.buffers.ids.len() < self.limit {
-            self.buffers.resize(self.limit)?;
-        }
-        let limits = Limits::new(self.limit);
-        // Of a pair, a window holds less of each text; what they share must be less still.
-        let stride = self.limit / if second.is_some() { 8 } else { 4 };
-        let failed = |error| refused(place, error);
-        let mut windows =
-            tokenizer.windows(first, second.map(Source::from), &limits, stride).map_err(failed)?;
-        loop {
-            let mut out = self.buffers.as_tokens();
-            let Some(encoded) = windows.next_into(&mut out).map_err(failed)? else {
-                return Ok(true);
-            };
-            let sample = self.buffers.sample(second, encoded, place);
-            each(Sample { word_count, ..sample }, &windows)?;
-        }
-    }
-
-    /// Says on stderr which texts were cut, for answers that have no place to say so.
-    pub fn tell_cuts(&self) {
-        if let Some((count, first)) = &self.cut {
-            eprintln!(
-                "bertlet: {first}: cut to the model's {} tokens ({count} in all); --window reads \
-                 all of a text",
-                self.limit
-            );
-        }
+        let line = std::str::from_utf8(line).map_err(|error| {
+            let at = error.valid_up_to();
+            Failure::work(
+                place,
+                format_args!("invalid UTF-8 at byte {at}; save the texts as UTF-8"),
+            )
+        })?;
+        Ok(Some(Sample { line, ids: None, place }))
     }
 }
 
-impl Buffers {
-    /// Reads a line of JSON with ids.
-    fn read_ids<'s>(&'s mut self, line: &'s [u8], place: Place<'s>) -> Result<Sample<'s>, Failure> {
+impl Ids {
+    /// Reads a line of JSON, with the names that `bertlet tokenize` writes or has written.
+    fn read(&mut self, line: &[u8], place: Place<'_>) -> Result<Input<'_>, Failure> {
         const SHAPE: &str = "write {\"input_ids\":[101,102]}, with token_type_ids and \
                              attention_mask if needed";
         let failed =
-            |why: &dyn Display| Failure::work(place, format_args!("no JSON: {why}; {SHAPE}"));
+            |why: &dyn Display| Failure::work(place, format_args!("not JSON: {why}; {SHAPE}"));
         let json = std::str::from_utf8(line).map_err(|error| failed(&error))?;
         let json = json::parse(json).map_err(|error| failed(&error))?;
-        let field = |name: &str, most: u64, out: &mut dyn FnMut(u32)| {
-            let values = match json.get(name) {
+        let field = |names: [&str; 2], max: u64, out: &mut dyn FnMut(u32)| {
+            let [name, other] = names;
+            let (name, value) = match json.get(name) {
+                None => (other, json.get(other)),
+                value => (name, value),
+            };
+            let values = match value {
                 None => return Ok(false),
                 Some(Value::Array(values)) => values,
                 Some(_) => {
@@ -274,10 +138,10 @@ impl Buffers {
                 }
             };
             for (i, value) in values.iter().enumerate() {
-                let number = value.as_u64().filter(|n| *n <= most).ok_or_else(|| {
+                let number = value.as_u64().filter(|n| *n <= max).ok_or_else(|| {
                     Failure::work(
                         place,
-                        format_args!("{name}[{i}]: {value} is not a whole number from 0 to {most}"),
+                        format_args!("{name}[{i}]: {value} is not a whole number from 0 to {max}"),
                     )
                 })?;
                 out(number as u32);
@@ -285,25 +149,21 @@ impl Buffers {
             Ok(true)
         };
         self.ids.clear();
-        self.type_ids.clear();
+        self.types.clear();
         self.mask.clear();
-        if !field("input_ids", u32::MAX.into(), &mut |id| self.ids.push(id))? {
+        if !field(["input_ids", "ids"], u32::MAX.into(), &mut |id| self.ids.push(id))? {
             return Err(Failure::work(place, format_args!("input_ids: missing; {SHAPE}")));
         }
-        if !field("token_type_ids", 255, &mut |id| self.type_ids.push(id as u8))? {
-            self.type_ids.resize(self.ids.len(), 0);
+        let names = ["token_type_ids", "type_ids"];
+        if !field(names, 255, &mut |id| self.types.push(id as u8))? {
+            self.types.resize(self.ids.len(), 0);
         }
-        self.has_mask = field("attention_mask", 1, &mut |live| self.mask.push(live as u8))?;
-        Ok(Sample {
-            pair: None,
-            ids: &self.ids,
-            type_ids: &self.type_ids,
-            mask: self.has_mask.then_some(&self.mask[..]),
-            offsets: &[],
-            words: &[],
-            word_count: 0,
-            encoded: Encoded::default(),
-            place,
+        let names = ["attention_mask", "mask"];
+        let masked = field(names, 1, &mut |live| self.mask.push(live as u8))?;
+        Ok(Input {
+            input_ids: &self.ids,
+            token_type_ids: Some(&self.types),
+            attention_mask: masked.then_some(&self.mask[..]),
         })
     }
 }

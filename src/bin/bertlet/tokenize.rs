@@ -2,14 +2,16 @@
 
 use std::io::Write;
 
+use bertlet::tasks::{TaskError, Text};
+use bertlet::tokenizer::Tokenizer;
 use lexopt::Parser;
 
 use crate::Command;
-use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::json::{self, Object};
 use crate::options::{Options, Takes, texts_help};
-use crate::samples::{Sample, Samples};
+use crate::output::Answers;
+use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
     name: "tokenize",
@@ -18,8 +20,9 @@ pub const COMMAND: Command = Command {
         "\
 Usage: bertlet tokenize MODEL [FILE|-] [options]
 
-Writes {\"input_ids\":[..],\"token_type_ids\":[..],\"offsets\":[[start,end],..],\"tokens\":[..]} for each text; offsets are
-bytes, [0,0] for [CLS] and [SEP]. Texts are not cut, however many positions the model has.
+Writes {\"input_ids\":[..],\"token_type_ids\":[..],\"offsets\":[[start,end],..],\"tokens\":[..]} for each text, which
+can be piped into --ids. Offsets are bytes, [0,0] for [CLS] and [SEP]. Texts are not cut, however many positions
+the model has.
 
 ",
         texts_help!(),
@@ -38,32 +41,68 @@ fn run(parser: Parser) -> Result<(), Failure> {
     }
     let file = options.open()?;
     let tokenizer = options.tokenizer(&file)?;
-    let mut samples = Samples::with_limit(&options, &file, usize::MAX)?;
+    let mut samples = Samples::open(&options, &file)?;
+    let mut tokens = Tokens::default();
     let mut answers = Answers::open(&options)?;
     while let Some(sample) = samples.next()? {
+        tokens.read(&tokenizer, sample.text()).map_err(|error| sample.refused(error))?;
         let token = |id: &u32| tokenizer.token(*id).unwrap_or("");
         if answers.json {
-            write_json(answers.line(), &sample, token);
+            write_json(answers.line(), &tokens, token);
         } else {
-            write_plain(answers.line(), &sample, token);
+            write_plain(answers.line(), &tokens, token);
         }
         answers.end(samples.drained())?;
     }
     answers.finish()
 }
 
-fn write_json<'t>(line: &mut Vec<u8>, sample: &Sample<'_>, token: impl Fn(&u32) -> &'t str) {
+/// The tokens of a text or a pair, special ones included.
+#[derive(Default)]
+struct Tokens {
+    ids: Vec<u32>,
+    types: Vec<u8>,
+    offsets: Vec<(u32, u32)>,
+}
+
+impl Tokens {
+    fn read(&mut self, tokenizer: &Tokenizer<'_>, text: Text<'_>) -> Result<(), TaskError> {
+        *self = Self::default();
+        self.push(tokenizer.cls_id(), 0, (0, 0));
+        let texts = match text {
+            Text::Pair(first, second) => [Some(first), Some(second)],
+            Text::Str(text) => [Some(text), None],
+            _ => [None, None],
+        };
+        for (text, kind) in texts.into_iter().flatten().zip(0..) {
+            for token in tokenizer.tokens(text) {
+                let token = token?;
+                self.push(token.id, kind, (token.start, token.end));
+            }
+            self.push(tokenizer.sep_id(), kind, (0, 0));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: u32, kind: u8, offset: (u32, u32)) {
+        self.ids.push(id);
+        self.types.push(kind);
+        self.offsets.push(offset);
+    }
+}
+
+fn write_json<'t>(line: &mut Vec<u8>, tokens: &Tokens, token: impl Fn(&u32) -> &'t str) {
     let mut object = Object::new(line);
     object
-        .list("input_ids", sample.ids, json::plain)
-        .list("token_type_ids", sample.type_ids, json::plain)
-        .list("offsets", sample.offsets.iter().copied(), json::pair)
-        .list("tokens", sample.ids, |out, id| json::string(out, token(id)));
+        .list("input_ids", &tokens.ids, json::plain)
+        .list("token_type_ids", &tokens.types, json::plain)
+        .list("offsets", tokens.offsets.iter().copied(), json::pair)
+        .list("tokens", &tokens.ids, |out, id| json::string(out, token(id)));
     object.end();
 }
 
-fn write_plain<'t>(line: &mut Vec<u8>, sample: &Sample<'_>, token: impl Fn(&u32) -> &'t str) {
-    for (i, id) in sample.ids.iter().enumerate() {
+fn write_plain<'t>(line: &mut Vec<u8>, tokens: &Tokens, token: impl Fn(&u32) -> &'t str) {
+    for (i, id) in tokens.ids.iter().enumerate() {
         let space = if i == 0 { "" } else { "  " };
         write!(line, "{space}{} {id}", token(id)).expect("memory takes everything");
     }
