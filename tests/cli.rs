@@ -383,7 +383,7 @@ fn ids_are_used_as_they_are() {
         ("{\"input_ids\":[2,1e99]}", "input_ids[1]: 1e99 is not a whole number"),
         ("{\"input_ids\":[2],\"attention_mask\":[2]}", "attention_mask[0]: 2 is not"),
         ("{\"input_ids\":[2],\"attention_mask\":[0]}", "every token is masked"),
-        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 ids"),
+        ("{\"input_ids\":[2],\"token_type_ids\":[0,0]}", "2 token_type_ids for 1 input_ids"),
         ("{\"input_ids\":[2],\"token_type_ids\":[9]}", "token 0 has type 9"),
         ("{\"input_ids\":[2,999]}", "token 1 has id 999, the vocabulary has 256"),
         ("{\"input_ids\":[]}", "the input has no token"),
