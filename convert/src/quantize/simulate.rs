@@ -2,7 +2,7 @@
 //! takes its calibration inputs from it.
 //!
 //! It is not bit-identical to the runtime, whose exponential and norms round differently in the last place. It is
-//! as reproducible as the [reference](crate::reference).
+//! as reproducible as the [reference pass](crate::reference).
 
 use std::ops::Range;
 
