@@ -34,6 +34,7 @@
 //! | `std` | yes | detection of instruction sets at run time, mapped files |
 //! | `cli` | yes | the `bertlet` command |
 //! | `ffi` | no | the C API: `include/bertlet.h` |
+//! | `panic-handler` | no | without `std`: a panic handler, for a static library that is the only Rust in its program |
 //! | `writer` | no | the writers of [`format`](mod@format) and [`tokenizer`], for converters and tests |
 //!
 //! # Without `std`
@@ -87,15 +88,21 @@
 #[cfg(not(feature = "std"))]
 extern crate no_std_compat as std;
 
-// A library for C has no Rust program around it that would provide a panic handler.
-#[cfg(all(feature = "ffi", not(feature = "std")))]
+// For a C program, which has no Rust around the library that would provide it.
+#[cfg(all(feature = "panic-handler", not(feature = "std")))]
 #[panic_handler]
 #[allow(unsafe_code)]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    unsafe extern "C" {
-        safe fn abort() -> !;
+    // WebAssembly has no C library, but an instruction.
+    #[cfg(target_family = "wasm")]
+    core::arch::wasm32::unreachable();
+    #[cfg(not(target_family = "wasm"))]
+    {
+        unsafe extern "C" {
+            safe fn abort() -> !;
+        }
+        abort()
     }
-    abort()
 }
 
 #[cfg(target_endian = "big")]
@@ -134,7 +141,8 @@ pub use outputs::{
 };
 #[cfg(feature = "std")]
 pub use owned::{
-    AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, ModelFile,
-    NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
+    AtomicFile, Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer,
+    ModelFile, NamedEntity, NextSentenceScore, OpenError, Session, ThreadPool, WordVectors,
+    with_scratch,
 };
 pub use threads::{Executor, Serial};
