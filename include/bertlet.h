@@ -5,9 +5,19 @@
  * are handed out (labels, tokens) are parts of the model's file.
  *
  * Arguments: texts are UTF-8 of a given length; names, paths and layers end with NUL. An array of no
- * elements may be NULL. Buffers of one call do not overlap.
+ * elements may be NULL. Buffers of one call do not overlap. Neighbouring windows share fewer tokens than one
+ * holds without its special tokens (2, for a pair 3); a negative overlap asks for no windows.
  *
- * Errors: every function that can fail returns a bertlet_status. An output is written on success only.
+ * Arrays that a call fills have a count, in and out. It is the number of elements that there is room for;
+ * after the call, that of the answer. If there is too little room, the status is
+ * BERTLET_STATUS_BUFFER_TOO_SMALL, and the count is what is needed. A caller that only asks gives NULL and a
+ * count of 0: then the count is what is needed, the status BERTLET_STATUS_OK, and no other output is written.
+ * Memory that a call works in has a size, which a function or constant tells.
+ *
+ * Errors: every function that can fail returns a bertlet_status. An output is written on success only, but
+ * for the count.
+ *
+ * Later versions: structs that may get more fields have reserved ones, which are 0 now. Statuses are added.
  *
  * Threads: there is no global state. Any thread may use any model, many at once; an encoder serves one
  * thread at a time.
@@ -20,6 +30,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// The version of this header; `bertlet_version` tells that of the library.
+#define BERTLET_VERSION_MAJOR 0
+#define BERTLET_VERSION_MINOR 1
+#define BERTLET_VERSION_PATCH 0
+#define BERTLET_VERSION "0.1.0"
+
+
 // Bytes for a model's handle; see `bertlet_model_from_memory`.
 #define BERTLET_MODEL_SIZE 320
 
@@ -29,7 +46,7 @@ enum bertlet_status
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // Success. Any other status: no output was written.
+  // Success. Any other status: no output was written, but for the count of `BUFFER_TOO_SMALL`.
   BERTLET_STATUS_OK = 0,
   // A required pointer is NULL.
   BERTLET_STATUS_NULL_POINTER = 1,
@@ -37,9 +54,10 @@ enum bertlet_status
   BERTLET_STATUS_MISALIGNED = 2,
   // A text, path or name is not UTF-8.
   BERTLET_STATUS_INVALID_UTF8 = 3,
-  // A buffer is too small; ask the function's size or count first.
+  // A buffer is too small. An array's count has been set to what is needed; a function tells the size
+  // of memory.
   BERTLET_STATUS_BUFFER_TOO_SMALL = 4,
-  // An array has another number of elements than the answer.
+  // No array can have that many elements.
   BERTLET_STATUS_WRONG_COUNT = 5,
   // The file cannot be opened or mapped.
   BERTLET_STATUS_FILE = 6,
@@ -71,7 +89,8 @@ enum bertlet_status
   BERTLET_STATUS_MISSING_TOKENIZER = 19,
   // No label, token or `[MASK]` has this number.
   BERTLET_STATUS_NO_SUCH_INDEX = 20,
-  // The text is too long: over 4 GiB, or it cannot be cut to the limit.
+  // The text is too long: over 4 GiB, or what is asked for (a `[MASK]`, a passage) does not fit into the
+  // encoder's limit.
   BERTLET_STATUS_TEXT_TOO_LONG = 21,
   // Windows cannot share this many tokens.
   BERTLET_STATUS_OVERLAP_TOO_LARGE = 22,
@@ -170,6 +189,8 @@ typedef struct {
   uint32_t pooling;
   // Whether pooled vectors are meant to be of length 1.
   bool normalize;
+  // For later versions; 0 in this one.
+  size_t reserved[8];
 } bertlet_config;
 
 // A text of UTF-8 inside the model's file. It does not end with NUL.
@@ -210,6 +231,8 @@ typedef struct {
   bertlet_span chars;
   // The same in UTF-16 units (Java, JavaScript, Swift).
   bertlet_span utf16;
+  // For later versions; 0 in this one.
+  uint32_t reserved[4];
 } bertlet_answer;
 
 // A named entity.
@@ -224,6 +247,8 @@ typedef struct {
   bertlet_span chars;
   // The same in UTF-16 units (Java, JavaScript, Swift).
   bertlet_span utf16;
+  // For later versions; 0 in this one.
+  uint32_t reserved[4];
 } bertlet_entity;
 
 // A word for a `[MASK]`.
@@ -281,17 +306,14 @@ bertlet_status bertlet_model_label(const bertlet_model *model, size_t index, ber
 // The text of a token of the vocabulary, with the `##` of a word's later pieces.
 bertlet_status bertlet_model_token(const bertlet_model *model, uint32_t id, bertlet_text *token);
 
-// The tokens of a text with `[CLS]` before and `[SEP]` after them: their ids and, unless `spans` is NULL,
-// their ranges of bytes in the text (0, 0 for special tokens). `count` gets their number.
-//
-// `ids` and `spans` have room for `capacity` elements; if that is too little, nothing is written. If `ids`
-// is NULL the tokens are only counted.
+// The tokens of a text with `[CLS]` before and `[SEP]` after them, however many they are: their ids and,
+// unless `spans` is NULL, their ranges of bytes in the text (0, 0 for special tokens). `spans` has room for
+// as many elements as `ids`.
 bertlet_status bertlet_tokenize(const bertlet_model *model,
                                 const char *text,
                                 size_t length,
                                 uint32_t *ids,
                                 bertlet_span *spans,
-                                size_t capacity,
                                 size_t *count);
 
 // Bytes of memory that an encoder for inputs of up to `max_tokens` tokens needs.
@@ -301,9 +323,9 @@ bertlet_status bertlet_encoder_size(const bertlet_model *model, size_t max_token
 // or later: it lives in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
 // belongs to it as long as it is used. There is nothing to free. The model must outlive it.
 //
-// `isa` is the name of an instruction set ("portable", "avx2", ...; README.md lists them) or NULL for
-// the fastest that the CPU has. A library built without `std` has one, the best that the compiler was told
-// to use.
+// `isa` is the name of an instruction set, or NULL for the fastest that the CPU has: "portable" on every
+// CPU; "avx2", "avxvnni" and "avx512vnni" on x86-64; "neon" on AArch64. All give the same bits. A library
+// built without `std` has one, the best that the compiler was told to use.
 bertlet_status bertlet_encoder_new(const bertlet_model *model,
                                    size_t max_tokens,
                                    const char *isa,
@@ -311,15 +333,16 @@ bertlet_status bertlet_encoder_new(const bertlet_model *model,
                                    size_t memory_size,
                                    bertlet_encoder **encoder);
 
-// Number of values that `bertlet_encode` writes for an input of `tokens` tokens.
+// Number of values that `bertlet_encode` writes for an input of `tokens` tokens. With a pooling it does not
+// depend on them.
 bertlet_status bertlet_features_count(const bertlet_model *model,
                                       size_t tokens,
                                       const char *layers,
                                       uint32_t pooling,
                                       size_t *count);
 
-// Runs the model on tokens and writes hidden states to `features`, which has exactly `count` values (see
-// `bertlet_features_count`): a vector, or `[tokens][width]` without pooling.
+// Runs the model on tokens and writes hidden states to `features`: a vector, or `[tokens][width]` without
+// pooling. `bertlet_features_count` tells the count, too.
 //
 // `layers` says which, as the command does: "last", "-2", "sum:last4", "concat:last4", "mean:1,2",
 // "weighted:0=0.1,5=0.4"; NULL is "last". `pooling` is a `bertlet_pooling`; `normalize` divides each
@@ -330,14 +353,18 @@ bertlet_status bertlet_encode(bertlet_encoder *encoder,
                               uint32_t pooling,
                               bool normalize,
                               float *features,
-                              size_t count);
+                              size_t *count);
 
-// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL.
+// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. `layers` (NULL), `pooling` and
+// `normalize` (those of `bertlet_model_config`) are what the checkpoint was made for.
+//
+// Without pooling the answer is `[tokens][width]`, so `count` depends on the text: ask for it first, with
+// NULL for `features` and a count of 0. This only counts tokens.
 //
 // If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 // whether it was. Otherwise the text is read in windows that share `overlap` tokens, and the features are the
-// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch of
-// `count` values. It may be NULL if `overlap` is -1.
+// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch for
+// as many values as the answer has. It may be NULL if `overlap` is -1.
 bertlet_status bertlet_embed(bertlet_encoder *encoder,
                              const char *text,
                              size_t length,
@@ -349,11 +376,11 @@ bertlet_status bertlet_embed(bertlet_encoder *encoder,
                              ptrdiff_t overlap,
                              float *features,
                              float *window,
-                             size_t count,
+                             size_t *count,
                              bool *truncated);
 
 // The scores of a text, or of a pair of texts unless `second` is NULL: one per label
-// (`bertlet_model_label`); `count` is the number of labels. The checkpoint says what they are: probabilities
+// (`bertlet_model_label`). The checkpoint says what they are: probabilities
 // over the labels, one probability per label, or (regression) plain values.
 //
 // If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
@@ -366,7 +393,7 @@ bertlet_status bertlet_classify(bertlet_encoder *encoder,
                                 size_t second_length,
                                 ptrdiff_t overlap,
                                 float *scores,
-                                size_t count,
+                                size_t *count,
                                 bool *truncated);
 
 // The probability that the second text follows the first. `overlap` and `truncated` are those of
@@ -402,9 +429,8 @@ bertlet_status bertlet_entities_size(const bertlet_encoder *encoder,
                                      ptrdiff_t overlap,
                                      size_t *size);
 
-// The named entities of a text, in order. `count` gets their number; the first `capacity` of them are
-// written to `entities`. If `count` is more, call again with more room. There are never more entities than
-// tokens.
+// The named entities of a text, in order. There are never more than tokens. If there are more than
+// `entities` has room for, the first of them are written there all the same.
 //
 // `aggregation` is a `bertlet_aggregation`. If `overlap` is -1, a text longer than the encoder's limit is
 // cut, and `truncated` (may be NULL) says so. Otherwise the text is read in windows that share `overlap` tokens.
@@ -417,23 +443,23 @@ bertlet_status bertlet_entities(bertlet_encoder *encoder,
                                 void *memory,
                                 size_t memory_size,
                                 bertlet_entity *entities,
-                                size_t capacity,
                                 size_t *count,
                                 bool *truncated);
 
-// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first. `count` gets the
-// number written to `fills`: `capacity`, or all words of the vocabulary if they are fewer.
+// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first: as many as `fills`
+// has room for, or all words of the vocabulary if they are fewer.
 //
-// `scratch` has `words` values, as many as the vocabulary has words.
+// A text longer than the encoder's limit is cut, and `truncated` (may be NULL) says so; a `[MASK]` in what
+// is cut off is `TEXT_TOO_LONG`. `scratch` has `scratch_count` values, at least `vocab_size`.
 bertlet_status bertlet_fill_mask(bertlet_encoder *encoder,
                                  const char *text,
                                  size_t length,
                                  size_t mask,
                                  float *scratch,
-                                 size_t words,
+                                 size_t scratch_count,
                                  bertlet_fill *fills,
-                                 size_t capacity,
-                                 size_t *count);
+                                 size_t *count,
+                                 bool *truncated);
 
 // The name of the instruction set that an encoder uses.
 bertlet_status bertlet_encoder_isa(const bertlet_encoder *encoder, bertlet_text *name);

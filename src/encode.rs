@@ -8,7 +8,7 @@ impl Encoder<'_, '_> {
     /// Runs the model on one input, as far as `outputs` need, and fills them.
     ///
     /// # Errors
-    /// Any [`RunError`] but [`RunError::Scratch`]. Then no output has been written.
+    /// Any [`RunError`]. Then no output has been written.
     pub fn encode(
         &mut self,
         input: &Input<'_>,

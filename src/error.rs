@@ -44,16 +44,11 @@ pub enum RunError {
     },
     /// Every token is masked.
     AllMasked,
-    /// The scratch buffer is too small.
-    Scratch {
-        /// Bytes needed.
-        need: usize,
-        /// Bytes given.
-        have: usize,
-    },
-    /// The buffer of an output does not have the length of the result.
-    Output {
-        /// Values needed.
+    /// A buffer is too small: the scratch, or that of an output.
+    TooSmall(TooSmall),
+    /// The buffer of an output is longer than the result.
+    OutputTooLong {
+        /// Values of the result.
         need: usize,
         /// Values given.
         have: usize,
@@ -98,13 +93,11 @@ impl fmt::Display for RunError {
                 write!(f, "{have} {what} for {need} input_ids; give one per id")
             }
             Self::AllMasked => f.write_str("every token is masked; leave at least one unmasked"),
-            Self::Scratch { need, have } => write!(
+            Self::TooSmall(error) => error.fmt(f),
+            Self::OutputTooLong { need, have } => write!(
                 f,
-                "the scratch buffer has {have} bytes and {need} are needed; see Config::scratch_len"
+                "the output buffer has {have} values and the result has {need}; pass that many"
             ),
-            Self::Output { need, have } => {
-                write!(f, "the output buffer has {have} values and the result has {need}")
-            }
             Self::NoSuchLayer { layer, layers } => write!(
                 f,
                 "there is no hidden state {layer}: the model has {layers} layers, so 0 to {layers} \
@@ -126,9 +119,22 @@ impl fmt::Display for RunError {
     }
 }
 
-impl core::error::Error for RunError {}
+impl core::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::TooSmall(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
-/// A buffer of the caller is too small.
+impl From<TooSmall> for RunError {
+    fn from(error: TooSmall) -> Self {
+        Self::TooSmall(error)
+    }
+}
+
+/// A buffer of the caller is too small. All errors say it in this shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall {
     /// What the buffer holds.

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::encoder::{Encoder, Input};
-use crate::error::RunError;
+use crate::error::{RunError, TooSmall};
 use crate::format::selftest::{self as section, Case, Expected, Fault, Reader};
 use crate::format::{Model, SectionKind};
 use crate::outputs::{Head, Layers, Output, Pooling};
@@ -33,13 +33,8 @@ pub enum SelfTestError {
     Version(u32),
     /// The section contradicts itself at this byte.
     Contents(usize),
-    /// The buffer for outputs is too short; see [`SelfTest::values`].
-    Buffer {
-        /// Values needed.
-        need: usize,
-        /// Values given.
-        have: usize,
-    },
+    /// The buffer for outputs is too small; see [`SelfTest::values`].
+    TooSmall(TooSmall),
     /// The encoder refused the input of this case, counted from 0.
     Run(usize, RunError),
     /// An output is not what the writer of the file got.
@@ -81,9 +76,7 @@ impl fmt::Display for SelfTestError {
                 f,
                 "the self-test vectors contradict themselves at byte {at}; copy the file again"
             ),
-            Self::Buffer { need, have } => {
-                write!(f, "the output buffer has room for {have} values and {need} are needed")
-            }
+            Self::TooSmall(error) => error.fmt(f),
             Self::Run(case, error) => write!(f, "self-test {case} cannot run: {error}"),
             Self::Differs { case, output, index, expected, actual } => {
                 write!(f, "self-test {case}: value {index} of ")?;
@@ -156,8 +149,9 @@ impl<'a> SelfTest<'a> {
         encoder: &mut Encoder<'_, '_>,
         out: &mut [f32],
     ) -> Result<Report, SelfTestError> {
-        if out.len() < self.values() {
-            return Err(SelfTestError::Buffer { need: self.values(), have: out.len() });
+        let (need, have) = (self.values(), out.len());
+        if have < need {
+            return Err(SelfTestError::TooSmall(TooSmall { what: "an output", need, have }));
         }
         let mut reader = self.cases;
         let mut report = Report::default();

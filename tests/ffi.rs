@@ -34,6 +34,20 @@ fn the_header_has_the_numbers_of_the_library() {
     }
 }
 
+#[test]
+fn the_header_has_the_version_of_the_library() {
+    let header = include_str!("../include/bertlet.h");
+    let defined = |name: &str| {
+        let line = header.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
+        line.unwrap_or_else(|| panic!("the header defines no {name}"))
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(defined("BERTLET_VERSION"), format!("\"{version}\""));
+    for (name, number) in ["MAJOR", "MINOR", "PATCH"].iter().zip(version.split('.')) {
+        assert_eq!(defined(&format!("BERTLET_VERSION_{name}")), number);
+    }
+}
+
 /// Words of letters, taken as they are.
 fn tokenizer(words: usize) -> &'static [u8] {
     let mut vocab: Vec<String> =
@@ -69,7 +83,7 @@ fn masked_words_are_those_of_the_library() {
     let mut handle = [0_u8; ffi::BERTLET_MODEL_SIZE];
     let (mut model, mut encoder, mut size) = (ptr::null_mut(), ptr::null_mut(), 0);
     let (mut values, mut fills, mut count) =
-        (vec![0.0; SMALL.vocab_size], [Fill::default(); 3], 99);
+        (vec![0.0; SMALL.vocab_size + 1], [Fill::default(); 3], 3);
     let text = "a [MASK] b [MASK]";
     // SAFETY: all pointers are to values that live on, with their lengths.
     unsafe {
@@ -92,7 +106,8 @@ fn masked_words_are_those_of_the_library() {
             &mut encoder,
         );
         assert_eq!(status, Status::Ok);
-        let mut fill = |mask, words| {
+        let cut = std::cell::Cell::new(true);
+        let mut fill = |text: &str, mask, words| {
             ffi::bertlet_fill_mask(
                 encoder,
                 text.as_ptr().cast(),
@@ -101,13 +116,21 @@ fn masked_words_are_those_of_the_library() {
                 values.as_mut_ptr(),
                 words,
                 fills.as_mut_ptr(),
-                fills.len(),
                 &mut count,
+                cut.as_ptr(),
             )
         };
-        assert_eq!(fill(2, SMALL.vocab_size), Status::NoSuchIndex);
-        assert_eq!(fill(1, SMALL.vocab_size - 1), Status::WrongCount);
-        assert_eq!(fill(1, SMALL.vocab_size), Status::Ok);
+        let words = SMALL.vocab_size;
+        assert_eq!(fill(text, 2, words), Status::NoSuchIndex);
+        assert_eq!(fill("a b", 0, words), Status::NoSuchIndex);
+        assert_eq!(fill(text, 1, words - 1), Status::BufferTooSmall);
+        // The encoder takes 8 tokens, six of them the text's.
+        let long = "a a a [MASK] b b [MASK] a";
+        assert_eq!(fill(long, 1, words), Status::TextTooLong, "there is one, in what is cut off");
+        assert_eq!(fill(long, 2, words), Status::NoSuchIndex);
+        assert!(cut.get(), "written on success only");
+        assert_eq!(fill(text, 1, words + 1), Status::Ok);
+        assert!(!cut.get());
     }
     assert_eq!(count, 3);
     for (fill, best) in fills.iter().zip(best) {

@@ -7,7 +7,7 @@ mod common;
 use bertlet::format::{Encoding, ProblemType};
 use bertlet::{
     Config, Encoder, FormatError, Head, Input, Isa, Layers, Model, Output, Pooling, RunError,
-    SectionKind,
+    SectionKind, TooSmall,
 };
 
 use common::{Aligned, SMALL, Spec, field, fix_checksum, ids, run};
@@ -617,8 +617,10 @@ fn scratch_one_byte_short_is_refused() {
                 let scratch = &mut scratch[..length];
                 Encoder::with_executor(model, Isa::portable(), scratch, tokens, &executor).map(drop)
             };
-            assert_eq!(make(need - 1), Err(RunError::Scratch { need, have: need - 1 }));
-            assert_eq!(make(0), Err(RunError::Scratch { need, have: 0 }));
+            for too_few in [need - 1, 0] {
+                let Err(RunError::TooSmall(size)) = make(too_few) else { panic!() };
+                assert_eq!((size.need, size.have), (need, too_few));
+            }
             assert_eq!(make(need), Ok(()));
         }
         // At any alignment of the buffer.
@@ -762,7 +764,15 @@ fn outputs_that_cannot_be() {
     let error = ask(&with, Output::MaskedLm { positions: &[0, 3], out: &mut out[..180] });
     assert_eq!(error, Err(RunError::NoSuchPosition(3)));
 
-    let wrong = |need: usize| move |have: usize| Err(RunError::Output { need, have });
+    let wrong = |need: usize| {
+        move |have: usize| {
+            let what = "an output";
+            Err(match have < need {
+                true => RunError::TooSmall(TooSmall { what, need, have }),
+                false => RunError::OutputTooLong { need, have },
+            })
+        }
+    };
     for have in [0, 47, 49, 144] {
         let error = ask(&with, features("last", Pooling::Mean, &mut out[..have]));
         assert_eq!(error, wrong(48)(have));

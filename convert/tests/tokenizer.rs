@@ -1,5 +1,6 @@
 //! The runtime's tokenizer against the `tokenizers` crate: ids, offsets, words.
 
+use bertlet::TooSmall;
 use bertlet::tokenizer::{
     Encoded, Limits, Settings, Token, TokenBuffer, TokenizeError, Tokenizer, Truncation,
 };
@@ -449,7 +450,7 @@ fn limits() {
     assert_eq!(encode("a b c", None, never(4)), Err(TokenizeError::TooLong { max_length: 2 }));
     assert_eq!(
         encode("a b c a b c a", None, Limits::new(512)),
-        Err(TokenizeError::BufferTooSmall { needed: 9 })
+        Err(TokenizeError::TooSmall(TooSmall { what: "tokens", need: 9, have: 8 }))
     );
     assert!(!encode("a b c a b c", None, never(8)).unwrap().truncated);
     let cut = encode("a b c a b c a", None, Limits::new(8)).unwrap();

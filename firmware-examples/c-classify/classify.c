@@ -53,8 +53,9 @@ int main(int argc, char **argv) {
 
     float *scores = must(calloc(config.labels + 1, sizeof *scores), "memory");
     bool truncated;
-    check(path, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, config.labels, &truncated));
-    for (size_t i = 0; i < config.labels; i++) {
+    size_t labels = config.labels;
+    check(path, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, &labels, &truncated));
+    for (size_t i = 0; i < labels; i++) {
         bertlet_text label = {"?", 1};
         (void)bertlet_model_label(model, i, &label); /* a file may lack names */
         printf("%.*s %.6f\n", (int)label.length, label.bytes, scores[i]);

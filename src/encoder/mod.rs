@@ -17,11 +17,14 @@ use forward::ForwardPass;
 use parallel::Threads;
 use scratch::{Scratch, Sizes, Worker};
 
-use crate::error::RunError;
+use crate::error::{RunError, TooSmall};
 use crate::format::{Config, Model};
 use crate::kernels::{BLOCK, F32x16, Isa, Kernels, Keys};
 use crate::observer::Observer;
 use crate::threads::{Executor, Serial};
+
+/// What [`RunError::TooSmall`] calls the scratch.
+pub(crate) const SCRATCH: &str = "the encoder's scratch bytes (Config::scratch_len)";
 
 /// One sequence of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,8 @@ impl<'i> Input<'i> {
         for (what, given) in
             [("token_type_ids", self.token_type_ids), ("attention_mask", self.attention_mask)]
         {
-            if let Some(have) = given.map(<[u8]>::len).filter(|have| *have != need) {
+            let have = given.map_or(need, <[u8]>::len);
+            if have != need {
                 return Err(RunError::Lengths { what, have, need });
             }
         }
@@ -64,13 +68,15 @@ impl<'i> Input<'i> {
             }
         }
         let types = config.type_vocab_size;
-        let token_types = self.token_type_ids.into_iter().flatten().copied();
-        for (position, token_type) in token_types.enumerate() {
+        // Empty where they are not given: valgrind reports a look at the length of `None`.
+        let token_types = self.token_type_ids.unwrap_or_default();
+        for (position, token_type) in token_types.iter().copied().enumerate() {
             if usize::from(token_type) >= types {
                 return Err(RunError::UnknownTokenType { position, token_type, types });
             }
         }
-        if self.attention_mask.is_some_and(|mask| mask.iter().all(|m| *m == 0)) {
+        let mask = self.attention_mask.unwrap_or_default();
+        if !mask.is_empty() && mask.iter().all(|m| *m == 0) {
             return Err(RunError::AllMasked);
         }
         Ok(())
@@ -137,7 +143,7 @@ impl<'a, 's> Encoder<'a, 's> {
     /// An encoder for inputs of up to `tokens` tokens, on the calling thread.
     ///
     /// # Errors
-    /// [`RunError::Scratch`] if `scratch` is shorter than [`Config::scratch_len`];
+    /// [`RunError::TooSmall`] if `scratch` is shorter than [`Config::scratch_len`];
     /// [`RunError::TooManyTokens`] if the model has fewer positions than `tokens`.
     pub fn new(
         model: Model<'a>,
@@ -167,7 +173,7 @@ impl<'a, 's> Encoder<'a, 's> {
         let need = model.config().scratch_len_threads(tokens, threads);
         let have = scratch.len();
         if have < need {
-            return Err(RunError::Scratch { need, have });
+            return Err(TooSmall { what: SCRATCH, need, have }.into());
         }
         Ok(Self { model, kernels: isa.kernels(), executor, threads, scratch, tokens })
     }

@@ -12,7 +12,7 @@ mod status;
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::MaybeUninit;
 
-use raw::{address, answer, place, prepare, shared, slice, slice_mut, target, unique, utf8};
+use raw::{Array, address, answer, place, prepare, shared, slice, slice_mut, target, unique, utf8};
 
 use crate::encoder;
 use crate::heads::{self, MaskedLm, NextSentence, SequenceClassifier};
@@ -24,13 +24,13 @@ use crate::tasks::{
     self, EntityOptions, EntityRecognizer, Features, Label, Offset, Question, TextRunner,
     mask_positions,
 };
-use crate::tokenizer::TokenBuffer;
+use crate::tokenizer::{TokenBuffer, Tokenizer};
 
 /// How a call went. A number keeps its meaning in all versions.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Success. Any other status: no output was written.
+    /// Success. Any other status: no output was written, but for the count of `BUFFER_TOO_SMALL`.
     Ok = 0,
     /// A required pointer is NULL.
     NullPointer = 1,
@@ -38,9 +38,10 @@ pub enum Status {
     Misaligned = 2,
     /// A text, path or name is not UTF-8.
     InvalidUtf8 = 3,
-    /// A buffer is too small; ask the function's size or count first.
+    /// A buffer is too small. An array's count has been set to what is needed; a function tells the size
+    /// of memory.
     BufferTooSmall = 4,
-    /// An array has another number of elements than the answer.
+    /// No array can have that many elements.
     WrongCount = 5,
     /// The file cannot be opened or mapped.
     File = 6,
@@ -72,7 +73,8 @@ pub enum Status {
     MissingTokenizer = 19,
     /// No label, token or `[MASK]` has this number.
     NoSuchIndex = 20,
-    /// The text is too long: over 4 GiB, or it cannot be cut to the limit.
+    /// The text is too long: over 4 GiB, or what is asked for (a `[MASK]`, a passage) does not fit into the
+    /// encoder's limit.
     TextTooLong = 21,
     /// Windows cannot share this many tokens.
     OverlapTooLarge = 22,
@@ -172,12 +174,32 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// Tokens that windows share, `None` if `overlap` is negative. Whether that many are allowed does not
+    /// depend on the text, only on how many of a window's tokens are `special`.
+    fn overlap(&self, overlap: isize, special: usize) -> Result<Option<usize>, Status> {
+        let overlap = usize::try_from(overlap).ok();
+        let room = self.runner.max_tokens().saturating_sub(special).max(1);
+        if overlap.is_some_and(|overlap| overlap >= room) {
+            return Err(Status::OverlapTooLarge);
+        }
+        Ok(overlap)
+    }
+
     /// The runner, with windows unless `overlap` is negative.
-    fn runner(&mut self, overlap: isize) -> &mut TextRunner<'static, 'static> {
-        self.runner.set_overlap(usize::try_from(overlap).ok());
-        &mut self.runner
+    fn runner(
+        &mut self,
+        overlap: isize,
+        special: usize,
+    ) -> Result<&mut TextRunner<'static, 'static>, Status> {
+        let overlap = self.overlap(overlap, special)?;
+        self.runner.set_overlap(overlap);
+        Ok(&mut self.runner)
     }
 }
+
+/// Special tokens of a text, and of a pair.
+const ONE_TEXT: usize = 2;
+const PAIR: usize = 3;
 
 /// The shape of a model.
 #[repr(C)]
@@ -203,6 +225,8 @@ pub struct Config {
     pub pooling: u32,
     /// Whether pooled vectors are meant to be of length 1.
     pub normalize: bool,
+    /// For later versions; 0 in this one.
+    pub reserved: [usize; 8],
 }
 
 /// Tokens as they are.
@@ -243,6 +267,8 @@ pub struct Entity {
     pub chars: Span,
     /// The same in UTF-16 units (Java, JavaScript, Swift).
     pub utf16: Span,
+    /// For later versions; 0 in this one.
+    pub reserved: [u32; 4],
 }
 
 /// An answer to a question.
@@ -257,6 +283,8 @@ pub struct Answer {
     pub chars: Span,
     /// The same in UTF-16 units (Java, JavaScript, Swift).
     pub utf16: Span,
+    /// For later versions; 0 in this one.
+    pub reserved: [u32; 4],
 }
 
 /// A word for a `[MASK]`.
@@ -376,6 +404,7 @@ pub unsafe extern "C" fn bertlet_model_config(model: *const Model, config: *mut 
             labels: model.labels().len(),
             pooling: model.default_pooling() as u32,
             normalize: model.default_normalize(),
+            reserved: [0; _],
         });
         Ok(())
     })
@@ -411,11 +440,9 @@ pub unsafe extern "C" fn bertlet_model_token(
     })
 }
 
-/// The tokens of a text with `[CLS]` before and `[SEP]` after them: their ids and, unless `spans` is NULL,
-/// their ranges of bytes in the text (0, 0 for special tokens). `count` gets their number.
-///
-/// `ids` and `spans` have room for `capacity` elements; if that is too little, nothing is written. If `ids`
-/// is NULL the tokens are only counted.
+/// The tokens of a text with `[CLS]` before and `[SEP]` after them, however many they are: their ids and,
+/// unless `spans` is NULL, their ranges of bytes in the text (0, 0 for special tokens). `spans` has room for
+/// as many elements as `ids`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_tokenize(
     model: *const Model,
@@ -423,32 +450,26 @@ pub unsafe extern "C" fn bertlet_tokenize(
     length: usize,
     ids: *mut u32,
     spans: *mut Span,
-    capacity: usize,
     count: *mut usize,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
-        let (model, text, count) = (shared(model)?.view(), utf8(text, length)?, target(count)?);
+        let (model, text) = (shared(model)?.view(), utf8(text, length)?);
+        let mut array = Array::new(ids, count)?;
+        let spans = slice_mut(spans, if spans.is_null() { 0 } else { *count })?;
         let tokenizer = model.tokenizer()?;
-        let need = tokenizer.count(text)? + 2;
-        if !ids.is_null() {
-            let ids = slice_mut(ids, capacity)?.get_mut(..need).ok_or(Status::BufferTooSmall)?;
-            let spans = match spans.is_null() {
-                true => &mut [],
-                false => &mut slice_mut(spans, capacity)?[..need],
-            };
-            spans.fill(Span::default());
-            (ids[0], ids[need - 1]) = (tokenizer.cls_id(), tokenizer.sep_id());
-            for (i, token) in (1..need - 1).zip(tokenizer.tokens(text)) {
-                let token = token?;
-                ids[i] = token.id;
-                if let Some(span) = spans.get_mut(i) {
-                    *span = Span { start: token.start, end: token.end };
-                }
+        let need = tokenizer.count(text)? + ONE_TEXT;
+        let Some(ids) = array.fit(need)? else { return Ok(()) };
+        spans.iter_mut().take(need).for_each(|span| *span = Span::default());
+        (ids[0], ids[need - 1]) = (tokenizer.cls_id(), tokenizer.sep_id());
+        for (i, token) in (1..need - 1).zip(tokenizer.tokens(text)) {
+            let token = token?;
+            ids[i] = token.id;
+            if let Some(span) = spans.get_mut(i) {
+                *span = Span { start: token.start, end: token.end };
             }
         }
-        count.write(need);
-        Ok(())
+        array.finish(need)
     })
 }
 
@@ -462,25 +483,8 @@ pub unsafe extern "C" fn bertlet_encoder_size(
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (model, size) = (shared(model)?.view(), target(size)?);
-        if max_tokens > model.config().max_position_embeddings {
-            return Err(Status::TooManyTokens);
-        }
-        size.write(
-            63 + [
-                size_of::<Encoder>(),
-                4 * max_tokens,
-                max_tokens,
-                8 * max_tokens,
-                4 * max_tokens,
-                8 * max_tokens,
-                4 * model.labels().len(),
-                4 * model.labels().len(),
-                model.config().scratch_len(max_tokens),
-            ]
-            .map(|part| part.next_multiple_of(64))
-            .iter()
-            .sum::<usize>(),
-        );
+        check_tokens(&model, max_tokens)?;
+        size.write(encoder_size(&model, max_tokens));
         Ok(())
     })
 }
@@ -489,9 +493,9 @@ pub unsafe extern "C" fn bertlet_encoder_size(
 /// or later: it lives in `memory`, of at least `bertlet_encoder_size` bytes of any alignment, which
 /// belongs to it as long as it is used. There is nothing to free. The model must outlive it.
 ///
-/// `isa` is the name of an instruction set ("portable", "avx2", ...; README.md lists them) or NULL for
-/// the fastest that the CPU has. A library built without `std` has one, the best that the compiler was told
-/// to use.
+/// `isa` is the name of an instruction set, or NULL for the fastest that the CPU has: "portable" on every
+/// CPU; "avx2", "avxvnni" and "avx512vnni" on x86-64; "neon" on AArch64. All give the same bits. A library
+/// built without `std` has one, the best that the compiler was told to use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_encoder_new(
     model: *const Model,
@@ -505,12 +509,17 @@ pub unsafe extern "C" fn bertlet_encoder_new(
     // are valid ones but for the handle, which is written first.
     Status::of(|| unsafe {
         let (model, encoder) = (shared(model)?.view(), target(encoder)?);
+        check_tokens(&model, max_tokens)?;
         let isa = match isa.is_null() {
             true => Isa::detect(),
             false => isa_named(CStr::from_ptr(isa).to_str().map_err(|_| Status::InvalidUtf8)?)?,
         };
         address(memory)?;
-        let mut rest = slice_mut::<u8>(memory.cast(), memory_size)?;
+        // Once, so that no call computes with what was there before: tokens past the end of an input take part
+        // in the arithmetic, though not in the result.
+        let used = memory_size.min(encoder_size(&model, max_tokens));
+        memory.cast::<u8>().write_bytes(0, used);
+        let mut rest = slice_mut::<u8>(memory.cast(), used)?;
         let handle = place::<Encoder>(&mut rest, 1)?;
         let buffer = TokenBuffer {
             input_ids: slice_mut(place(&mut rest, max_tokens)?, max_tokens)?,
@@ -532,7 +541,8 @@ pub unsafe extern "C" fn bertlet_encoder_new(
     })
 }
 
-/// Number of values that `bertlet_encode` writes for an input of `tokens` tokens.
+/// Number of values that `bertlet_encode` writes for an input of `tokens` tokens. With a pooling it does not
+/// depend on them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_features_count(
     model: *const Model,
@@ -544,14 +554,15 @@ pub unsafe extern "C" fn bertlet_features_count(
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (model, count) = (shared(model)?.view(), target(count)?);
+        check_tokens(&model, tokens)?;
         let (layers, pooling) = selection(layers, pooling)?;
         count.write(features_len(model.config(), tokens, &layers, pooling)?);
         Ok(())
     })
 }
 
-/// Runs the model on tokens and writes hidden states to `features`, which has exactly `count` values (see
-/// `bertlet_features_count`): a vector, or `[tokens][width]` without pooling.
+/// Runs the model on tokens and writes hidden states to `features`: a vector, or `[tokens][width]` without
+/// pooling. `bertlet_features_count` tells the count, too.
 ///
 /// `layers` says which, as the command does: "last", "-2", "sum:last4", "concat:last4", "mean:1,2",
 /// "weighted:0=0.1,5=0.4"; NULL is "last". `pooling` is a `bertlet_pooling`; `normalize` divides each
@@ -564,12 +575,18 @@ pub unsafe extern "C" fn bertlet_encode(
     pooling: u32,
     normalize: bool,
     features: *mut f32,
-    count: usize,
+    count: *mut usize,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (encoder, input) = (unique(encoder)?, shared(input)?);
+        let mut array = Array::new(features, count)?;
         let (layers, pooling) = selection(layers, pooling)?;
+        if input.tokens > encoder.runner.max_tokens() {
+            return Err(Status::TooManyTokens);
+        }
+        let config = *encoder.runner.model().config();
+        let need = features_len(&config, input.tokens, &layers, pooling)?;
         let optional = |values: *const u8| match values.is_null() {
             true => Ok(None),
             false => slice(values, input.tokens).map(Some),
@@ -579,19 +596,23 @@ pub unsafe extern "C" fn bertlet_encode(
             token_type_ids: optional(input.token_type_ids)?,
             attention_mask: optional(input.attention_mask)?,
         };
-        let out = slice_mut(features, count)?;
+        let Some(out) = array.fit(need)? else { return Ok(()) };
         let features = Features { layers, pooling, normalize };
         encoder.runner.encoder().encode(&input, &mut [features.output(out)])?;
-        Ok(())
+        array.finish(need)
     })
 }
 
-/// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL.
+/// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. `layers` (NULL), `pooling` and
+/// `normalize` (those of `bertlet_model_config`) are what the checkpoint was made for.
+///
+/// Without pooling the answer is `[tokens][width]`, so `count` depends on the text: ask for it first, with
+/// NULL for `features` and a count of 0. This only counts tokens.
 ///
 /// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 /// whether it was. Otherwise the text is read in windows that share `overlap` tokens, and the features are the
-/// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch of
-/// `count` values. It may be NULL if `overlap` is -1.
+/// mean over the windows, normalised once at the end; then a pooling is needed, and `window` is scratch for
+/// as many values as the answer has. It may be NULL if `overlap` is -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_embed(
     encoder: *mut Encoder,
@@ -605,24 +626,33 @@ pub unsafe extern "C" fn bertlet_embed(
     overlap: isize,
     features: *mut f32,
     window: *mut f32,
-    count: usize,
+    count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let encoder = unique(encoder)?;
-        let text = text_or_pair(text, length, second, second_length)?;
+        let (text, special) = text_or_pair(text, length, second, second_length)?;
+        let mut array = Array::new(features, count)?;
         let (layers, pooling) = selection(layers, pooling)?;
-        let out = slice_mut(features, count)?;
-        let window = slice_mut(window, if overlap < 0 { 0 } else { count })?;
+        let runner = encoder.runner(overlap, special)?;
+        let tokens = match pooling {
+            outputs::Pooling::None if overlap >= 0 => return Err(Status::NoSuchChoice),
+            outputs::Pooling::None => tokens_of(runner, &text)?,
+            _ => 1,
+        };
+        let need = features_len(runner.model().config(), tokens, &layers, pooling)?;
+        let Some(out) = array.fit(need)? else { return Ok(()) };
+        let window = slice_mut(window, if overlap < 0 { 0 } else { need })?;
         let wanted = Features { layers, pooling, normalize };
-        let run = encoder.runner(overlap).embed(text, &wanted, out, window)?;
-        answer(truncated, run.truncated)
+        let run = runner.embed(text, &wanted, out, window)?;
+        answer(truncated, run.truncated)?;
+        array.finish(need)
     })
 }
 
 /// The scores of a text, or of a pair of texts unless `second` is NULL: one per label
-/// (`bertlet_model_label`); `count` is the number of labels. The checkpoint says what they are: probabilities
+/// (`bertlet_model_label`). The checkpoint says what they are: probabilities
 /// over the labels, one probability per label, or (regression) plain values.
 ///
 /// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
@@ -637,24 +667,24 @@ pub unsafe extern "C" fn bertlet_classify(
     second_length: usize,
     overlap: isize,
     scores: *mut f32,
-    count: usize,
+    count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let encoder = unique(encoder)?;
-        let text = text_or_pair(text, length, second, second_length)?;
-        let scores = slice_mut(scores, count)?;
+        let (text, special) = text_or_pair(text, length, second, second_length)?;
+        let mut array = Array::new(scores, count)?;
         let head = SequenceClassifier::new(&encoder.runner.model())?;
-        if count != head.logits_len() {
-            return Err(Status::WrongCount);
-        }
-        encoder.runner(overlap);
+        encoder.runner(overlap, special)?;
+        let need = head.logits_len();
+        let Some(scores) = array.fit(need)? else { return Ok(()) };
         let [logits, window] = &mut encoder.logits;
         let run = encoder.runner.classify(text, logits, window)?;
         head.scores(logits);
         scores.copy_from_slice(logits);
-        answer(truncated, run.truncated)
+        answer(truncated, run.truncated)?;
+        array.finish(need)
     })
 }
 
@@ -676,7 +706,7 @@ pub unsafe extern "C" fn bertlet_next_sentence(
         let (encoder, is_next) = (unique(encoder)?, target(is_next)?);
         let text = (utf8(first, first_length)?, utf8(second, second_length)?);
         let head = NextSentence::new(&encoder.runner.model())?;
-        let (logits, run) = encoder.runner(overlap).next_sentence(text)?;
+        let (logits, run) = encoder.runner(overlap, PAIR)?.next_sentence(text)?;
         answer(truncated, run.truncated)?;
         is_next.write(head.score(logits));
         Ok(())
@@ -705,13 +735,13 @@ pub unsafe extern "C" fn bertlet_answer_question(
         let (encoder, found) = (unique(encoder)?, target(found)?);
         let text = utf8(question, question_length)?;
         let passage = utf8(passage, passage_length)?;
-        encoder.runner(overlap);
+        encoder.runner(overlap, PAIR)?;
         let question = Question { text, max_answer };
         let (best, run) = encoder.runner.answer(question, passage, encoder.spans)?;
         answer(truncated, run.truncated)?;
         let tasks::Answer { start, end, score, .. } = best.unwrap_or_default();
         let [bytes, chars, utf16] = spans(start, end);
-        found.write(Answer { score, bytes, chars, utf16 });
+        found.write(Answer { score, bytes, chars, utf16, reserved: [0; _] });
         Ok(())
     })
 }
@@ -730,8 +760,9 @@ pub unsafe extern "C" fn bertlet_entities_size(
         let (encoder, text, size) = (shared(encoder)?, utf8(text, length)?, target(size)?);
         let model = encoder.runner.model();
         let (labels, window) = (model.labels().len(), encoder.runner.max_tokens());
+        let windows = encoder.overlap(overlap, ONE_TEXT)?.is_some();
         let all = encoder.runner.tokenizer()?.count(text)?;
-        let tokens = if overlap < 0 { all.min(window) } else { all };
+        let tokens = if windows { all } else { all.min(window) };
         let names = (labels * size_of::<Label<'_>>()).next_multiple_of(64);
         let scratch = tasks::entities_scratch_len(labels, window, tokens.saturating_add(2));
         size.write((63 + names).checked_add(scratch).ok_or(Status::TextTooLong)?);
@@ -739,9 +770,8 @@ pub unsafe extern "C" fn bertlet_entities_size(
     })
 }
 
-/// The named entities of a text, in order. `count` gets their number; the first `capacity` of them are
-/// written to `entities`. If `count` is more, call again with more room. There are never more entities than
-/// tokens.
+/// The named entities of a text, in order. There are never more than tokens. If there are more than
+/// `entities` has room for, the first of them are written there all the same.
 ///
 /// `aggregation` is a `bertlet_aggregation`. If `overlap` is -1, a text longer than the encoder's limit is
 /// cut, and `truncated` (may be NULL) says so. Otherwise the text is read in windows that share `overlap` tokens.
@@ -756,43 +786,44 @@ pub unsafe extern "C" fn bertlet_entities(
     memory: *mut c_void,
     memory_size: usize,
     entities: *mut Entity,
-    capacity: usize,
     count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for; `place` gives room for that many labels, which are written before
     // they are read.
     Status::of(|| unsafe {
-        let (encoder, text, count) = (unique(encoder)?, utf8(text, length)?, target(count)?);
+        let (encoder, text) = (unique(encoder)?, utf8(text, length)?);
+        let mut array = Array::<MaybeUninit<Entity>>::new(entities.cast(), count)?;
         let aggregation = tasks::Aggregation::NAMES.get(aggregation as usize);
         let &(_, aggregation) = aggregation.ok_or(Status::NoSuchChoice)?;
-        let entities: &mut [MaybeUninit<Entity>] = slice_mut(entities.cast(), capacity)?;
         let model = encoder.runner.model();
         address(memory)?;
         let mut rest = slice_mut(memory.cast(), memory_size)?;
         let names = model.labels().len();
         let labels = prepare(place::<Label<'_>>(&mut rest, names)?, names);
         let recognizer = EntityRecognizer::new(&model, labels)?;
-        let tagged = recognizer.tag(encoder.runner(overlap), text, rest)?;
+        let tagged = recognizer.tag(encoder.runner(overlap, ONE_TEXT)?, text, rest)?;
         let (was_cut, mut found) = (tagged.run.truncated, 0);
         let options = EntityOptions { aggregation, constrained: false };
         recognizer.entities(tagged, &options, |entity| {
-            if let Some(to) = entities.get_mut(found) {
+            if let Some(to) = array.values().get_mut(found) {
                 let tasks::Entity { label, score, start, end, .. } = entity;
                 let [bytes, chars, utf16] = spans(start, end);
-                to.write(Entity { label: Text::of(label), score, bytes, chars, utf16 });
+                let label = Text::of(label);
+                to.write(Entity { label, score, bytes, chars, utf16, reserved: [0; _] });
             }
             found += 1;
         });
-        count.write(found);
-        answer(truncated, was_cut)
+        answer(truncated, was_cut)?;
+        array.finish(found)
     })
 }
 
-/// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first. `count` gets the
-/// number written to `fills`: `capacity`, or all words of the vocabulary if they are fewer.
+/// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first: as many as `fills`
+/// has room for, or all words of the vocabulary if they are fewer.
 ///
-/// `scratch` has `words` values, as many as the vocabulary has words.
+/// A text longer than the encoder's limit is cut, and `truncated` (may be NULL) says so; a `[MASK]` in what
+/// is cut off is `TEXT_TOO_LONG`. `scratch` has `scratch_count` values, at least `vocab_size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bertlet_fill_mask(
     encoder: *mut Encoder,
@@ -800,30 +831,33 @@ pub unsafe extern "C" fn bertlet_fill_mask(
     length: usize,
     mask: usize,
     scratch: *mut f32,
-    words: usize,
+    scratch_count: usize,
     fills: *mut Fill,
-    capacity: usize,
     count: *mut usize,
+    truncated: *mut bool,
 ) -> Status {
     // SAFETY: the pointers are what the header asks for; the two kinds of fill are laid out alike.
     Status::of(|| unsafe {
-        let (encoder, text, count) = (unique(encoder)?, utf8(text, length)?, target(count)?);
-        let logits = slice_mut(scratch, words)?;
-        let fills = slice_mut(fills.cast::<heads::Fill>(), capacity)?;
-        let runner = encoder.runner(-1);
+        let (encoder, text) = (unique(encoder)?, utf8(text, length)?);
+        let mut fills = Array::new(fills.cast::<heads::Fill>(), count)?;
+        let logits = slice_mut(scratch, scratch_count)?;
+        let runner = encoder.runner(-1, ONE_TEXT)?;
         let (head, tokenizer) = (MaskedLm::new(&runner.model())?, runner.tokenizer()?);
+        let logits = logits.get_mut(..head.logits_len(1)).ok_or(Status::BufferTooSmall)?;
         let mut found = false;
-        runner.each_window(text, |encoder, window| {
+        let run = runner.each_window(text, |encoder, window| {
             let position = mask_positions(&tokenizer, window.input.input_ids).nth(mask);
             found = position.is_some();
             let Some(position) = position else { return Ok(()) };
             Ok(head.logits(encoder, &window.input, &[position], logits)?)
         })?;
         if !found {
-            return Err(Status::NoSuchIndex);
+            let cut_off = run.truncated && mask < count_masks(&tokenizer, text)?;
+            return Err(if cut_off { Status::TextTooLong } else { Status::NoSuchIndex });
         }
-        count.write(head.top(logits, fills));
-        Ok(())
+        answer(truncated, run.truncated)?;
+        let words = head.top(logits, fills.values());
+        fills.finish(words)
     })
 }
 
@@ -835,6 +869,49 @@ pub unsafe extern "C" fn bertlet_encoder_isa(encoder: *const Encoder, name: *mut
         target(name)?.write(Text::of(shared(encoder)?.isa.name()));
         Ok(())
     })
+}
+
+/// Bytes of an encoder, at any alignment.
+fn encoder_size(model: &crate::Model<'_>, max_tokens: usize) -> usize {
+    let labels = model.labels().len();
+    let parts = [
+        size_of::<Encoder>(),
+        4 * max_tokens,
+        max_tokens,
+        8 * max_tokens,
+        4 * max_tokens,
+        8 * max_tokens,
+        4 * labels,
+        4 * labels,
+        model.config().scratch_len(max_tokens),
+    ];
+    63 + parts.iter().map(|part| part.next_multiple_of(64)).sum::<usize>()
+}
+
+/// The model takes inputs of that many tokens.
+fn check_tokens(model: &crate::Model<'_>, tokens: usize) -> Result<(), Status> {
+    let fits = tokens <= model.config().max_position_embeddings;
+    if fits { Ok(()) } else { Err(Status::TooManyTokens) }
+}
+
+/// Tokens of a text that is cut to the encoder's limit.
+fn tokens_of(runner: &TextRunner<'_, '_>, text: &tasks::Text<'_>) -> Result<usize, Status> {
+    let tokenizer = runner.tokenizer()?;
+    let all = match *text {
+        tasks::Text::Pair(a, b) => tokenizer.count(a)? + tokenizer.count(b)? + PAIR,
+        tasks::Text::Str(text) => tokenizer.count(text)? + ONE_TEXT,
+        _ => 0,
+    };
+    Ok(all.min(runner.max_tokens()))
+}
+
+/// Every `[MASK]` of a text.
+fn count_masks(tokenizer: &Tokenizer<'_>, text: &str) -> Result<usize, Status> {
+    let mut count = 0;
+    for token in tokenizer.tokens(text) {
+        count += usize::from(Some(token?.id) == tokenizer.mask_id());
+    }
+    Ok(count)
 }
 
 fn isa_named(name: &str) -> Result<Isa, Status> {
@@ -863,19 +940,19 @@ unsafe fn selection(
     Ok((layers.parse().map_err(|_| Status::NoSuchChoice)?, pooling))
 }
 
-/// One text, or two unless `second` is NULL.
+/// One text, or two unless `second` is NULL, and how many special tokens it gets.
 unsafe fn text_or_pair<'t>(
     text: *const c_char,
     length: usize,
     second: *const c_char,
     second_length: usize,
-) -> Result<tasks::Text<'t>, Status> {
+) -> Result<(tasks::Text<'t>, usize), Status> {
     // SAFETY: the pointers are what the header asks for about the texts.
     unsafe {
         let first = utf8(text, length)?;
         Ok(match second.is_null() {
-            true => first.into(),
-            false => (first, utf8(second, second_length)?).into(),
+            true => (first.into(), ONE_TEXT),
+            false => ((first, utf8(second, second_length)?).into(), PAIR),
         })
     }
 }

@@ -88,11 +88,62 @@ pub unsafe fn slice_mut<'a, T>(pointer: *mut T, length: usize) -> Result<&'a mut
     Ok(unsafe { core::slice::from_raw_parts_mut(pointer, length) })
 }
 
+/// An array that a call fills. Its count is the number of elements that there is room for, then that of
+/// the answer.
+pub struct Array<'a, T> {
+    values: &'a mut [T],
+    room: usize,
+    count: &'a mut usize,
+    /// There is no array: the caller asks for the number only.
+    asked: bool,
+}
+
+impl<'a, T> Array<'a, T> {
+    /// # Safety
+    /// `count` can be read and written, and `values` is as [`slice_mut`] demands for `*count` values.
+    pub unsafe fn new(values: *mut T, count: *mut usize) -> Result<Self, Status> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let count = unique(count)?;
+            let (room, asked) = (*count, values.is_null() && *count == 0);
+            Ok(Self { values: slice_mut(values, room)?, room, count, asked })
+        }
+    }
+
+    /// The elements that an answer of `need` fills. If there is too little room, tells the need; `None` if
+    /// that is all that the caller asks.
+    pub fn fit(&mut self, need: usize) -> Result<Option<&'a mut [T]>, Status> {
+        if need <= self.room && !self.asked {
+            return Ok(Some(&mut core::mem::take(&mut self.values)[..need]));
+        }
+        *self.count = need;
+        if self.asked { Ok(None) } else { Err(Status::BufferTooSmall) }
+    }
+
+    /// The elements that there is room for, for answers whose number is not known before.
+    pub fn values(&mut self) -> &mut [T] {
+        self.values
+    }
+
+    /// Tells the number of elements of the answer, which is an error if there was too little room.
+    pub fn finish(self, need: usize) -> Result<(), Status> {
+        *self.count = need;
+        if self.asked || need <= self.room { Ok(()) } else { Err(Status::BufferTooSmall) }
+    }
+}
+
 /// A text of `length` bytes.
 ///
 /// # Safety
 /// As [`slice()`].
 pub unsafe fn utf8<'t>(text: *const c_char, length: usize) -> Result<&'t str, Status> {
+    if length != 0 {
+        address(text)?;
+    }
+    // Offsets have 32 bits.
+    if u32::try_from(length).is_err() || isize::try_from(length).is_err() {
+        return Err(Status::TextTooLong);
+    }
     // SAFETY: the caller's promise.
     let bytes = unsafe { slice(text.cast(), length) }?;
     core::str::from_utf8(bytes).map_err(|_| Status::InvalidUtf8)

@@ -15,8 +15,8 @@ const MESSAGES: [&CStr; 23] = [
     c"a required pointer is NULL",
     c"a pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64",
     c"a text, path or name is not UTF-8",
-    c"a buffer is too small; ask the function's size or count first",
-    c"an array has another number of elements than the answer",
+    c"a buffer is too small; its count tells what is needed, or ask the function for its size",
+    c"no array can have that many elements",
     c"the file cannot be opened or mapped; the message of bertlet_model_open says why",
     c"not a bertlet file; make one with bertlet-convert",
     c"the file has a format version that this library does not read; convert again",
@@ -32,7 +32,7 @@ const MESSAGES: [&CStr; 23] = [
     c"the checkpoint has no such head; convert one that has it",
     c"the model has no vocabulary; give ids instead of text",
     c"no label, token or [MASK] has this number",
-    c"the text is too long: over 4 GiB, or it cannot be cut to the limit",
+    c"the text is too long: over 4 GiB, or what is asked for does not fit into the encoder's limit",
     c"windows cannot share this many tokens; choose a smaller overlap",
 ];
 const _: () = assert!(MESSAGES.len() == Status::OverlapTooLarge as usize + 1);
@@ -65,9 +65,10 @@ impl From<RunError> for Status {
         match error {
             RunError::NoTokens | RunError::AllMasked => Self::NoTokens,
             RunError::TooManyTokens { .. } => Self::TooManyTokens,
+            RunError::TooSmall(_) => Self::BufferTooSmall,
             RunError::UnknownToken { .. } | RunError::UnknownTokenType { .. } => Self::UnknownToken,
-            RunError::Scratch { .. } => Self::BufferTooSmall,
-            RunError::Lengths { .. } | RunError::Output { .. } => Self::WrongCount,
+            // The functions of this folder give arrays of the right lengths.
+            RunError::Lengths { .. } | RunError::OutputTooLong { .. } => Self::WrongCount,
             RunError::NoSuchLayer { .. } => Self::NoSuchLayer,
             RunError::MissingHead(_) => Self::MissingHead,
             RunError::TwoCombinedMaxima => Self::NoSuchChoice,
@@ -80,7 +81,7 @@ impl From<TokenizeError> for Status {
     fn from(error: TokenizeError) -> Self {
         match error {
             TokenizeError::InvalidUtf8 { .. } => Self::InvalidUtf8,
-            TokenizeError::BufferTooSmall { .. } => Self::BufferTooSmall,
+            TokenizeError::TooSmall(_) => Self::BufferTooSmall,
             TokenizeError::LimitTooSmall { .. } => Self::TooManyTokens,
             TokenizeError::OverlapTooLarge { .. } => Self::OverlapTooLarge,
             _ => Self::TextTooLong,

@@ -13,7 +13,7 @@ pub use layers::{Combine, HiddenState, Layers, SelectionError};
 pub(crate) use pooling::l2_normalize;
 pub use pooling::{Pooling, features_len};
 
-use crate::error::RunError;
+use crate::error::{RunError, TooSmall};
 use crate::format::{Config, Model, round16};
 use crate::kernels::{F32x16, Kernels, flat};
 use crate::observer::{HeadScratch, Observer};
@@ -97,8 +97,11 @@ pub(crate) fn check(
                 (need, out.len(), layer + 1)
             }
         };
-        if need != have {
-            return Err(RunError::Output { need, have });
+        if have < need {
+            return Err(TooSmall { what: "an output", need, have }.into());
+        }
+        if have > need {
+            return Err(RunError::OutputTooLong { need, have });
         }
         needed = needed.max(layers);
     }

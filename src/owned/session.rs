@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use super::{ModelFile, OpenError, ThreadPool};
-use crate::encoder::{Encoder, Input};
+use crate::encoder::{Encoder, Input, SCRATCH};
 use crate::error::{RunError, TooSmall};
 use crate::format::Model;
 use crate::heads::{Fill, MaskedLm, NextSentence, SequenceClassifier, argmax};
@@ -147,6 +147,31 @@ pub struct FilledMask {
     pub words: Vec<(Fill, String)>,
 }
 
+/// The masked words of a text, in order. Dereferences to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilledMasks {
+    /// One for each `[MASK]`.
+    pub masks: Vec<FilledMask>,
+    /// Whether the text was cut. Masks in what was cut off are missing.
+    pub truncated: bool,
+}
+
+impl Deref for FilledMasks {
+    type Target = [FilledMask];
+    fn deref(&self) -> &[FilledMask] {
+        &self.masks
+    }
+}
+
+/// Whether a text follows another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NextSentenceScore {
+    /// Probability that it does, in [0, 1].
+    pub is_next: f32,
+    /// Whether the texts were cut.
+    pub truncated: bool,
+}
+
 /// An answer to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundAnswer {
@@ -240,7 +265,7 @@ impl<'m> Session<'m> {
     /// Makes room for inputs of up to `tokens` tokens, so that [`Session::encode`] need not.
     ///
     /// # Errors
-    /// [`RunError::TooManyTokens`] if the model has fewer positions, [`RunError::Scratch`] if there
+    /// [`RunError::TooManyTokens`] if the model has fewer positions, [`RunError::TooSmall`] if there
     /// is not enough memory.
     pub fn reserve(&mut self, tokens: usize) -> Result<(), RunError> {
         let config = *self.model().config();
@@ -252,7 +277,7 @@ impl<'m> Session<'m> {
         if self.scratch.len() < need {
             // Nothing in it is needed any more.
             self.scratch = Vec::new();
-            self.scratch = zeroed(need).ok_or(RunError::Scratch { need, have: 0 })?;
+            self.scratch = zeroed(need).ok_or(TooSmall { what: SCRATCH, need, have: 0 })?;
         }
         Ok(())
     }
@@ -428,15 +453,15 @@ impl<'m> Session<'m> {
     ///
     /// # Errors
     /// Any [`TaskError`].
-    pub fn fill_mask(&mut self, text: &str, top: usize) -> Result<Vec<FilledMask>, TaskError> {
+    pub fn fill_mask(&mut self, text: &str, top: usize) -> Result<FilledMasks, TaskError> {
         let mut runner = self.task(Text::Str(text))?;
         let (head, tokenizer) = (MaskedLm::new(&runner.model())?, runner.tokenizer()?);
         let vocab = head.logits_len(1);
         let mut positions = vec![0; runner.encoder().max_tokens()];
         let mut logits = vec![0.0; vocab];
-        let count = loop {
+        let (count, run) = loop {
             match runner.fill_mask(text, &mut positions, &mut logits) {
-                Ok((count, _)) => break count,
+                Ok(filled) => break filled,
                 Err(TaskError::TooSmall(TooSmall { what: "logits", need, have }))
                     if need > have =>
                 {
@@ -452,18 +477,23 @@ impl<'m> Session<'m> {
             let word = |fill: &Fill| (*fill, tokenizer.token(fill.id).unwrap_or("").to_owned());
             FilledMask { position: *position, words: best[..count].iter().map(word).collect() }
         });
-        Ok(filled.collect())
+        Ok(FilledMasks { masks: filled.collect(), truncated: run.truncated })
     }
 
     /// The probability that the second text follows the first.
     ///
     /// # Errors
     /// Any [`TaskError`].
-    pub fn next_sentence(&mut self, first: &str, second: &str) -> Result<f32, TaskError> {
+    pub fn next_sentence(
+        &mut self,
+        first: &str,
+        second: &str,
+    ) -> Result<NextSentenceScore, TaskError> {
         let text = Text::Pair(first, second);
         let mut runner = self.task(text)?;
         let head = NextSentence::new(&runner.model())?;
-        Ok(head.score(runner.next_sentence(text)?.0))
+        let (logits, run) = runner.next_sentence(text)?;
+        Ok(NextSentenceScore { is_next: head.score(logits), truncated: run.truncated })
     }
 
     /// The answer to a question in a passage; `None` in an empty one.

@@ -133,7 +133,10 @@ impl FromStr for WordPooling {
 
 impl From<RunError> for TaskError {
     fn from(error: RunError) -> Self {
-        Self::Run(error)
+        match error {
+            RunError::TooSmall(size) => Self::TooSmall(size),
+            error => Self::Run(error),
+        }
     }
 }
 
@@ -145,7 +148,10 @@ impl From<TooSmall> for TaskError {
 
 impl From<TokenizeError> for TaskError {
     fn from(error: TokenizeError) -> Self {
-        Self::Tokenize(error)
+        match error {
+            TokenizeError::TooSmall(size) => Self::TooSmall(size),
+            error => Self::Tokenize(error),
+        }
     }
 }
 

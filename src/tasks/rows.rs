@@ -204,7 +204,7 @@ impl<'a, 's> TextRunner<'a, 's> {
         let (tokens, width) = (table.ids.len() - 2, rows.width);
         let size = self.encoder.max_tokens() - 2;
         let overlap = self.overlap.unwrap_or(0);
-        if tokens > size && overlap >= size {
+        if overlap >= size {
             return Err(TokenizeError::OverlapTooLarge { window: size }.into());
         }
         let plan = WindowPlan::new(tokens, size, overlap);

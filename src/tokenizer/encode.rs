@@ -4,6 +4,7 @@ use super::scan::{Found, Scanner, Word};
 use super::windows::WindowPlan;
 use super::wordpiece::Pieces;
 use super::{TokenizeError, Tokenizer};
+use crate::error::TooSmall;
 
 /// Word index of a special token.
 pub const NO_WORD: u32 = u32::MAX;
@@ -420,7 +421,8 @@ impl<'a> Tokenizer<'a> {
             second: Span { start: 0, end: second_kept },
         };
         if encoded.len > buffer {
-            return Err(TokenizeError::BufferTooSmall { needed: encoded.len });
+            let size = TooSmall { what: "tokens", need: encoded.len, have: buffer };
+            return Err(TokenizeError::TooSmall(size));
         }
         out.put_special(0, self.tables.cls, 0);
         out.put_special(first_kept + 1, self.tables.sep, 0);
@@ -462,7 +464,7 @@ impl<'a> Tokenizer<'a> {
     /// window of one meets every window of the other, in the reference's order.
     ///
     /// # Errors
-    /// Any [`TokenizeError`] but [`TokenizeError::BufferTooSmall`].
+    /// Any [`TokenizeError`] but [`TokenizeError::TooSmall`].
     pub fn windows<'k, 't, T: Into<Source<'t>>>(
         &'k self,
         text: T,
@@ -473,6 +475,10 @@ impl<'a> Tokenizer<'a> {
         let text = text.into();
         let pair: Option<Source<'t>> = pair.map(Into::into);
         let room = self.check(text, pair, limits)?;
+        // Whether an overlap is allowed does not depend on the length of the text.
+        if overlap >= room.max(1) {
+            return Err(TokenizeError::OverlapTooLarge { window: room });
+        }
         let first = Tokens::new(self, text).count_rest()?;
         let second = match pair {
             Some(pair) => Some(Tokens::new(self, pair).count_rest()?),
@@ -587,11 +593,11 @@ impl Windows<'_, '_> {
         self.first.windows().saturating_mul(self.second.map_or(1, |part| part.windows()))
     }
 
-    /// Writes the next window into `out`; `None` behind the last one. `truncated` of the result is
+    /// Writes the next window into `out`; `None` past the last one. `truncated` of the result is
     /// always false: the windows together hold everything.
     ///
     /// # Errors
-    /// [`TokenizeError::BufferTooSmall`]; then the window can be asked for again.
+    /// [`TokenizeError::TooSmall`]; then the window can be asked for again.
     pub fn next_into(
         &mut self,
         out: &mut TokenBuffer<'_>,
@@ -601,8 +607,10 @@ impl Windows<'_, '_> {
         }
         let second_len = self.second.as_ref().map(|part| part.span().len());
         let len = self.first.span().len() + 2 + second_len.map_or(0, |len| len + 1);
-        if len > out.room() {
-            return Err(TokenizeError::BufferTooSmall { needed: len });
+        let have = out.room();
+        if have < len {
+            let size = TooSmall { what: "tokens", need: len, have };
+            return Err(TokenizeError::TooSmall(size));
         }
         let tables = &self.tokenizer.tables;
         out.put_special(0, tables.cls, 0);

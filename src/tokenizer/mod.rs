@@ -82,6 +82,7 @@ pub use layout::MAX_WORD_CHARS;
 pub use offsets::{Offset, OffsetCounter, OffsetUnit, convert_offsets};
 pub use windows::{WindowPlan, default_overlap};
 
+use crate::error::TooSmall;
 use core::fmt;
 use layout::flag;
 
@@ -169,10 +170,7 @@ pub enum TokenizeError {
     /// The text has more bytes than offsets can count (4 GiB).
     TextTooLong,
     /// A buffer of the caller is too small.
-    BufferTooSmall {
-        /// Tokens it must hold.
-        needed: usize,
-    },
+    TooSmall(TooSmall),
     /// `max_length` is below the number of special tokens.
     LimitTooSmall {
         /// Special tokens of this input.
@@ -199,7 +197,7 @@ impl fmt::Display for TokenizeError {
         match self {
             Self::InvalidUtf8 { at } => write!(f, "invalid UTF-8 at byte {at}"),
             Self::TextTooLong => f.write_str("text is longer than 4 GiB"),
-            Self::BufferTooSmall { needed } => write!(f, "buffer holds less than {needed} tokens"),
+            Self::TooSmall(error) => error.fmt(f),
             Self::LimitTooSmall { needed } => {
                 write!(f, "limit is below the {needed} special tokens of the input")
             }

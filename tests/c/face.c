@@ -114,17 +114,29 @@ static void test_tokens(const bertlet_model *model) {
     uint32_t ids[16] = {9, 9, 9};
     bertlet_span spans[16];
     size_t count = 99;
-    IS(BUFFER_TOO_SMALL, bertlet_tokenize(model, text, strlen(text), ids, spans, 3, &count));
-    CHECK(count == 99 && ids[0] == 9);
-    IS(INVALID_UTF8, bertlet_tokenize(model, "\xff", 1, ids, spans, 16, &count));
-    IS(NULL_POINTER, bertlet_tokenize(model, NULL, 1, ids, spans, 16, &count));
-    IS(MISALIGNED, bertlet_tokenize(model, text, 1, (uint32_t *)((char *)ids + 1), NULL, 3, &count));
-    IS(OK, bertlet_tokenize(model, NULL, 0, ids, spans, 2, &count));
-    CHECK(count == 2);
     size_t counted = 0;
-    IS(OK, bertlet_tokenize(model, text, strlen(text), NULL, NULL, 0, &counted));
-    IS(OK, bertlet_tokenize(model, text, strlen(text), ids, spans, 16, &count));
-    CHECK(count == counted && count >= 6 && count <= 16);
+    IS(OK, bertlet_tokenize(model, text, strlen(text), NULL, NULL, &counted));
+    CHECK(counted >= 6 && counted <= 16);
+    count = 3;
+    IS(BUFFER_TOO_SMALL, bertlet_tokenize(model, text, strlen(text), ids, spans, &count));
+    CHECK(count == counted && ids[0] == 9);
+    count = 16;
+    IS(INVALID_UTF8, bertlet_tokenize(model, "\xff", 1, ids, spans, &count));
+    IS(NULL_POINTER, bertlet_tokenize(model, NULL, 1, ids, spans, &count));
+    IS(NULL_POINTER, bertlet_tokenize(model, text, 1, NULL, spans, &count));
+    IS(NULL_POINTER, bertlet_tokenize(model, text, 1, ids, spans, NULL));
+    IS(MISALIGNED, bertlet_tokenize(model, text, 1, (uint32_t *)((char *)ids + 1), NULL, &count));
+    /* A length that no text has, and a count that no array has. */
+    IS(TEXT_TOO_LONG, bertlet_tokenize(model, text, SIZE_MAX, ids, spans, &count));
+    CHECK(count == 16 && ids[0] == 9);
+    count = SIZE_MAX;
+    IS(WRONG_COUNT, bertlet_tokenize(model, text, 1, ids, spans, &count));
+    count = 2;
+    IS(OK, bertlet_tokenize(model, NULL, 0, ids, spans, &count));
+    CHECK(count == 2);
+    count = 16;
+    IS(OK, bertlet_tokenize(model, text, strlen(text), ids, spans, &count));
+    CHECK(count == counted);
     CHECK(spans[0].end == 0 && spans[1].start == 0 && spans[1].end == 1 && spans[count - 1].end == 0);
     CHECK(spans[count - 2].start == 13 && spans[count - 2].end == 14);
     bertlet_text token = {NULL, 0};
@@ -139,26 +151,51 @@ static void test_features(const bertlet_model *model) {
     bertlet_encoder *encoder = new_encoder(model, 16, NULL, &memory);
     const char *text = "A quiet house.";
     uint32_t ids[16];
-    size_t tokens = 0, count = 0;
-    float of_ids[512], of_text[512], *rows = malloc(16 * 128 * sizeof *rows);
+    size_t tokens = 16, count = 0, length = strlen(text);
+    float of_ids[512], of_text[512], *rows = malloc(16 * 128 * sizeof *rows), *more = malloc(16 * 128 * sizeof *more);
     bool truncated = true;
-    IS(OK, bertlet_tokenize(model, text, strlen(text), ids, NULL, 16, &tokens));
+    IS(OK, bertlet_tokenize(model, text, length, ids, NULL, &tokens));
     bertlet_input input = {ids, NULL, NULL, tokens};
     IS(OK, bertlet_features_count(model, tokens, "concat:1,2", BERTLET_POOLING_MEAN_MAX, &count));
     CHECK(count == 512);
-    IS(OK, bertlet_encode(encoder, &input, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, of_ids, 512));
-    IS(OK, bertlet_embed(encoder, text, strlen(text), NULL, 0, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, -1,
-                         of_text, NULL, 512, &truncated));
-    CHECK(!memcmp(of_ids, of_text, sizeof of_ids) && !truncated);
-    IS(OK, bertlet_features_count(model, tokens, NULL, BERTLET_POOLING_NONE, &count));
-    CHECK(count == tokens * 128);
-    IS(OK, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_NONE, false, rows, count));
-    IS(OK, bertlet_encode(encoder, &input, "last", BERTLET_POOLING_CLS, false, of_text, 128));
-    CHECK(!memcmp(rows, of_text, 128 * sizeof *rows));
+    IS(TOO_MANY_TOKENS, bertlet_features_count(model, SIZE_MAX, NULL, BERTLET_POOLING_NONE, &count));
+    IS(OK, bertlet_encode(encoder, &input, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, of_ids, &count));
+    IS(OK, bertlet_embed(encoder, text, length, NULL, 0, "concat:1,2", BERTLET_POOLING_MEAN_MAX, true, -1, of_text,
+                         NULL, &count, &truncated));
+    CHECK(count == 512 && !memcmp(of_ids, of_text, sizeof of_ids) && !truncated);
+
+    /* Without pooling the count depends on the text, which the call tells. */
+    bertlet_config config;
+    IS(OK, bertlet_model_config(model, &config));
+    CHECK(config.reserved[0] == 0 && config.reserved[7] == 0);
+    count = 0;
+    truncated = true;
+    IS(OK, bertlet_embed(encoder, text, length, NULL, 0, NULL, BERTLET_POOLING_NONE, false, -1, NULL, NULL, &count,
+                         &truncated));
+    CHECK(count == tokens * 128 && truncated);
+    IS(OK, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_NONE, false, rows, &count));
+    IS(OK, bertlet_embed(encoder, text, length, NULL, 0, NULL, BERTLET_POOLING_NONE, false, -1, more, NULL, &count,
+                         &truncated));
+    CHECK(count == tokens * 128 && !truncated && !memcmp(rows, more, count * sizeof *rows));
+    more[0] = 7;
+    count -= 1;
+    IS(BUFFER_TOO_SMALL, bertlet_embed(encoder, text, length, NULL, 0, NULL, BERTLET_POOLING_NONE, false, -1, more, NULL,
+                                       &count, NULL));
+    CHECK(count == tokens * 128 && more[0] == 7);
+    count = 0;
+    IS(OK, bertlet_embed(encoder, text, length, text, length, NULL, BERTLET_POOLING_NONE, false, -1, NULL, NULL, &count,
+                         NULL));
+    CHECK(count == (2 * tokens - 1 < 16 ? 2 * tokens - 1 : 16) * 128);
+    IS(OK, bertlet_embed(encoder, text, length, text, length, NULL, BERTLET_POOLING_NONE, false, -1, more, NULL, &count,
+                         NULL));
+    /* Room for more is no error. */
+    count = 512;
+    IS(OK, bertlet_encode(encoder, &input, "last", BERTLET_POOLING_CLS, false, of_text, &count));
+    CHECK(count == 128 && !memcmp(rows, of_text, 128 * sizeof *rows));
 
     /* A pair is not two texts one after the other. */
-    IS(OK, bertlet_embed(encoder, "a", 1, "b", 1, NULL, BERTLET_POOLING_CLS, false, -1, of_text, NULL, 128, NULL));
-    IS(OK, bertlet_embed(encoder, "a b", 3, NULL, 0, NULL, BERTLET_POOLING_CLS, false, -1, of_ids, NULL, 128, NULL));
+    IS(OK, bertlet_embed(encoder, "a", 1, "b", 1, NULL, BERTLET_POOLING_CLS, false, -1, of_text, NULL, &count, NULL));
+    IS(OK, bertlet_embed(encoder, "a b", 3, NULL, 0, NULL, BERTLET_POOLING_CLS, false, -1, of_ids, NULL, &count, NULL));
     CHECK(memcmp(of_ids, of_text, 128 * sizeof *of_ids));
 
     /* Windows need room for one more vector, and pooling. */
@@ -167,40 +204,49 @@ static void test_features(const bertlet_model *model) {
         memcpy(words + i, i < 100 ? "bad " : "fun ", 4);
     float window[128];
     IS(OK, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, -1, of_ids, NULL,
-                         128, &truncated));
+                         &count, &truncated));
     CHECK(truncated);
     IS(OK, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, 4, of_text, window,
-                         128, &truncated));
+                         &count, &truncated));
     CHECK(!truncated && memcmp(of_ids, of_text, 128 * sizeof *of_ids));
     IS(NULL_POINTER, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_MEAN, true, 4, of_text,
-                                   NULL, 128, NULL));
+                                   NULL, &count, NULL));
     IS(NO_SUCH_CHOICE, bertlet_embed(encoder, words, sizeof words, NULL, 0, NULL, BERTLET_POOLING_NONE, true, 4,
-                                     of_text, window, 128, NULL));
+                                     of_text, window, &count, NULL));
 
     of_ids[0] = 7;
-    IS(WRONG_COUNT, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, 127));
-    IS(NO_SUCH_LAYER, bertlet_encode(encoder, &input, "4", BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(NO_SUCH_CHOICE, bertlet_encode(encoder, &input, "median:1", BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(NO_SUCH_CHOICE, bertlet_encode(encoder, &input, NULL, 8, false, of_ids, 128));
-    IS(INVALID_UTF8, bertlet_encode(encoder, &input, "\xff", BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(NULL_POINTER, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, NULL, 128));
-    IS(NULL_POINTER, bertlet_encode(encoder, NULL, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(NULL_POINTER, bertlet_encode(NULL, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(WRONG_COUNT, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, SIZE_MAX / 2));
+    count = 127;
+    IS(BUFFER_TOO_SMALL, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    CHECK(count == 128);
+    IS(NO_SUCH_LAYER, bertlet_encode(encoder, &input, "4", BERTLET_POOLING_CLS, false, of_ids, &count));
+    IS(NO_SUCH_CHOICE, bertlet_encode(encoder, &input, "median:1", BERTLET_POOLING_CLS, false, of_ids, &count));
+    IS(NO_SUCH_CHOICE, bertlet_encode(encoder, &input, NULL, 8, false, of_ids, &count));
+    IS(INVALID_UTF8, bertlet_encode(encoder, &input, "\xff", BERTLET_POOLING_CLS, false, of_ids, &count));
+    IS(NULL_POINTER, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, NULL, &count));
+    IS(NULL_POINTER, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, NULL));
+    IS(NULL_POINTER, bertlet_encode(encoder, NULL, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    IS(NULL_POINTER, bertlet_encode(NULL, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    CHECK(count == 128);
+    count = SIZE_MAX / 2;
+    IS(WRONG_COUNT, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    count = 128;
     input.tokens = 0;
-    IS(NO_TOKENS, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
+    IS(NO_TOKENS, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
     uint32_t many[17] = {0};
     bertlet_input long_input = {many, NULL, NULL, 17};
-    IS(TOO_MANY_TOKENS, bertlet_encode(encoder, &long_input, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
+    IS(TOO_MANY_TOKENS, bertlet_encode(encoder, &long_input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    long_input.tokens = SIZE_MAX;
+    IS(TOO_MANY_TOKENS, bertlet_encode(encoder, &long_input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
     uint8_t ones[2] = {1, 1}, nines[2] = {9, 9}, zeros[2] = {0, 0};
     bertlet_input typed = {ids, nines, ones, 2}, masked = {ids, ones, zeros, 2};
-    IS(UNKNOWN_TOKEN, bertlet_encode(encoder, &typed, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
-    IS(NO_TOKENS, bertlet_encode(encoder, &masked, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
+    IS(UNKNOWN_TOKEN, bertlet_encode(encoder, &typed, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    IS(NO_TOKENS, bertlet_encode(encoder, &masked, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
     ids[1] = 1u << 31;
     input.tokens = 2;
-    IS(UNKNOWN_TOKEN, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, 128));
-    CHECK(of_ids[0] == 7);
+    IS(UNKNOWN_TOKEN, bertlet_encode(encoder, &input, NULL, BERTLET_POOLING_CLS, false, of_ids, &count));
+    CHECK(of_ids[0] == 7 && count == 128);
     free(rows);
+    free(more);
     free(memory);
 }
 
@@ -214,7 +260,7 @@ static void test_encoders(const bertlet_model *model) {
     void *memory = malloc(size);
     IS(BUFFER_TOO_SMALL, bertlet_encoder_new(model, 128, NULL, memory, size - 128, &encoder));
     IS(BUFFER_TOO_SMALL, bertlet_encoder_new(model, 128, NULL, memory, 1, &encoder));
-    IS(BUFFER_TOO_SMALL, bertlet_encoder_new(model, SIZE_MAX, NULL, memory, size, &encoder));
+    IS(TOO_MANY_TOKENS, bertlet_encoder_new(model, SIZE_MAX, NULL, memory, size, &encoder));
     IS(NULL_POINTER, bertlet_encoder_new(model, 128, NULL, NULL, size, &encoder));
     IS(NULL_POINTER, bertlet_encoder_new(model, 128, NULL, memory, size, NULL));
     IS(UNKNOWN_ISA, bertlet_encoder_new(model, 128, "abacus", memory, size, &encoder));
@@ -232,39 +278,53 @@ static void test_classify(const bertlet_model *model) {
     bertlet_encoder *portable = new_encoder(model, 32, "portable", &memory_portable);
     const char *text = "A warm, funny film.";
     float scores[3] = {7, 7, 7}, other[2];
+    size_t labels = 1;
     char words[400];
     for (size_t i = 0; i < sizeof words; i += 4)
         memcpy(words + i, i < 200 ? "bad " : "fun ", 4);
-    IS(OVERLAP_TOO_LARGE, bertlet_classify(encoder, words, sizeof words, NULL, 0, 30, scores, 2, NULL));
-    IS(INVALID_UTF8, bertlet_classify(encoder, "\xc3", 1, NULL, 0, -1, scores, 2, NULL));
-    IS(WRONG_COUNT, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, 3, NULL));
-    IS(NULL_POINTER, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, NULL, 2, NULL));
-    IS(NULL_POINTER, bertlet_classify(NULL, text, strlen(text), NULL, 0, -1, scores, 2, NULL));
+    IS(OVERLAP_TOO_LARGE, bertlet_classify(encoder, words, sizeof words, NULL, 0, 30, scores, &labels, NULL));
+    IS(INVALID_UTF8, bertlet_classify(encoder, "\xc3", 1, NULL, 0, -1, scores, &labels, NULL));
+    IS(BUFFER_TOO_SMALL, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, &labels, NULL));
+    CHECK(labels == 2);
+    labels = 0;
+    IS(OK, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, NULL, &labels, NULL));
+    CHECK(labels == 2);
+    /* Whether an overlap is allowed does not depend on the text: a window holds 30 tokens, of a pair 29. */
+    IS(OVERLAP_TOO_LARGE, bertlet_classify(encoder, "a", 1, NULL, 0, 30, scores, &labels, NULL));
+    IS(OVERLAP_TOO_LARGE, bertlet_classify(encoder, "a", 1, NULL, 0, PTRDIFF_MAX, scores, &labels, NULL));
+    IS(OVERLAP_TOO_LARGE, bertlet_classify(encoder, "a", 1, "b", 1, 29, scores, &labels, NULL));
+    IS(OVERLAP_TOO_LARGE, bertlet_entities_size(encoder, "a", 1, 30, &labels));
+    IS(OK, bertlet_classify(encoder, "a", 1, NULL, 0, 29, other, &labels, NULL));
+    IS(OK, bertlet_classify(encoder, "a", 1, "b", 1, 28, other, &labels, NULL));
+    IS(OK, bertlet_classify(encoder, "a", 1, NULL, 0, PTRDIFF_MIN, other, &labels, NULL));
+    IS(TEXT_TOO_LONG, bertlet_classify(encoder, text, SIZE_MAX, NULL, 0, -1, scores, &labels, NULL));
+    IS(NULL_POINTER, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, NULL, &labels, NULL));
+    IS(NULL_POINTER, bertlet_classify(NULL, text, strlen(text), NULL, 0, -1, scores, &labels, NULL));
     CHECK(scores[0] == 7 && scores[1] == 7);
     bool truncated = true;
-    IS(OK, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, 2, &truncated));
+    IS(OK, bertlet_classify(encoder, text, strlen(text), NULL, 0, -1, scores, &labels, &truncated));
     CHECK(scores[1] > 0.9f && scores[0] + scores[1] > 0.999f && scores[0] + scores[1] < 1.001f);
     CHECK(scores[2] == 7 && !truncated);
-    IS(OK, bertlet_classify(portable, text, strlen(text), NULL, 0, -1, other, 2, NULL));
+    IS(OK, bertlet_classify(portable, text, strlen(text), NULL, 0, -1, other, &labels, NULL));
     CHECK(!memcmp(scores, other, sizeof other));
 
-    IS(OK, bertlet_classify(encoder, words, sizeof words, NULL, 0, -1, scores, 2, &truncated));
+    IS(OK, bertlet_classify(encoder, words, sizeof words, NULL, 0, -1, scores, &labels, &truncated));
     CHECK(truncated);
-    IS(OK, bertlet_classify(encoder, words, sizeof words, NULL, 0, 8, other, 2, &truncated));
+    IS(OK, bertlet_classify(encoder, words, sizeof words, NULL, 0, 8, other, &labels, &truncated));
     CHECK(!truncated && other[1] > scores[1]);
 
-    size_t size = 0, count = 99;
+    size_t size = 0, count = 1;
     char room[4096];
     bertlet_entity entity;
     bertlet_fill fill;
     IS(OK, bertlet_entities_size(encoder, text, strlen(text), -1, &size));
     CHECK(size <= sizeof room);
     IS(MISSING_HEAD, bertlet_entities(encoder, text, strlen(text), BERTLET_AGGREGATION_SIMPLE, -1, room, sizeof room,
-                                      &entity, 1, &count, NULL));
-    IS(MISSING_HEAD, bertlet_fill_mask(encoder, text, strlen(text), 0, NULL, 0, &fill, 1, &count));
-    CHECK(count == 99);
+                                      &entity, &count, NULL));
+    IS(MISSING_HEAD, bertlet_fill_mask(encoder, text, strlen(text), 0, NULL, 0, &fill, &count, NULL));
+    CHECK(count == 1);
     float is_next = 7;
-    bertlet_answer found = {7, {0, 0}, {0, 0}, {0, 0}};
+    bertlet_answer found = {7, {0, 0}, {0, 0}, {0, 0}, {0}};
     IS(MISSING_HEAD, bertlet_next_sentence(encoder, text, strlen(text), text, strlen(text), -1, &is_next, NULL));
     IS(MISSING_HEAD, bertlet_answer_question(encoder, text, strlen(text), text, strlen(text), 15, -1, &found, NULL));
     IS(NULL_POINTER, bertlet_next_sentence(encoder, text, strlen(text), NULL, 1, -1, &is_next, NULL));
@@ -278,30 +338,32 @@ static void test_entities(const bertlet_model *model) {
     void *memory;
     bertlet_encoder *encoder = new_encoder(model, 64, NULL, &memory);
     const char *text = "In Z\xC3\xBCrich, Angela Merkel met John Smith.";
-    size_t size = 0, count = 99, length = strlen(text);
+    size_t size = 0, count = 8, length = strlen(text);
     bool truncated = true;
     bertlet_entity entities[8];
     float scores[9];
-    IS(MISSING_HEAD, bertlet_classify(encoder, text, length, NULL, 0, -1, scores, 9, NULL));
+    IS(MISSING_HEAD, bertlet_classify(encoder, text, length, NULL, 0, -1, scores, &count, NULL));
     IS(OK, bertlet_entities_size(encoder, text, length, -1, &size));
     char *room = malloc(size);
     IS(BUFFER_TOO_SMALL, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size - 128, entities,
-                                          8, &count, &truncated));
-    IS(NO_SUCH_CHOICE, bertlet_entities(encoder, text, length, 5, -1, room, size, entities, 8, &count, &truncated));
-    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, NULL, size, entities, 8, &count, &truncated));
-    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, room, size, NULL, 8, &count, &truncated));
-    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, room, size, entities, 8, NULL, &truncated));
-    CHECK(count == 99 && truncated);
-    IS(OK, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, entities, 8, &count,
+                                          &count, &truncated));
+    IS(NO_SUCH_CHOICE, bertlet_entities(encoder, text, length, 5, -1, room, size, entities, &count, &truncated));
+    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, NULL, size, entities, &count, &truncated));
+    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, room, size, NULL, &count, &truncated));
+    IS(NULL_POINTER, bertlet_entities(encoder, text, length, 0, -1, room, size, entities, NULL, &truncated));
+    CHECK(count == 8 && truncated);
+    IS(OK, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, entities, &count,
                             &truncated));
     CHECK(count == 2 && !truncated);
     CHECK(same(entities[0].label, "PER") && entities[0].bytes.start == 12 && entities[0].bytes.end == 25);
     CHECK(entities[0].chars.start == 11 && entities[0].utf16.end == 24 && entities[0].score > 0.9f);
     CHECK(same(entities[1].label, "PER") && entities[1].bytes.start == 30 && entities[1].bytes.end == 40);
     /* Only what there is room for is written. */
-    entities[1].score = -1;
-    IS(OK, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, entities, 1, &count, NULL));
-    CHECK(count == 2 && entities[1].score == -1);
+    entities[0].score = entities[1].score = -1;
+    count = 1;
+    IS(BUFFER_TOO_SMALL, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, entities,
+                                          &count, NULL));
+    CHECK(count == 2 && entities[0].score > 0.9f && entities[1].score == -1 && entities[0].reserved[3] == 0);
     free(room);
 
     char words[16 * 40];
@@ -310,7 +372,8 @@ static void test_entities(const bertlet_model *model) {
     for (ptrdiff_t overlap = -1; overlap < 20; overlap += 10) {
         IS(OK, bertlet_entities_size(encoder, words, sizeof words, overlap, &size));
         room = malloc(size);
-        IS(OK, bertlet_entities(encoder, words, sizeof words, BERTLET_AGGREGATION_SIMPLE, overlap, room, size, NULL, 0,
+        count = 0;
+        IS(OK, bertlet_entities(encoder, words, sizeof words, BERTLET_AGGREGATION_SIMPLE, overlap, room, size, NULL,
                                 &count, &truncated));
         CHECK(truncated == (overlap < 0) && (overlap < 0 ? count < 20 : count > 35));
         free(room);
@@ -323,8 +386,9 @@ static void *classify_often(void *model) {
     void *memory;
     bertlet_encoder *encoder = new_encoder(model, 32, NULL, &memory);
     float *scores = malloc(2 * sizeof *scores);
+    size_t labels = 2;
     for (int i = 0; i < 20; i++)
-        IS(OK, bertlet_classify(encoder, "dull", 4, NULL, 0, -1, scores, 2, NULL));
+        IS(OK, bertlet_classify(encoder, "dull", 4, NULL, 0, -1, scores, &labels, NULL));
     free(memory);
     return scores;
 }
@@ -345,7 +409,7 @@ static void test_threads(bertlet_model *model) {
 int main(int argc, char **argv) {
     if (argc != 3)
         return 2;
-    CHECK(bertlet_version()[0] != 0);
+    CHECK(!strcmp(bertlet_version(), BERTLET_VERSION));
     CHECK(!strcmp(bertlet_status_message(BERTLET_STATUS_OK), "success"));
     CHECK(!strcmp(bertlet_status_message(9999), "no such status"));
     test_models(argv[1]);

@@ -140,7 +140,7 @@ fn labels() {
                     second_length,
                     overlap,
                     scores.as_mut_ptr(),
-                    2,
+                    &mut 2,
                     &mut cut,
                 )
             };
@@ -175,6 +175,7 @@ fn vectors() {
                 assert_eq!(all_bits(&answer["embedding"]), of(&found));
                 let (mut vector, mut other) = (vec![0.0; found.len()], vec![0.0; found.len()]);
                 let (first, length, second, second_length) = parts(line);
+                let mut count = vector.len();
                 let layers = layers.map(|layers| std::ffi::CString::new(layers).unwrap());
                 // SAFETY: all pointers are to values that live on, with their lengths.
                 let status = unsafe {
@@ -190,7 +191,7 @@ fn vectors() {
                         api.overlap(line, window),
                         vector.as_mut_ptr(),
                         other.as_mut_ptr(),
-                        vector.len(),
+                        &mut count,
                         ptr::null_mut(),
                     )
                 };
@@ -251,7 +252,7 @@ fn entities() {
         for (line, answer) in lines.iter().zip(command(&arguments, window, &lines)) {
             let found = session.entities_with(line, &options).unwrap();
             let by_command = answer["entities"].as_array().unwrap();
-            let (overlap, mut size, mut count) = (api.overlap(line, window), 0, 0);
+            let (overlap, mut size, mut count) = (api.overlap(line, window), 0, found.len());
             let (first, length, ..) = parts(line);
             let mut by_c: Vec<std::mem::MaybeUninit<ffi::Entity>> = Vec::new();
             by_c.resize_with(found.len(), std::mem::MaybeUninit::uninit);
@@ -270,7 +271,6 @@ fn entities() {
                     memory.as_mut_ptr().cast(),
                     size,
                     by_c.as_mut_ptr().cast(),
-                    by_c.len(),
                     &mut count,
                     ptr::null_mut(),
                 );
@@ -343,13 +343,15 @@ fn masked_words() {
     let vocab = session.model().config().vocab_size;
     let arguments = ["fill-mask", path.to_str().unwrap(), "--top", "3"];
     for (line, answer) in lines.iter().zip(command(&arguments, false, &lines)) {
-        let found = session.fill_mask(line, 3).unwrap();
+        let masks = session.fill_mask(line, 3).unwrap();
         let by_command = answer["fills"].as_array().unwrap();
-        assert_eq!(by_command.len(), found.len());
-        for (i, (found, by_command)) in found.iter().zip(by_command).enumerate() {
+        assert_eq!(by_command.len(), masks.len());
+        assert_eq!(answer["truncated"] == true, masks.truncated);
+        for (i, (found, by_command)) in masks.iter().zip(by_command).enumerate() {
             assert_eq!(by_command["position"], found.position);
             let (mut logits, mut by_c, mut count) =
-                (vec![0.0; vocab], [ffi::Fill::default(); 3], 0);
+                (vec![0.0; vocab], [ffi::Fill::default(); 3], 3);
+            let mut cut = false;
             // SAFETY: all pointers are to values that live on, with their lengths.
             let status = unsafe {
                 ffi::bertlet_fill_mask(
@@ -360,11 +362,11 @@ fn masked_words() {
                     logits.as_mut_ptr(),
                     vocab,
                     by_c.as_mut_ptr(),
-                    3,
                     &mut count,
+                    &mut cut,
                 )
             };
-            assert_eq!((status, count), (Status::Ok, 3));
+            assert_eq!((status, count, cut), (Status::Ok, 3, masks.truncated));
             let tokens = by_command["tokens"].as_array().unwrap();
             for (((fill, word), token), by_c) in found.words.iter().zip(tokens).zip(by_c) {
                 assert_eq!(
@@ -390,7 +392,7 @@ fn next_sentences() {
         for (line, answer) in lines.iter().zip(&by_command) {
             let (first, second) = line.split_once('\t').unwrap();
             let found = session.next_sentence(first, second).unwrap();
-            let mut by_c = 0.0;
+            let (mut by_c, mut cut) = (0.0, false);
             let (first, length, second, second_length) = parts(line);
             // SAFETY: all pointers are to values that live on, with their lengths.
             let status = unsafe {
@@ -403,12 +405,14 @@ fn next_sentences() {
                     second_length,
                     overlap,
                     &mut by_c,
-                    ptr::null_mut(),
+                    &mut cut,
                 )
             };
-            assert_eq!((status, by_c.to_bits()), (Status::Ok, found.to_bits()));
+            assert_eq!((status, by_c.to_bits()), (Status::Ok, found.is_next.to_bits()));
+            assert_eq!(cut, found.truncated);
             if !window {
-                assert_eq!(bits(&answer["is_next"]), found.to_bits());
+                assert_eq!(bits(&answer["is_next"]), found.is_next.to_bits());
+                assert_eq!(answer["truncated"] == true, found.truncated);
             }
         }
     }
