@@ -63,6 +63,12 @@ macro_rules! instruction_sets {
                     $(
                         $(#[$cfg])*
                         Self::$set => {
+                            // Without detection a set is known to be missing when this is compiled, and
+                            // its kernels need not be in the program.
+                            if cfg!(not(feature = "std")) && !Self::$set.is_available() {
+                                // SAFETY: the set is available.
+                                unsafe { core::hint::unreachable_unchecked() }
+                            }
                             $(
                                 if !K::INTEGER {
                                     // SAFETY: it is available where this one is.
