@@ -113,7 +113,9 @@ compile_error!(
 mod encode;
 mod encoder;
 mod error;
+// Rust has better ways in; the header is the page for C.
 #[cfg(feature = "ffi")]
+#[doc(hidden)]
 pub mod ffi;
 pub mod format;
 pub mod heads;
@@ -141,8 +143,11 @@ pub use outputs::{
 };
 #[cfg(feature = "std")]
 pub use owned::{
-    AtomicFile, Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer,
-    ModelFile, NamedEntity, NextSentenceScore, OpenError, Session, ThreadPool, WordVectors,
-    with_scratch,
+    Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, ModelFile,
+    NamedEntity, NextSentenceScore, OpenError, Session, ThreadPool, WordVectors,
 };
+// What the commands share.
+#[cfg(feature = "std")]
+#[doc(hidden)]
+pub use owned::{AtomicFile, with_scratch};
 pub use threads::{Executor, Serial};

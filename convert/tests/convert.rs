@@ -106,7 +106,7 @@ fn golden(file: &Path) -> Vec<Case> {
                     floats.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
                 let each = all.len() / rows;
                 let mut values = all[row * each..(row + 1) * each].to_vec();
-                // What has a row a token has rows for padding, too.
+                // What has a row per token has rows for padding, too.
                 if tensor.shape().get(1) == Some(&cols) {
                     values.truncate(each / cols * tokens);
                 }

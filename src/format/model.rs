@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::records::{Entry, Header, choice, head_checksum};
 use super::sections::{Layout, OptionalSections, Section, SectionKind, layer_start, layout};
 use super::{ALIGNMENT, Config, FormatError, Labels, ProblemType, checksum};
-use crate::outputs::Pooling;
+use crate::outputs::{Pooling, sections_on_pooler};
 
 /// A model: a validated view of a file's bytes, which it borrows and never copies.
 ///
@@ -125,14 +125,14 @@ impl<'a> Model<'a> {
     /// Heads have the sections that they need, and the labels their number.
     fn check_heads(&self) -> Result<(), FormatError> {
         let has = |kind| self.head.optional.position(kind).is_some();
-        for (head, needs) in [
-            (SectionKind::SequenceClassifier, SectionKind::Pooler),
-            (SectionKind::NextSentence, SectionKind::Pooler),
+        let on_pooler = sections_on_pooler().map(|head| (head, SectionKind::Pooler));
+        let masked_lm = [
             (SectionKind::MaskedLmTransform, SectionKind::MaskedLmNorm),
             (SectionKind::MaskedLmNorm, SectionKind::MaskedLmBias),
             (SectionKind::MaskedLmBias, SectionKind::MaskedLmTransform),
             (SectionKind::MaskedLmDecoder, SectionKind::MaskedLmTransform),
-        ] {
+        ];
+        for (head, needs) in on_pooler.chain(masked_lm) {
             if has(head) && !has(needs) {
                 return Err(FormatError::Missing(needs));
             }

@@ -25,9 +25,14 @@ pub enum Head {
     QuestionAnswering,
 }
 
+/// The sections of the heads that need a pooler.
+pub(crate) fn sections_on_pooler() -> impl Iterator<Item = SectionKind> {
+    Head::ALL.into_iter().filter(|head| head.reads() == Reads::Pooler).map(Head::section)
+}
+
 /// What the matrix of a [`Head`] is applied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reads {
+enum Reads {
     /// The last hidden state of each token.
     Tokens,
     /// The pooler's output.
@@ -74,7 +79,7 @@ impl Head {
         Self::TABLE[self as usize].2
     }
 
-    pub(crate) const fn reads(self) -> Reads {
+    const fn reads(self) -> Reads {
         Self::TABLE[self as usize].3
     }
 

@@ -8,7 +8,7 @@ mod layers;
 mod pooling;
 
 pub use head::Head;
-pub(crate) use head::require_masked_lm;
+pub(crate) use head::{require_masked_lm, sections_on_pooler};
 pub use layers::{Combine, HiddenState, Layers, SelectionError};
 pub(crate) use pooling::l2_normalize;
 pub use pooling::{Pooling, features_len};

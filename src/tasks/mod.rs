@@ -17,10 +17,14 @@ pub use answer::{Answer, Question, mask_positions};
 pub(crate) use entities::scratch_len as entities_scratch_len;
 pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Tagged};
 pub use runner::{Features, RunInfo, Text, TextRunner, Window};
-pub use tags::{Label, LabelSet, Scheme, TagPosition, label_name};
+pub use tags::{Label, label_name};
+#[doc(hidden)]
+pub use tags::{LabelSet, Scheme, TagPosition};
 pub use words::{WordFeatures, WordPooling};
 
-pub use crate::tokenizer::{Offset, OffsetCounter, WindowPlan, default_overlap};
+#[doc(hidden)]
+pub use crate::tokenizer::WindowPlan;
+pub use crate::tokenizer::{Offset, OffsetCounter, default_overlap};
 
 use std::fmt;
 use std::str::FromStr;

@@ -79,8 +79,12 @@ pub use encode::{
     Encoded, Limits, NO_WORD, Source, Span, Token, TokenBuffer, Tokens, Truncation, Windows,
 };
 pub use layout::MAX_WORD_CHARS;
-pub use offsets::{Offset, OffsetCounter, OffsetUnit, convert_offsets};
-pub use windows::{WindowPlan, default_overlap};
+pub use offsets::{Offset, OffsetCounter};
+#[doc(hidden)]
+pub use offsets::{OffsetUnit, convert_offsets};
+#[doc(hidden)]
+pub use windows::WindowPlan;
+pub use windows::default_overlap;
 
 use crate::error::TooSmall;
 use core::fmt;

@@ -31,7 +31,7 @@ is the median of what inputs reach of the peaks measured right before and after 
       --threads N      threads (1)
       --isa NAME       instruction set (the fastest that the CPU has; also BERTLET_ISA)
       --profile        tells instead what share of an input's time each kernel takes
-      --json           one JSON object a line, also on a terminal
+      --json           one JSON object per line, also on a terminal
       --protocol       reads lines from stdin and answers each at once: `L REPS` with REPS times in
                        microseconds for an input of L tokens; `L REPS BATCH` with those of BATCH such inputs;
                        `Q IDS OUT` with `ok`, when the last hidden states of the ids in each line of the
