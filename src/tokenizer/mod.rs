@@ -269,21 +269,24 @@ impl<'a> Tokenizer<'a> {
     /// The text of a token, with its `##`; `None` for gaps and ids that do not exist.
     pub fn token(&self, id: u32) -> Option<&'a str> {
         let in_vocabulary = self.tables.vocabulary.bytes(id).filter(|text| !text.is_empty());
-        let bytes = in_vocabulary.or_else(|| {
-            self.tables.added.iter().find(|(other, _)| *other == id).map(|(_, text)| text)
-        })?;
+        let bytes = in_vocabulary
+            .or_else(|| self.added().find(|token| token.id == id).map(|token| token.text))?;
         core::str::from_utf8(bytes).ok()
     }
 
     /// The id of a token; a continuation has its `##`.
     pub fn id(&self, token: &str) -> Option<u32> {
         let bytes = token.as_bytes();
-        let added = self.tables.added.iter().find(|(_, text)| *text == bytes);
-        added.map(|(id, _)| id).or_else(|| {
+        let added = self.added().find(|token| token.text == bytes);
+        added.map(|token| token.id).or_else(|| {
             let hash = |state, &byte: &u8| layout::hash_byte(state, byte);
             let state = bytes.iter().fold(layout::HASH_SEED, hash);
             if bytes.is_empty() { None } else { self.tables.vocabulary.find(state, false, bytes) }
         })
+    }
+
+    fn added(&self) -> impl Iterator<Item = read::AddedToken<'a>> {
+        self.tables.literal.iter().chain(self.tables.normalized.iter())
     }
 
     /// Id of `[UNK]`, for unknown words.
