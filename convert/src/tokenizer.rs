@@ -7,15 +7,16 @@
 use crate::error::{Error, Result};
 use crate::source::Checkpoint;
 use bertlet::tokenizer::Settings;
+pub use bertlet::tokenizer::writer::SpecialTokens;
 use bertlet::tokenizer::writer::{
-    self, BuildError, Class, HANGUL, Mark, Rule, Spec, decompose_hangul,
+    self, BuildError, CharacterSets, Class, HANGUL, Mark, Rule, Spec, decompose_hangul,
 };
-pub use bertlet::tokenizer::writer::{AddedToken, SpecialTokens};
 use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock};
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NFD};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{
@@ -37,6 +38,25 @@ pub fn reference_normalizer(settings: &Settings) -> BertNormalizer {
 /// Of equal lines the last one counts. An empty line leaves its id unused.
 pub fn read_vocab(text: &str) -> Vec<String> {
     text.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// A token that is matched in the text, with the options of the reference's `AddedToken`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddedToken {
+    /// Its text.
+    pub text: String,
+    /// Its id, which may lie beyond the vocabulary.
+    pub id: u32,
+    /// Match its normalised text in the normalised text.
+    pub normalized: bool,
+    /// Match whole words only.
+    pub single_word: bool,
+    /// Take in the white space before it.
+    pub lstrip: bool,
+    /// Take in the white space after it.
+    pub rstrip: bool,
+    /// A token such as `[CLS]`, which decoding leaves out.
+    pub special: bool,
 }
 
 /// Builds the section for a vocabulary, with the prefix `##` and no added tokens but the special ones.
@@ -69,8 +89,37 @@ pub fn build_with(
             rules
         }
     };
-    let settings = *settings;
-    writer::write(&Spec { settings, vocab, continuation_prefix, specials, added, rules: &rules })
+    static WORDS: OnceLock<Vec<u32>> = OnceLock::new();
+    static SPACED: OnceLock<Vec<u32>> = OnceLock::new();
+    let mut sets = CharacterSets::default();
+    if added.iter().any(|token| token.single_word) {
+        sets.words = WORDS.get_or_init(|| limits(&word_characters()));
+    }
+    let normalized = added.iter().any(|token| token.normalized);
+    if normalized && settings.handle_chinese_chars {
+        // Queried outside of the cell, as in `rules`.
+        if SPACED.get().is_none() {
+            let spaced = limits(&changes(&chinese_step()).into_keys().collect::<HashSet<_>>());
+            let _ = SPACED.set(spaced);
+        }
+        sets.spaced = SPACED.get().map_or(&[], Vec::as_slice);
+    }
+    let normalizer = reference_normalizer(settings);
+    let added: Vec<writer::AddedToken> = added
+        .iter()
+        .map(|token| writer::AddedToken {
+            text: token.text.clone(),
+            id: token.id,
+            normalized: token.normalized.then(|| normalize(&normalizer, &token.text)),
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            special: token.special,
+        })
+        .collect();
+    let (settings, added) = (*settings, &added);
+    let spec = Spec { settings, vocab, continuation_prefix, specials, added, rules: &rules };
+    writer::write_with(&spec, &sets)
 }
 
 /// The tokenizer of a checkpoint.
@@ -101,31 +150,47 @@ pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
         pad: tokenizer.pad.map(text).unwrap_or_default(),
         mask: tokenizer.mask.map(text).unwrap_or_default(),
     };
-    let mut notes = Vec::new();
+    let mut notes = tokenizer.notes.clone();
     if !tokenizer.lowercase_stated {
         let assumed =
             "no file states whether to lowercase text; assumed: yes, the default of BertTokenizer";
         notes.push(assumed.to_owned());
     }
+    // WordPiece does not know the tokens that are only added.
+    let mut vocabulary = vocabulary.clone();
     let mut added = Vec::new();
     for token in &tokenizer.added_tokens {
-        let flags = [
-            (token.single_word, "single_word"),
-            (token.lstrip, "lstrip"),
-            (token.rstrip, "rstrip"),
-            (token.normalized, "normalized"),
-        ];
-        let set: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-        if !set.is_empty() {
+        if let Some(text) = vocabulary.get_mut(token.id as usize).filter(|_| token.only_added) {
+            text.clear();
+        }
+        added.push(AddedToken {
+            text: token.content.clone(),
+            id: token.id,
+            normalized: token.normalized,
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            special: token.special,
+        });
+    }
+    let normalizer = reference_normalizer(&settings);
+    let mut patterns: HashMap<String, &str> = HashMap::new();
+    for token in added.iter().filter(|token| token.normalized) {
+        let pattern = normalize(&normalizer, &token.text);
+        if pattern.is_empty() {
             notes.push(format!(
-                "added token {:?}: {} is not supported; the token is matched exactly in the original text",
-                token.content,
-                set.join(", ")
+                "added token {:?}: nothing is left of it after normalisation, so no text contains it",
+                token.text
+            ));
+        } else if let Some(other) = patterns.insert(pattern, &token.text) {
+            notes.push(format!(
+                "added tokens {other:?} and {:?} are the same after normalisation; the text gives the one that \
+                 is special, or else the lower id",
+                token.text
             ));
         }
-        added.push(AddedToken { text: token.content.clone(), id: token.id });
     }
-    match build_with(vocabulary, &settings, &specials, "##", &added) {
+    match build_with(&vocabulary, &settings, &specials, "##", &added) {
         Ok(bytes) => Ok(Some(TokenizerSection { bytes, notes })),
         Err(problem) => Err(Error::new(&source.folder, "tokenizer", problem)
             .hint("compare vocab.txt or tokenizer.json with that of a BERT")),
@@ -211,6 +276,48 @@ fn classes() -> Vec<Class> {
     classes
 }
 
+/// The code points at which a set starts or ends.
+fn limits(set: &HashSet<char>) -> Vec<u32> {
+    let is_in = |code: u32| char::from_u32(code).is_some_and(|c| set.contains(&c));
+    (0..=CODES).filter(|&code| is_in(code) != (code > 0 && is_in(code - 1))).collect()
+}
+
+/// The characters of words: those next to which the reference does not find a token that must be a single word.
+fn word_characters() -> HashSet<char> {
+    const TOKEN: &str = "|";
+    let mut reference = tokenizers::Tokenizer::new(WordPiece::default());
+    let token = tokenizers::AddedToken::from(TOKEN, true).single_word(true);
+    reference.add_special_tokens([token]).expect("a token can be added");
+    let mut words = HashSet::new();
+    let all: Vec<char> = (0..CODES).filter_map(char::from_u32).collect();
+    for chars in all.chunks(CHUNK) {
+        let text: String = chars.iter().flat_map(|&c| [c, '|', ' ']).collect();
+        // Without a vocabulary the other text fails, so only the added vocabulary is asked.
+        let split =
+            reference.get_added_vocabulary().extract_and_normalize(None::<&BertNormalizer>, &text);
+        let splits = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let found: HashSet<usize> = splits
+            .into_iter()
+            .filter(|(_, _, tokens)| tokens.is_some())
+            .map(|(_, (start, _), _)| start)
+            .collect();
+        let mut place = 0;
+        for &c in chars {
+            place += c.len_utf8();
+            if !found.contains(&place) {
+                words.insert(c);
+            }
+            place += TOKEN.len() + 1;
+        }
+    }
+    words
+}
+
+/// The step of the normaliser that puts spaces around Chinese characters.
+fn chinese_step() -> BertNormalizer {
+    BertNormalizer::new(false, true, Some(false), false)
+}
+
 /// The rank of the canonical combining class of every character whose class is not 0.
 ///
 /// NFD does not reveal the classes, but their order: it swaps two neighbours if the class of the second is
@@ -286,7 +393,7 @@ fn rules(settings: &Settings) -> std::result::Result<Vec<Rule>, BuildError> {
     let clean = ask_once(settings.clean_text, &CLEAN, &|| step(true, false, false, false));
     static CHINESE: Changes = OnceLock::new();
     let spaced = settings.handle_chinese_chars;
-    let chinese = ask_once(spaced, &CHINESE, &|| step(false, true, false, false));
+    let chinese = ask_once(spaced, &CHINESE, &|| changes(&chinese_step()));
     static STRIPPED: Changes = OnceLock::new();
     let stripped = ask_once(strip, &STRIPPED, &|| step(false, false, true, false));
     static LOWER: Changes = OnceLock::new();

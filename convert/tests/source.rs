@@ -546,11 +546,11 @@ fn tokenizer_config_is_followed() {
         "added_tokens_decoder": {"0": {"content": "[PAD]"}, "5": {"content": "<extra>"}},
     });
     let source = open(vocabulary_folder("[PAD]\n<unk>\n<s>\n[SEP]\nthe\n", config)).unwrap();
-    assert_eq!(source.vocabulary.last().unwrap(), "<extra>");
+    assert_eq!(source.vocabulary[5..], ["<extra>", "[MASK]"]);
     let t = source.tokenizer.unwrap();
     assert!(!t.lowercase && t.lowercase_stated && !t.handle_chinese_chars && !t.clean_text);
     assert_eq!((t.strip_accents, t.model_max_length), (Some(false), Some(512)));
-    assert_eq!((t.unk, t.cls, t.mask), (1, 2, None));
+    assert_eq!((t.unk, t.cls, t.mask), (1, 2, Some(6)));
     // BertTokenizer writes this for "no limit".
     let config: Value =
         serde_json::from_str(r#"{"model_max_length": 1000000000000000019884624838656}"#).unwrap();
@@ -574,19 +574,24 @@ fn bad_vocabularies_and_settings_are_refused() {
     };
     refused("[CLS]\n[SEP]\n", json!({}), "[UNK]: is not in the vocabulary");
     refused("[UNK]\n", json!({}), "[CLS]: is not in the vocabulary");
-    refused(&format!("{WORDS}the\n"), json!({}), "\"the\": occurs twice, with the ids 5 and 6; ");
+    refused(
+        "[unk]\n[CLS]\n",
+        json!({}),
+        "write \"unk_token\": \"[unk]\" into tokenizer_config.json",
+    );
+    refused(&format!("\u{feff}{WORDS}"), json!({}), "byte order mark");
     refused(WORDS, json!({"tokenizer_class": "BertJapaneseTokenizer"}), "tokenizer_class");
     refused(WORDS, json!({"do_basic_tokenize": false}), "do_basic_tokenize");
     refused(WORDS, json!({"do_lower_case": "yes"}), "do_lower_case");
     refused(
         WORDS,
-        json!({"added_tokens_decoder": {"9": {"content": "x"}}}),
-        "has the id 9, but the next id is 6",
+        json!({"added_tokens_decoder": {"900": {"content": "x"}}}),
+        "has the id 900, but the embeddings have 200 rows",
     );
     refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is the id of");
     let dir = vocabulary_folder(WORDS, json!({}));
     fs::write(dir.path().join("vocab.txt"), b"\xff\xfe").unwrap();
-    assert!(error(&dir).contains("UTF-8"));
+    assert!(error(&dir).contains("save it as UTF-8"));
 }
 
 /// A `tokenizer.json` in the style of the tokenizers library.
@@ -615,8 +620,11 @@ fn tokenizer_json() -> Value {
 }
 
 fn with_tokenizer(change: impl FnOnce(&mut Value)) -> TempDir {
-    // What stands in the other files must not count, except for the longest input.
-    let dir = vocabulary_folder("other\n", json!({"do_lower_case": true, "model_max_length": 64}));
+    // With this class, what stands in the other files does not count, except for the longest input.
+    let config = json!({
+        "do_lower_case": true, "model_max_length": 64, "tokenizer_class": "PreTrainedTokenizerFast",
+    });
+    let dir = vocabulary_folder("other\n", config);
     let mut json = tokenizer_json();
     change(&mut json);
     fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
@@ -626,12 +634,141 @@ fn with_tokenizer(change: impl FnOnce(&mut Value)) -> TempDir {
 #[test]
 fn tokenizer_json_wins() {
     let source = open(with_tokenizer(|_| ())).unwrap();
+    let notes = &source.tokenizer.as_ref().unwrap().notes;
+    assert!(notes[0].contains("the latter counts, as in transformers for PreTrainedTokenizer"));
     assert_eq!(source.vocabulary, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "<x>", "##s"]);
     let t = source.tokenizer.unwrap();
     assert!(!t.lowercase && t.lowercase_stated && !t.handle_chinese_chars && t.clean_text);
     assert_eq!((t.strip_accents, t.model_max_length), (Some(true), Some(64)));
     assert_eq!((t.pad, t.unk, t.cls, t.sep, t.mask), (Some(0), 1, 2, 3, None));
     assert!(t.added_tokens[1].lstrip && !t.added_tokens[1].special);
+}
+
+fn config_beside_json(config: Value, change: impl FnOnce(&mut Value)) -> TempDir {
+    let dir = with_tokenizer(change);
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn tokenizer_config_wins_for_bert_tokenizers() {
+    for class in
+        ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "ElectraTokenizerFast"]
+    {
+        let config = json!({
+            "tokenizer_class": class, "do_lower_case": false, "strip_accents": false,
+            "tokenize_chinese_chars": true, "cls_token": "the", "unk_token": "[PAD]",
+        });
+        let t = open(config_beside_json(config, |j| {
+            j["normalizer"]["lowercase"] = json!(true);
+        }))
+        .unwrap()
+        .tokenizer
+        .unwrap();
+        assert!(!t.lowercase && t.lowercase_stated && t.handle_chinese_chars);
+        assert_eq!((t.strip_accents, t.cls, t.sep, t.unk), (Some(false), 4, 3, 0));
+        for part in [
+            "do_lower_case is false, but tokenizer.json has true",
+            "strip_accents is false, but tokenizer.json has true",
+            "tokenize_chinese_chars is true, but tokenizer.json has false",
+            "cls_token is \"the\", but tokenizer.json has \"[CLS]\"",
+            "unk_token is \"[PAD]\", but tokenizer.json has \"[UNK]\"",
+            "vocab.txt has other tokens",
+        ] {
+            assert!(t.notes.iter().any(|note| note.contains(part)), "{part}: {:?}", t.notes);
+        }
+    }
+    // Without a value: BertTokenizer's default.
+    let t = open(config_beside_json(json!({}), |_| ())).unwrap().tokenizer.unwrap();
+    assert!(t.lowercase && t.handle_chinese_chars && t.strip_accents.is_none());
+    assert!(t.notes.iter().any(|note| note.contains("does not state do_lower_case")));
+    // Files that agree need no note.
+    let t = open(fixture("micro")).unwrap().tokenizer.unwrap();
+    assert_eq!(t.notes, [""; 0]);
+}
+
+#[test]
+fn added_tokens_beside_the_vocabulary() {
+    // As older transformers write them: normalised unless special.
+    let config = json!({"additional_special_tokens": ["<s>"], "tokenizer_class": "BertTokenizer"});
+    let dir = vocabulary_folder(WORDS, config);
+    let added = dir.path().join("added_tokens.json");
+    fs::write(&added, r#"{"<s>": 7, "Custom": 6, "far": 100}"#).unwrap();
+    let source = open(&dir).unwrap();
+    assert_eq!(source.vocabulary[6..8], ["Custom", "<s>"]);
+    assert_eq!((source.vocabulary.len(), source.vocabulary[8].as_str()), (101, ""));
+    let t = source.tokenizer.unwrap();
+    let found: Vec<_> = t.added_tokens[5..]
+        .iter()
+        .map(|t| (t.id, t.content.as_str(), t.normalized, t.special, t.only_added))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (6, "Custom", true, false, true),
+            (7, "<s>", false, true, true),
+            (100, "far", true, false, true),
+        ]
+    );
+    assert!(!t.added_tokens[0].only_added && !t.added_tokens[0].normalized);
+    fs::write(&added, r#"{"Custom": "6"}"#).unwrap();
+    assert!(error(&dir).contains("is not a token with an id"));
+    fs::write(&added, r#"{"Custom": 5}"#).unwrap();
+    assert!(error(&dir).contains("which is the id of \"the\""));
+
+    // `added_tokens_decoder` replaces `added_tokens.json`, and adds to `tokenizer.json`.
+    let decoder = json!({"added_tokens_decoder": {
+        "6": {"content": "Custom", "normalized": true, "single_word": true},
+        "5": {"content": "the", "rstrip": true, "normalized": false},
+    }});
+    let dir = vocabulary_folder(WORDS, decoder);
+    fs::write(dir.path().join("added_tokens.json"), r#"{"other": 7}"#).unwrap();
+    let t = open(&dir).unwrap().tokenizer.unwrap();
+    let last = &t.added_tokens[5..];
+    assert!(last[0].rstrip && !last[0].only_added && last[1].single_word && last[1].normalized);
+    assert!(last.len() == 2 && t.notes[0].contains("\"other\" of added_tokens.json is ignored"));
+    let config = json!({"added_tokens_decoder": {
+        "5": {"content": "<x>", "normalized": true},
+        "7": {"content": "<y>", "special": true},
+    }});
+    let t = open(config_beside_json(config, |_| ())).unwrap().tokenizer.unwrap();
+    let find = |text: &str| t.added_tokens.iter().find(|t| t.content == text).unwrap();
+    assert!(find("<x>").normalized && !find("<x>").lstrip && find("<y>").id == 7);
+    assert!(find("<y>").special && !find("<y>").normalized);
+}
+
+#[test]
+fn vocabularies_are_read_as_python_reads_them() {
+    let open = |text: &str| open(vocabulary_folder(text, json!({}))).unwrap();
+    let plain = open(WORDS);
+    for text in
+        [WORDS.replace('\n', "\r\n"), WORDS.replace('\n', "\r"), WORDS.trim_end().to_owned()]
+    {
+        assert_eq!(open(&text).vocabulary, plain.vocabulary);
+    }
+    // The last of equal lines counts.
+    let source = open(&format!("{WORDS}the\n[PAD]\n"));
+    let t = source.tokenizer.unwrap();
+    assert_eq!((t.pad, t.notes.len()), (Some(7), 2));
+    assert!(t.notes[0].contains("\"the\" occurs twice, with the ids 5 and 6; the last one counts"));
+    // Empty lines are gaps; beyond the embeddings they are nothing.
+    let source = open(&WORDS.replace("the", "\nthe\n\n"));
+    assert_eq!(source.vocabulary[5..], ["", "the", "", ""]);
+    assert!(source.tokenizer.unwrap().notes[0].contains("3 empty lines"));
+    let source = open(&format!("{WORDS}{}", "\n".repeat(1000)));
+    assert_eq!(source.vocabulary.len(), 200);
+    // A special token that is missing gets the next id if the embeddings have a row for it.
+    let source = open(&WORDS.replace("[MASK]\n", ""));
+    let t = source.tokenizer.unwrap();
+    assert_eq!((t.mask, source.vocabulary.len()), (Some(5), 6));
+    assert!(t.notes[0].contains("\"[MASK]\" is not in the vocabulary; it gets the id 5"));
+    let many: String = (0..195).map(|i| format!("w{i}\n")).collect();
+    let source = open(&format!("{}{many}", WORDS.replace("[MASK]\n", "")));
+    let t = source.tokenizer.unwrap();
+    assert_eq!((t.mask, source.vocabulary.len()), (None, 200));
+    assert!(
+        t.notes[0].contains("\"[MASK]\" is not in the vocabulary and the embeddings have no row")
+    );
 }
 
 #[test]
@@ -652,9 +789,9 @@ fn other_tokenizers_are_refused() {
         ("model", |j| j["model"] = json!({"type": "Unigram", "vocab": [["a", 0.5]]})),
         ("model.vocab", |j| j["model"]["vocab"] = json!([])),
         ("has no id", |j| j["model"]["vocab"]["the"] = json!(-1)),
-        ("but the next id is 4", |j| j["model"]["vocab"]["the"] = json!(40)),
+        ("but the embeddings have 200 rows", |j| j["model"]["vocab"]["the"] = json!(400)),
         ("which is the id of", |j| j["model"]["vocab"]["the"] = json!(3)),
-        ("but the next id is 7", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
+        ("but the embeddings have", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
         ("<unk>: is not", |j| j["model"]["unk_token"] = json!("<unk>")),
         ("continuing_subword_prefix", |j| j["model"]["continuing_subword_prefix"] = json!("@@")),
         ("max_input_chars", |j| j["model"]["max_input_chars_per_word"] = json!(-1)),

@@ -410,8 +410,12 @@ fn added_tokens() {
         let mut reference = reference(&vocab, &settings);
         reference.add_special_tokens(texts.map(|text| AddedToken::from(text, true))).unwrap();
         // New tokens got ids beyond the vocabulary, known ones kept theirs.
-        let added = texts
-            .map(|text| Added { text: text.to_owned(), id: reference.token_to_id(text).unwrap() });
+        let added = texts.map(|text| Added {
+            text: text.to_owned(),
+            id: reference.token_to_id(text).unwrap(),
+            special: true,
+            ..Added::default()
+        });
         let specials = SpecialTokens::default();
         let section = build_with(&vocab, &settings, &specials, "##", &added).unwrap();
         let tokenizer = Tokenizer::from_bytes(&section).unwrap();
@@ -426,6 +430,205 @@ fn added_tokens() {
         for token in added {
             assert_eq!(tokenizer.token(token.id), Some(token.text.as_str()));
             assert_eq!(tokenizer.id(&token.text), Some(token.id));
+        }
+    }
+}
+
+/// A vocabulary with added tokens, ours and the reference's.
+struct WithAdded {
+    section: Vec<u8>,
+    reference: Reference,
+    what: String,
+}
+
+impl WithAdded {
+    /// `None` if the reference refuses the tokens.
+    fn new(settings: &Settings, tokens: &[AddedToken]) -> Option<Self> {
+        let vocab = small_vocab();
+        let mut reference = reference(&vocab, settings);
+        // The reference may panic on an empty pattern.
+        let add = std::panic::AssertUnwindSafe(|| reference.add_tokens(tokens.iter().cloned()));
+        std::panic::catch_unwind(add).ok()?.ok()?;
+        // Of equal texts the last one counts.
+        let known = reference.get_added_tokens_decoder();
+        let added: Vec<Added> = known
+            .iter()
+            .map(|(id, token)| Added {
+                text: token.content.clone(),
+                id: *id,
+                normalized: token.normalized,
+                single_word: token.single_word,
+                lstrip: token.lstrip,
+                rstrip: token.rstrip,
+                special: token.special,
+            })
+            .collect();
+        let specials = SpecialTokens::default();
+        let section = build_with(&vocab, settings, &specials, "##", &added).unwrap();
+        for token in &added {
+            let tokenizer = Tokenizer::from_bytes(&section).unwrap();
+            assert_eq!(tokenizer.id(&token.text), Some(token.id));
+        }
+        Some(Self { section, reference, what: format!("{settings:?} {tokens:#?}") })
+    }
+
+    /// False if the reference panics.
+    fn compare(&self, text: &str) -> bool {
+        let encode = std::panic::AssertUnwindSafe(|| self.reference.encode(text, false).unwrap());
+        let theirs = std::panic::catch_unwind(encode);
+        let tokenizer = Tokenizer::from_bytes(&self.section).unwrap();
+        let ours: Vec<Token> = tokenizer.tokens(text).collect::<Result<_, _>>().unwrap();
+        let Ok(theirs) = theirs else { return false };
+        assert_same(&ours, &theirs, || format!("{text:?} with {}", self.what));
+        true
+    }
+}
+
+fn added(text: &str, options: &str) -> AddedToken {
+    AddedToken::from(text, options.contains('x'))
+        .normalized(options.contains('n'))
+        .single_word(options.contains('w'))
+        .lstrip(options.contains('l'))
+        .rstrip(options.contains('r'))
+}
+
+#[test]
+fn options_of_added_tokens() {
+    let sets: [&[AddedToken]; 9] = [
+        &[added("AcmeCorp", "n")],
+        &[added("<e>", "wlr"), added("ab", "w"), added("b", "")],
+        &[added("Ab", "nw"), added("b", "n"), added("abc", "nlr"), added("É", "nw")],
+        &[added(" ", "r"), added("  ", "n"), added("a ", "nl"), added("[MASK]", "lx")],
+        &[added("中国", "n"), added("中", "nw"), added("中", ""), added(" x", "nl")],
+        &[added(" 中", "n"), added("a 中 ", "nr"), added("中  国", "n")],
+        &[added("e\u{301}", "n"), added("\u{1d165}", "nw"), added("\u{200b}a", "n")],
+        &[added("aaab", "n"), added("aa", "nw"), added("AAA", "w"), added("a_b", "w")],
+        &[added("[MASK]", "nlrx"), added("한국", "n"), added("İ", "n"), added("<e>", "lr")],
+    ];
+    let texts = [
+        "acmecorp ACMECORP AcmeCorp xAcmeCorpx Acme Corp AcmeCorp.",
+        "x <e> y<e>y  <e>  <e> <e>\u{a0}\u{b}y ab xab ab, ab_ ab\u{301} b ab",
+        "ab Ab abc  ABC  x abcd É é e\u{301} éa aÉ \u{ad}É\u{ad} ab\u{200b} bab",
+        "a   b    c [MASK]  [MASK] \t[MASK][MASK] a  [mask] a a",
+        "中国 x中国x 中 国 中x x a 中 b中中国国  x \u{f900}中\u{301}x",
+        "中  国 a中a 中 a 中  国\u{3000}中国",
+        "e\u{301} é É x\u{1d165}\u{323}\u{301}\u{1d165} \u{1d165} a\u{200b}a \u{200b}a",
+        "aaaab aaaaab aaab AAAA AAA aa aaa a_b a_bc xa_b a-b a\u{200d}b a_b\u{200d}",
+        "[MASK] [mask] x[Mask]x 한국 한국어 İ i\u{307} ı I  <e>  [MASK] <e> [MASK]",
+        "",
+        " ",
+    ];
+    for settings in [
+        Settings::UNCASED,
+        Settings::CASED,
+        Settings { clean_text: false, handle_chinese_chars: false, ..Settings::UNCASED },
+    ] {
+        for set in sets {
+            let with = WithAdded::new(&settings, set).unwrap();
+            for text in texts {
+                assert!(with.compare(text), "the reference panics on {text:?}");
+            }
+        }
+    }
+    // The example of the README's promise.
+    let with = WithAdded::new(&Settings::UNCASED, &[added("AcmeCorp", "n")]).unwrap();
+    let tokenizer = Tokenizer::from_bytes(&with.section).unwrap();
+    let id = tokenizer.id("AcmeCorp").unwrap();
+    let ids: Vec<u32> =
+        tokenizer.tokens("acmecorp ACMECORP").map(|token| token.unwrap().id).collect();
+    assert_eq!(ids, [id, id]);
+}
+
+/// Tokens with random options in random texts.
+#[test]
+fn random_added_tokens() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // The reference's own panics are expected.
+        if info.location().is_some_and(|at| at.file().starts_with("convert")) {
+            quiet(info);
+        }
+    }));
+    let tricky: Vec<char> = TRICKY.chars().collect();
+    let token = prop_oneof![
+        3 => "[a-cA-C]{1,3}",
+        2 => "[aB _]{1,4}",
+        2 => prop::collection::vec(prop::sample::select(tricky), 1..4)
+            .prop_map(|chars| chars.into_iter().collect::<String>()),
+        1 => prop::collection::vec(any::<char>(), 1..3)
+            .prop_map(|chars| chars.into_iter().collect::<String>()),
+        2 => prop::sample::select(vec![
+            "[MASK]", "<e>", " ", "  ", "中", "中国", " 中", "中 ", "é", "e\u{301}", "한국", "##a", "the", "a b",
+            "\u{301}", "\u{1d165}", "\u{200b}", "\u{a0}", "\n", "ß", "İ", "AcmeCorp", "!", "a!",
+        ]).prop_map(str::to_owned),
+    ];
+    let options = prop::sample::subsequence(vec!['n', 'w', 'l', 'r', 'x'], 0..=5);
+    let tokens = prop::collection::vec((token, options), 1..8);
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config(1), rng);
+    let (mut compared, mut refused) = (0, 0);
+    for settings in all_settings().iter().step_by(3) {
+        for _ in 0..25 {
+            let set = tokens.new_tree(&mut runner).unwrap().current();
+            let set: Vec<AddedToken> = set
+                .iter()
+                .map(|(text, options)| added(text, &options.iter().collect::<String>()))
+                .collect();
+            let Some(with) = WithAdded::new(settings, &set) else {
+                refused += 1;
+                continue;
+            };
+            let names: Vec<String> = set
+                .iter()
+                .flat_map(|token| {
+                    let text = &token.content;
+                    [text.clone(), text.to_uppercase(), text.to_lowercase(), format!(" {text}  ")]
+                })
+                .collect();
+            let part = prop_oneof![
+                4 => prop::sample::select(names),
+                2 => text(),
+                2 => "[ aAbB_.]{1,4}",
+            ];
+            let texts = prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat());
+            for _ in 0..60 {
+                let text = texts.new_tree(&mut runner).unwrap().current();
+                compared += usize::from(with.compare(&text));
+            }
+        }
+    }
+    eprintln!("{compared} texts compared, {refused} sets of tokens refused by the reference");
+    assert!(compared > 9_000, "{compared} texts compared");
+}
+
+/// White space, runs of marks and beginnings of tokens, 2 MB of each: the time is linear.
+#[test]
+fn long_lines_with_added_tokens() {
+    let set = [
+        added(" ", "lr"),
+        added("\u{1d165}\u{1d165}x", "n"),
+        added("aaaaaaab", "n"),
+        added("<<<<<<<<>", "w"),
+        added("\t", "nlr"),
+        added("  y", "nw"),
+    ];
+    for settings in [Settings::UNCASED, Settings { clean_text: false, ..Settings::CASED }] {
+        let with = WithAdded::new(&settings, &set).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&with.section).unwrap();
+        for part in [
+            " ",
+            "\u{1d165}\u{301}\u{323}\u{334}",
+            "a",
+            "<",
+            "\t",
+            "\u{ad}a",
+            "\u{a0}",
+            "aaaaaaab ",
+        ] {
+            let text = part.repeat(2_000_000 / part.len());
+            assert!(tokenizer.count(text.as_str()).unwrap() < text.len());
         }
     }
 }

@@ -45,10 +45,18 @@ pub mod field {
     pub const EXPANSIONS: usize = 128;
     pub const EXPANSIONS_LEN: usize = 132;
     pub const ASCII: usize = 136;
+    /// Added tokens that are matched in the original text; they come first.
+    pub const LITERAL_COUNT: usize = 140;
+    pub const WORDS: usize = 144;
+    pub const WORDS_LEN: usize = 148;
+    pub const SPACED: usize = 152;
+    pub const SPACED_LEN: usize = 156;
     /// 16 bytes, zero-padded.
     pub const PREFIX: usize = 160;
-    /// 32 bytes: bit `b % 8` of byte `b / 8` is set if an added token starts with the byte `b`.
-    pub const ADDED_FIRST: usize = 176;
+    /// 32 bytes: bit `b % 8` of byte `b / 8` is set if the pattern of a literal token starts with the byte `b`.
+    pub const LITERAL_FIRST: usize = 176;
+    /// The same for the patterns of normalised tokens.
+    pub const NORMALIZED_FIRST: usize = 208;
 }
 
 /// Bits of the `FLAGS` field.
@@ -79,9 +87,18 @@ pub const MAX_PREFIX: usize = 16;
 /// Most slots that a search visits.
 pub const MAX_PROBES: u32 = 64;
 /// Most added tokens a section may hold.
-pub const MAX_ADDED: u32 = 1024;
-/// Bytes of one added-token entry: id, offset, length.
-pub const ADDED_ENTRY: usize = 12;
+pub const MAX_ADDED: u32 = 1 << 20;
+/// Bytes of one added-token entry: id, offset and length of its text, offset and length of its pattern, flags.
+pub const ADDED_ENTRY: usize = 24;
+
+/// Flags of an added token.
+pub mod added {
+    pub const SINGLE_WORD: u32 = 1;
+    pub const LSTRIP: u32 = 1 << 1;
+    pub const RSTRIP: u32 = 1 << 2;
+    /// Decoding leaves the token out.
+    pub const SPECIAL: u32 = 1 << 3;
+}
 
 /// Code points in a block of the normaliser table: `1 << BLOCK_SHIFT`.
 pub const BLOCK_SHIFT: u32 = 7;

@@ -3,8 +3,8 @@
 //! The reference is Hugging Face's `tokenizers` crate with its `BertNormalizer`, `BertPreTokenizer`,
 //! `WordPiece` and `BertProcessing`, which follow `tokenization.py` of <https://github.com/google-research/bert>
 //! (`BasicTokenizer`, then `WordpieceTokenizer`) and add offsets. Ids and offsets are equal to the
-//! reference's, including its quirks: the offsets of combining marks that NFD reorders, `[CLS]` and other
-//! added tokens matched literally before normalisation, words of more than 100 characters unknown.
+//! reference's, including its quirks: the offsets of combining marks that NFD reorders, added tokens such as
+//! `[CLS]` in the text itself, words of more than 100 characters unknown.
 //!
 //! No Unicode table is compiled in. The converter asks the reference what each code point becomes under
 //! the settings of the checkpoint and stores the answers; the reader looks them up.
@@ -25,8 +25,10 @@
 //! | 72 | offsets of hash table, `bases`, `relative`, `text`; bytes of `text` |
 //! | 92 | offsets of added tokens and added text; bytes of added text |
 //! | 104 | offsets and lengths (in bytes, blocks, u32, u32) of `index`, `blocks`, `singles`, `expansions`; offset of the ASCII table |
+//! | 140 | number of literal added tokens; offset and length (in u32) of `words`, of `spaced` |
 //! | 160 | the continuation prefix (`##`), 16 bytes, zero-padded |
-//! | 176 | 256 bits: bit `b % 8` of byte `b / 8` is set if an added token starts with the byte `b` |
+//! | 176 | 256 bits: bit `b % 8` of byte `b / 8` is set if the pattern of a literal added token starts with the byte `b` |
+//! | 208 | the same for normalised added tokens |
 //!
 //! **Vocabulary.** `text` holds all tokens one after another in the order of their ids. Token `i` is
 //! `text[offset(i)..offset(i + 1)]` with `offset(i) = bases[i / 32] + relative[i]` (`u32` and `u16`).
@@ -38,8 +40,29 @@
 //! ones) or the longest search. A slot is `hash << bits | id`, truncated to 32 bits. Nothing is built at
 //! load, one pass over a word gives the hashes of all its prefixes, and few comparisons of texts fail.
 //!
-//! **Added tokens**: `id`, offset and length in `added text` (`u32` each), longest first. Ids may
-//! lie beyond the vocabulary.
+//! **Added tokens**: `id`, offset and length of the text, offset and length of the pattern (both in `added
+//! text`), flags (`u32` each). Flags: 1 single word, 2 takes in the white space before it, 4 after it, 8 special
+//! (decoding leaves it out). The literal tokens come first; their pattern is their text. The others are normalised
+//! tokens; their pattern is their normalised text. Each of the two lists is in the order of the bytes of the
+//! patterns, which differ. A token with an empty pattern is never found. Ids may lie beyond the vocabulary.
+//!
+//! The text is searched for literal tokens, from left to right; where several match, the longest counts. They cut
+//! the text into pieces, and each piece is normalised on its own. The normalised piece, with the spaces that the
+//! normaliser puts around characters of `spaced`, is searched for normalised tokens in the same way, and what lies
+//! between the tokens is split into words. For each match `m..e` of a search, in this order:
+//!
+//! - The next match starts at `e` or later, whatever becomes of this one.
+//! - A single word counts only if the characters before `m` and at `e` are not in `words`. Otherwise it is text.
+//! - White space before `m` is taken in as far as the end of the token before, with its white space. If that end
+//!   lies beyond `m`, the token starts there. White space at `e` is taken in to its end. White space is the property
+//!   `White_Space`.
+//! - If nothing is left of the token, there is no token.
+//!
+//! The offsets of a token are the start of its first and the end of its last character in the original text.
+//!
+//! `words` and `spaced` are sets of code points: those (`u32`) at which the set starts or ends, ascending. A code
+//! point is in the set if an odd number of them is not above it. `words` has the characters of words (`\w`) and is
+//! empty without single words; `spaced` is empty without normalised tokens.
 //!
 //! **Normaliser.** Code point `c` has the entry `blocks[index[c >> 7] * 128 + c % 128]` (`index`: one
 //! byte per block, `blocks`: `u16`). Its low three bits say what the character becomes; the other bits
@@ -62,7 +85,7 @@
 //! that is first in its decomposition then gets the offsets of the k-th source character.
 //!
 //! **ASCII table**, 128 bytes: 0 for "use the normaliser", 32 for white space, otherwise the character to
-//! use, plus 128 if it is a word of its own. Bytes that start an added token have 0.
+//! use, plus 128 if it is a word of its own.
 
 mod encode;
 mod layout;
@@ -271,21 +294,24 @@ impl<'a> Tokenizer<'a> {
     /// The text of a token, with its `##`; `None` for gaps and ids that do not exist.
     pub fn token(&self, id: u32) -> Option<&'a str> {
         let in_vocabulary = self.tables.vocabulary.bytes(id).filter(|text| !text.is_empty());
-        let bytes = in_vocabulary.or_else(|| {
-            self.tables.added.iter().find(|(other, _)| *other == id).map(|(_, text)| text)
-        })?;
+        let bytes = in_vocabulary
+            .or_else(|| self.added().find(|token| token.id == id).map(|token| token.text))?;
         core::str::from_utf8(bytes).ok()
     }
 
     /// The id of a token; a continuation has its `##`.
     pub fn id(&self, token: &str) -> Option<u32> {
         let bytes = token.as_bytes();
-        let added = self.tables.added.iter().find(|(_, text)| *text == bytes);
-        added.map(|(id, _)| id).or_else(|| {
+        let added = self.added().find(|token| token.text == bytes);
+        added.map(|token| token.id).or_else(|| {
             let hash = |state, &byte: &u8| layout::hash_byte(state, byte);
             let state = bytes.iter().fold(layout::HASH_SEED, hash);
             if bytes.is_empty() { None } else { self.tables.vocabulary.find(state, false, bytes) }
         })
+    }
+
+    fn added(&self) -> impl Iterator<Item = read::AddedToken<'a>> {
+        self.tables.literal.iter().chain(self.tables.normalized.iter())
     }
 
     /// Id of `[UNK]`, for unknown words.

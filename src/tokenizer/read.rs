@@ -86,35 +86,149 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-/// Tokens that are matched literally in the text, before it is normalised.
+/// An added token.
 #[derive(Clone, Copy)]
-pub(super) struct Added<'a> {
+pub(super) struct AddedToken<'a> {
+    pub id: u32,
+    pub text: &'a [u8],
+    /// What is searched for. Empty: the token is never found.
+    pub pattern: &'a [u8],
+    /// Bits of [`layout::added`].
+    pub flags: u32,
+}
+
+/// Added tokens, in the order of their patterns' bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Patterns<'a> {
     first_bytes: &'a [u8; 32],
+    /// The byte that all patterns start with, if there is only one.
+    only_first: Option<u8>,
     entries: &'a [u8],
     text: &'a [u8],
 }
 
-impl<'a> Added<'a> {
-    /// Whether an added token starts with this byte.
+/// The patterns that start with the bytes read so far.
+#[derive(Clone, Copy)]
+pub(super) struct Candidates {
+    from: usize,
+    to: usize,
+    depth: usize,
+}
+
+impl<'a> Patterns<'a> {
+    fn new(first_bytes: &'a [u8; 32], entries: &'a [u8], text: &'a [u8]) -> Self {
+        let mut firsts = (0..=u8::MAX).filter(|byte| has_bit(first_bytes, *byte));
+        let only_first = firsts.next().filter(|_| firsts.next().is_none());
+        Self { first_bytes, only_first, entries, text }
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn get(&self, i: usize) -> Option<AddedToken<'a>> {
+        let entry = self.entries.get(i * layout::ADDED_ENTRY..(i + 1) * layout::ADDED_ENTRY)?;
+        let slice = |at: usize| {
+            let start = u32_at(entry, at)? as usize;
+            self.text.get(start..start.checked_add(u32_at(entry, at + 4)? as usize)?)
+        };
+        let (id, flags) = (u32_at(entry, 0)?, u32_at(entry, 20)?);
+        Some(AddedToken { id, text: slice(4)?, pattern: slice(12)?, flags })
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = AddedToken<'a>> {
+        (0..self.entries.len() / layout::ADDED_ENTRY).filter_map(move |i| self.get(i))
+    }
+
+    /// Whether a pattern starts with this byte.
     #[inline(always)]
     pub fn may_start(&self, byte: u8) -> bool {
-        self.first_bytes[usize::from(byte / 8)] & (1 << (byte % 8)) != 0
+        has_bit(self.first_bytes, byte)
     }
 
-    /// All tokens: id and text, longest text first.
-    pub fn iter(self) -> impl Iterator<Item = (u32, &'a [u8])> {
-        self.entries.chunks_exact(layout::ADDED_ENTRY).filter_map(move |entry| {
-            let start = u32_at(entry, 4)? as usize;
-            let end = start.checked_add(u32_at(entry, 8)? as usize)?;
-            Some((u32_at(entry, 0)?, self.text.get(start..end)?))
-        })
+    /// All patterns.
+    pub fn candidates(&self) -> Candidates {
+        Candidates { from: 0, to: self.entries.len() / layout::ADDED_ENTRY, depth: 0 }
     }
 
-    /// The longest added token at the start of `text`: id and length (never 0).
-    #[cold]
-    pub fn match_at(self, text: &[u8]) -> Option<(u32, usize)> {
-        let starts = |token: &[u8]| !token.is_empty() && text.starts_with(token);
-        self.iter().find(|(_, token)| starts(token)).map(|(id, token)| (id, token.len()))
+    /// Keeps the candidates that go on with `byte`. False if there are none.
+    pub fn narrow(&self, candidates: &mut Candidates, byte: u8) -> bool {
+        let Candidates { from, to, depth } = *candidates;
+        // The first candidate whose next byte is not below `wanted`.
+        let bound = |mut from: usize, wanted: u16| {
+            let mut to = to;
+            while from < to {
+                let middle = from.midpoint(to);
+                let pattern = self.get(middle).map_or(&[][..], |token| token.pattern);
+                if pattern.get(depth).is_some_and(|next| u16::from(*next) >= wanted) {
+                    to = middle;
+                } else {
+                    from = middle + 1;
+                }
+            }
+            from
+        };
+        let from = bound(from, byte.into());
+        *candidates = Candidates { from, to: bound(from, u16::from(byte) + 1), depth: depth + 1 };
+        candidates.from < candidates.to
+    }
+
+    /// The candidate of which all bytes were read.
+    pub fn complete(&self, candidates: &Candidates) -> Option<AddedToken<'a>> {
+        self.get(candidates.from).filter(|token| token.pattern.len() == candidates.depth)
+    }
+
+    /// The leftmost occurrence of a pattern at or after byte `from`, and the longest pattern there: the token,
+    /// start and end.
+    pub fn find(&self, text: &[u8], from: usize) -> Option<(AddedToken<'a>, usize, usize)> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut at = from;
+        loop {
+            at = self.next_start(text, at)?;
+            let mut candidates = self.candidates();
+            let mut found = None;
+            for (i, &byte) in text[at..].iter().enumerate() {
+                if !self.narrow(&mut candidates, byte) {
+                    break;
+                }
+                if let Some(token) = self.complete(&candidates) {
+                    found = Some((token, at, at + i + 1));
+                }
+            }
+            if found.is_some() {
+                return found;
+            }
+            at += 1;
+        }
+    }
+
+    /// The next byte at which a pattern may start.
+    fn next_start(&self, text: &[u8], mut at: usize) -> Option<usize> {
+        if let Some(first) = self.only_first {
+            // Nearly all models have only [CLS] and its like.
+            while text.get(at..at + 64).is_some_and(|chunk| !chunk.contains(&first)) {
+                at += 64;
+            }
+        }
+        text.get(at..)?.iter().position(|byte| self.may_start(*byte)).map(|i| at + i)
+    }
+}
+
+#[inline(always)]
+fn has_bit(set: &[u8; 32], byte: u8) -> bool {
+    set[usize::from(byte / 8)] & (1 << (byte % 8)) != 0
+}
+
+/// A set of code points: those at which it starts or ends, ascending.
+#[derive(Clone, Copy)]
+pub(super) struct CodeSet<'a>(&'a [u8]);
+
+impl CodeSet<'_> {
+    pub fn contains(&self, code: u32) -> bool {
+        self.0.as_chunks::<4>().0.partition_point(|at| u32::from_le_bytes(*at) <= code) % 2 == 1
     }
 }
 
@@ -164,7 +278,14 @@ pub(super) struct Tables<'a> {
     pub pad: u32,
     pub mask: u32,
     pub vocabulary: Vocabulary<'a>,
-    pub added: Added<'a>,
+    /// Added tokens that are matched in the original text.
+    pub literal: Patterns<'a>,
+    /// Added tokens that are matched in the normalised text.
+    pub normalized: Patterns<'a>,
+    /// The characters of words, for tokens that must be single words. Empty without such tokens.
+    pub words: CodeSet<'a>,
+    /// The characters that the normaliser puts between spaces. Empty if no token is matched in its text.
+    pub spaced: CodeSet<'a>,
     pub normalizer: Normalizer<'a>,
 }
 
@@ -229,18 +350,17 @@ impl<'a> Tables<'a> {
             longest_first,
             longest_continuation,
         };
-        let added = Added {
-            first_bytes: header[field::ADDED_FIRST..]
-                .first_chunk()
-                .ok_or(SectionError::TooShort)?,
-            entries: table(
-                "added tokens",
-                field::ADDED,
-                added_count as usize,
-                layout::ADDED_ENTRY,
-            )?,
-            text: table("added text", field::ADDED_TEXT, get(field::ADDED_TEXT_LEN) as usize, 1)?,
-        };
+        let literal_count = get(field::LITERAL_COUNT) as usize;
+        let entries =
+            table("added tokens", field::ADDED, added_count as usize, layout::ADDED_ENTRY)?;
+        let (literal, normalized) = entries
+            .split_at_checked(literal_count.saturating_mul(layout::ADDED_ENTRY))
+            .ok_or(SectionError::BadField("number of literal tokens"))?;
+        let added_text =
+            table("added text", field::ADDED_TEXT, get(field::ADDED_TEXT_LEN) as usize, 1)?;
+        let first_bytes =
+            |at: usize| header[at..].first_chunk::<32>().ok_or(SectionError::TooShort);
+        let set = |name, at, len| table(name, at, get(len) as usize, 4).map(CodeSet);
         let block_bytes = 2usize << layout::BLOCK_SHIFT;
         let normalizer = Normalizer {
             ascii: table("ASCII table", field::ASCII, 128, 1)?
@@ -279,7 +399,14 @@ impl<'a> Tables<'a> {
             pad: get(field::PAD),
             mask: get(field::MASK),
             vocabulary,
-            added,
+            literal: Patterns::new(first_bytes(field::LITERAL_FIRST)?, literal, added_text),
+            normalized: Patterns::new(
+                first_bytes(field::NORMALIZED_FIRST)?,
+                normalized,
+                added_text,
+            ),
+            words: set("word characters", field::WORDS, field::WORDS_LEN)?,
+            spaced: set("spaced characters", field::SPACED, field::SPACED_LEN)?,
             normalizer,
         })
     }

@@ -1,8 +1,8 @@
 //! From text to normalised words: Hugging Face's `BertNormalizer` and `BertPreTokenizer` (the
 //! "basic tokenizer" of the BERT repository) in one pass, driven by the table of the section.
 
-use super::layout::{self, action, ascii, item, record};
-use super::read::{Normalizer, Tables};
+use super::layout::{self, action, added, ascii, item, record};
+use super::read::{AddedToken, Normalizer, Tables};
 use super::{MAX_WORD_CHARS, TokenizeError};
 
 /// A word after normalisation, with the offsets of every character in the original text.
@@ -76,15 +76,18 @@ impl Word {
         if self.chars < MAX_WORD_CHARS {
             let i = self.chars;
             let from = if i == 0 { 0 } else { usize::from(self.ends[i - 1]) };
-            // A damaged table may hold a number that is not a character.
-            let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-            let to = from + c.encode_utf8(&mut self.bytes[from..from + 4]).len();
+            let to = from + to_char(code).encode_utf8(&mut self.bytes[from..from + 4]).len();
             self.ends[i] = to as u16;
             self.starts[i] = start as u32;
             self.lens[i] = len as u8;
         }
         self.chars += 1;
     }
+}
+
+/// A damaged table may hold a number that is not a character.
+fn to_char(code: u32) -> char {
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// What the scanner found.
@@ -130,15 +133,62 @@ struct MarkRun {
     next_source: usize,
 }
 
+/// An added token that was found: id, start and end.
+type Added = (u32, u32, u32);
+
+/// What follows the piece that is being read.
+#[derive(Clone, Copy)]
+enum Next {
+    /// Not known: it must be searched for.
+    Search,
+    /// An added token: id, start and end.
+    Added(u32, usize, usize),
+    /// The end of the text.
+    End,
+}
+
+/// The search for normalised tokens within a piece. Places count the normalised characters of the piece.
+#[derive(Clone, Copy)]
+struct Progress {
+    /// Characters read.
+    index: usize,
+    /// No token starts before this place: the end of the last match, even of one that is no single word.
+    quiet: usize,
+    /// End of the last token, with the white space that it took in.
+    taken: usize,
+    /// Place and byte at which the white space starts that ends at `index` and no token took in.
+    spaces: Option<(usize, u32)>,
+    /// Place and byte at which the last white space ends that a token took in.
+    spaces_end: (usize, u32),
+    /// The last character read.
+    previous: Option<u32>,
+}
+
+const START: Progress =
+    Progress { index: 0, quiet: 0, taken: 0, spaces: None, spaces_end: (0, 0), previous: None };
+
 /// Reads a text, word by word.
+///
+/// Literal added tokens cut the text into pieces, and each piece is normalised on its own. If the section has
+/// normalised tokens, they are then searched for in the normalised piece.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'t> {
+    /// The whole text.
+    full: &'t [u8],
+    /// The text up to the end of the current piece.
     text: &'t [u8],
     pos: usize,
-    /// End of the last added token: marks are not reordered across it.
+    /// Start of the piece: marks are not reordered across it.
     segment: usize,
+    next: Next,
+    /// Where the search for literal tokens goes on, and the end of the white space that the last one took in.
+    searched: usize,
+    spaces_end: usize,
     /// A character that was read and starts the next word.
     held: Option<NormalizedChar>,
+    /// A normalised token that was read, for after the current word.
+    ready: Option<Added>,
+    progress: Progress,
     /// Normalised characters of the last source character that are still to be yielded.
     queue: [u32; record::MAX_STARTERS],
     queue_at: usize,
@@ -151,10 +201,16 @@ pub(super) struct Scanner<'t> {
 impl<'t> Scanner<'t> {
     pub const fn new(text: &'t [u8]) -> Self {
         Self {
-            text,
+            full: text,
+            text: &[],
             pos: 0,
             segment: 0,
+            next: Next::Search,
+            searched: 0,
+            spaces_end: 0,
             held: None,
+            ready: None,
+            progress: START,
             queue: [0; record::MAX_STARTERS],
             queue_at: 0,
             queue_len: 0,
@@ -181,6 +237,7 @@ impl<'t> Scanner<'t> {
     }
 
     /// Reads the next word into `word`.
+    #[inline(always)]
     pub fn next_word(
         &mut self,
         tables: &Tables<'_>,
@@ -188,23 +245,96 @@ impl<'t> Scanner<'t> {
     ) -> Result<Found, TokenizeError> {
         word.clear();
         loop {
-            if !self.in_character() && self.ascii_word(tables.normalizer.ascii, word) {
-                return Ok(Found::Word);
+            let found = if tables.normalized.is_empty() {
+                self.word_of_piece(tables, word)?
+            } else {
+                self.normalized_word_of_piece(tables, word)?
+            };
+            if !matches!(found, Found::End) {
+                return Ok(found);
             }
-            if !self.in_character() {
-                let Some(&byte) = self.text.get(self.pos) else {
-                    return Ok(if word.chars > 0 { Found::Word } else { Found::End });
-                };
-                if tables.added.may_start(byte)
-                    && let Some((id, len)) = tables.added.match_at(&self.text[self.pos..])
-                {
-                    if word.chars > 0 {
-                        return Ok(Found::Word);
+            if let Some(found) = self.next_piece(tables) {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Goes on behind the piece that was read: to an added token, to the end, or to the next piece (`None`).
+    #[inline(never)]
+    fn next_piece(&mut self, tables: &Tables<'_>) -> Option<Found> {
+        match self.next {
+            Next::End => return Some(Found::End),
+            Next::Added(id, start, end) => {
+                self.next = Next::Search;
+                self.segment = end;
+                // Nothing is left of a token whose white space the one before has taken in.
+                (start < end).then_some(Found::Added(id, start as u32, end as u32))
+            }
+            Next::Search => {
+                let end = match self.find_literal(tables) {
+                    Some((id, start, end)) => {
+                        self.next = Next::Added(id, start, end);
+                        start
                     }
-                    let start = self.pos;
-                    self.pos += len;
-                    self.segment = self.pos;
-                    return Ok(Found::Added(id, start as u32, self.pos as u32));
+                    None => {
+                        self.next = Next::End;
+                        self.full.len()
+                    }
+                };
+                self.text = &self.full[..end];
+                self.pos = self.segment;
+                self.progress = START;
+                None
+            }
+        }
+    }
+
+    /// The next added token in the original text: id, start and end, with the white space that it takes in.
+    fn find_literal(&mut self, tables: &Tables<'_>) -> Option<(u32, usize, usize)> {
+        let text = self.full;
+        loop {
+            let (token, mut start, mut end) = tables.literal.find(text, self.searched)?;
+            self.searched = end;
+            let is_word = |c: Option<(u32, usize)>| c.is_some_and(|c| tables.words.contains(c.0));
+            if token.flags & added::SINGLE_WORD != 0
+                && (is_word(char_before(text, start)) || is_word(decode(text, end).ok()))
+            {
+                continue;
+            }
+            if token.flags & added::LSTRIP != 0 {
+                while start > self.segment
+                    && let Some((_, len)) = char_before(text, start).filter(|c| is_space(c.0))
+                {
+                    start -= len;
+                }
+                start = start.max(self.segment);
+            }
+            if token.flags & added::RSTRIP != 0 {
+                // White space between tokens is read once.
+                end = end.max(self.spaces_end);
+                while let Some((_, len)) = decode(text, end).ok().filter(|c| is_space(c.0)) {
+                    end += len;
+                }
+                self.spaces_end = end;
+            }
+            return Some((token.id, start, end));
+        }
+    }
+
+    /// Reads the next word of the piece.
+    #[inline(always)]
+    fn word_of_piece(
+        &mut self,
+        tables: &Tables<'_>,
+        word: &mut Word,
+    ) -> Result<Found, TokenizeError> {
+        loop {
+            if !self.in_character() {
+                if self.ascii_word(tables.normalizer.ascii, word) {
+                    return Ok(Found::Word);
+                }
+                if self.pos >= self.text.len() {
+                    return Ok(if word.chars > 0 { Found::Word } else { Found::End });
                 }
             }
             let Some(step) = self.next_char(tables)? else { continue };
@@ -225,6 +355,169 @@ impl<'t> Scanner<'t> {
                 _ => word.push(step.item & item::CODE_MASK, step.start, step.len),
             }
         }
+    }
+
+    /// Reads the next word or added token of the normalised piece.
+    #[inline(never)]
+    fn normalized_word_of_piece(
+        &mut self,
+        tables: &Tables<'_>,
+        word: &mut Word,
+    ) -> Result<Found, TokenizeError> {
+        if let Some(step) = self.held.take() {
+            word.push(step.item & item::CODE_MASK, step.start, step.len);
+            return Ok(Found::Word);
+        }
+        loop {
+            if let Some((id, start, end)) = self.ready {
+                if word.chars > 0 {
+                    return Ok(Found::Word);
+                }
+                self.ready = None;
+                return Ok(Found::Added(id, start, end));
+            }
+            let Some(step) = self.next_normalized(tables)? else {
+                return Ok(if word.chars > 0 { Found::Word } else { Found::End });
+            };
+            let code = step.item & item::CODE_MASK;
+            if self.progress.index >= self.progress.quiet && self.find_normalized(tables, step)? {
+                if word.chars > 0 {
+                    return Ok(Found::Word);
+                }
+                continue;
+            }
+            let progress = &mut self.progress;
+            let space = item::class(step.item) == item::SPACE;
+            if !space {
+                progress.spaces = None;
+            } else if progress.index >= progress.taken && progress.spaces.is_none() {
+                progress.spaces = Some((progress.index, step.start as u32));
+            }
+            progress.index += 1;
+            progress.previous = Some(code);
+            match item::class(step.item) {
+                item::SPACE => {
+                    if word.chars > 0 {
+                        return Ok(Found::Word);
+                    }
+                }
+                item::ISOLATED => {
+                    if word.chars > 0 {
+                        self.held = Some(step);
+                        return Ok(Found::Word);
+                    }
+                    word.push(code, step.start, step.len);
+                    return Ok(Found::Word);
+                }
+                _ => word.push(code, step.start, step.len),
+            }
+        }
+    }
+
+    /// The next character of the normalised piece, with the white space around Chinese characters; `None` at
+    /// the end.
+    fn next_normalized(
+        &mut self,
+        tables: &Tables<'_>,
+    ) -> Result<Option<NormalizedChar>, TokenizeError> {
+        loop {
+            let queued = self.queue_at < self.queue_len;
+            if !queued && !self.run.active && self.pos >= self.text.len() {
+                return Ok(None);
+            }
+            let Some(step) = self.next_char(tables)? else { continue };
+            if !queued
+                && item::class(step.item) == item::ISOLATED
+                && tables.spaced.contains(decode(self.text, step.start)?.0)
+            {
+                let space = item::pack(' '.into(), item::SPACE, 0);
+                self.queue[..2].copy_from_slice(&[step.item, space]);
+                self.set_queue(2, step.start, step.len);
+                return Ok(Some(NormalizedChar { item: space, ..step }));
+            }
+            return Ok(Some(step));
+        }
+    }
+
+    /// Searches for a normalised token that starts with the character `first`, which was just read. If there is
+    /// one, goes to its end, puts it into `ready` and returns true.
+    fn find_normalized(
+        &mut self,
+        tables: &Tables<'_>,
+        first: NormalizedChar,
+    ) -> Result<bool, TokenizeError> {
+        let progress = self.progress;
+        let mut bytes = [0; 4];
+        to_char(first.item & item::CODE_MASK).encode_utf8(&mut bytes);
+        if !tables.normalized.may_start(bytes[0]) {
+            return Ok(false);
+        }
+        let mut ahead = *self;
+        let mut candidates = tables.normalized.candidates();
+        let (mut last, mut end) = (first, progress.index);
+        // Where the token starts if the white space before it belongs to another one.
+        let mut rest_start = first.start;
+        let mut found: Option<(AddedToken<'_>, Self, usize, NormalizedChar)> = None;
+        'search: loop {
+            for &byte in to_char(last.item & item::CODE_MASK).encode_utf8(&mut bytes).as_bytes() {
+                if !tables.normalized.narrow(&mut candidates, byte) {
+                    break 'search;
+                }
+            }
+            if end == progress.taken {
+                rest_start = last.start;
+            }
+            end += 1;
+            if let Some(token) = tables.normalized.complete(&candidates) {
+                found = Some((token, ahead, end, last));
+            }
+            match ahead.next_normalized(tables)? {
+                Some(next) => last = next,
+                None => break,
+            }
+        }
+        let Some((token, mut after, end, last)) = found else { return Ok(false) };
+        after.progress.quiet = end;
+        if token.flags & added::SINGLE_WORD != 0 {
+            let mut peek = after;
+            let next = peek.next_normalized(tables)?.map(|next| next.item & item::CODE_MASK);
+            let is_word = |c: Option<u32>| c.is_some_and(|c| tables.words.contains(c));
+            if is_word(progress.previous) || is_word(next) {
+                self.progress.quiet = end;
+                return Ok(false);
+            }
+        }
+        let mut from = (progress.index, first.start as u32);
+        if token.flags & added::LSTRIP != 0 {
+            if progress.taken > progress.index {
+                from = (progress.taken, rest_start as u32);
+            } else if let Some(spaces) = progress.spaces {
+                from = spaces;
+            }
+        }
+        let mut to = (end, (last.start + last.len) as u32);
+        if token.flags & added::RSTRIP != 0 {
+            // White space between tokens is read once.
+            if progress.spaces_end.0 > end {
+                to = progress.spaces_end;
+            } else {
+                let mut peek = after;
+                while let Some(next) = peek.next_normalized(tables)?
+                    && item::class(next.item) == item::SPACE
+                {
+                    to = (to.0 + 1, (next.start + next.len) as u32);
+                }
+            }
+            after.progress.spaces_end = to;
+        }
+        after.progress.index = end;
+        after.progress.taken = to.0;
+        after.progress.spaces = None;
+        after.progress.previous = Some(last.item & item::CODE_MASK);
+        // Nothing is left of a token whose white space the one before has taken in.
+        after.ready = (from.0 < to.0).then_some((token.id, from.1, to.1.max(from.1)));
+        *self = after;
+        Ok(true)
     }
 
     /// The fast path: reads on while single bytes become single bytes. Returns true at the end of a word.
@@ -368,11 +661,9 @@ impl<'t> Scanner<'t> {
             }
         }
         let mut end = self.pos;
-        while let Some(&byte) = self.text.get(end) {
+        while end < self.text.len() {
             let (code, len) = decode(self.text, end)?;
-            let added =
-                tables.added.may_start(byte) && tables.added.match_at(&self.text[end..]).is_some();
-            if added || has_starter(normalizer, code) {
+            if has_starter(normalizer, code) {
                 break;
             }
             end += len;
@@ -473,6 +764,16 @@ fn mark_of(normalizer: &Normalizer<'_>, code: u32, i: usize) -> Option<(u32, boo
         }
         _ => None,
     }
+}
+
+/// White space, as added tokens take it in: the property `White_Space`.
+fn is_space(code: u32) -> bool {
+    char::from_u32(code).is_some_and(char::is_whitespace)
+}
+
+/// The character that ends before `at`: its code point and length. `None` if there is none.
+fn char_before(text: &[u8], at: usize) -> Option<(u32, usize)> {
+    (1..=at.min(4)).find_map(|len| decode(text, at - len).ok().filter(|c| c.1 == len))
 }
 
 /// Decodes the character at `at`: its code point and length.

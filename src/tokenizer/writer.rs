@@ -75,13 +75,34 @@ impl Default for SpecialTokens {
     }
 }
 
-/// A token that is matched literally in the text, before normalisation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A token that is matched in the text, before it is split into words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddedToken {
     /// Its text.
     pub text: String,
     /// Its id, which may lie beyond the vocabulary.
     pub id: u32,
+    /// Its normalised text, if it is matched in the normalised text; `None`: in the original text. A token whose
+    /// normalised text is empty is never found.
+    pub normalized: Option<String>,
+    /// Not found next to a character of [`CharacterSets::words`].
+    pub single_word: bool,
+    /// Takes in the white space before it.
+    pub lstrip: bool,
+    /// Takes in the white space after it.
+    pub rstrip: bool,
+    /// Decoding leaves it out. Of tokens with equal patterns, special ones are found first.
+    pub special: bool,
+}
+
+/// What [`write_with`] must know of characters for added tokens with options. A set is the code points at which it
+/// starts or ends, ascending.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CharacterSets<'s> {
+    /// The characters of words, for `single_word`.
+    pub words: &'s [u32],
+    /// The characters that the normaliser puts between spaces, for normalised tokens.
+    pub spaced: &'s [u32],
 }
 
 /// The contents of a section.
@@ -95,7 +116,7 @@ pub struct Spec<'s> {
     pub continuation_prefix: &'s str,
     /// The special tokens. Those in the vocabulary are also added tokens.
     pub specials: &'s SpecialTokens,
-    /// More tokens that are matched literally.
+    /// More tokens that are matched in the text.
     pub added: &'s [AddedToken],
     /// A rule for each code point up to U+10FFFF.
     pub rules: &'s [Rule],
@@ -191,6 +212,14 @@ impl SectionBuffer {
 /// # Errors
 /// Any [`BuildError`]: what is wrong with `spec`.
 pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
+    write_with(spec, &CharacterSets::default())
+}
+
+/// Writes the section. Added tokens with options need the sets of characters.
+///
+/// # Errors
+/// Any [`BuildError`]: what is wrong with `spec`.
+pub fn write_with(spec: &Spec<'_>, sets: &CharacterSets<'_>) -> Result<Vec<u8>, BuildError> {
     let vocab = spec.vocab;
     if vocab.iter().all(String::is_empty) {
         return Err(BuildError::EmptyVocabulary);
@@ -215,7 +244,12 @@ pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
         let known = spec.added.iter().find(|other| other.text == *token).map(|other| other.id);
         let id = known.or_else(|| ids.get(token.as_str()).copied()).filter(|_| !token.is_empty());
         if let (Some(id), None) = (id, known) {
-            added.push(AddedToken { text: token.clone(), id });
+            added.push(AddedToken {
+                text: token.clone(),
+                id,
+                special: true,
+                ..AddedToken::default()
+            });
         }
         id
     };
@@ -241,8 +275,12 @@ pub fn write(spec: &Spec<'_>) -> Result<Vec<u8>, BuildError> {
     ] {
         out.set(at, id);
     }
-    let first_bytes = write_added(&mut out, added)?;
-    write_rules(&mut out, spec.rules, &first_bytes)?;
+    write_added(&mut out, added)?;
+    out.set(field::WORDS_LEN, sets.words.len() as u32);
+    out.set(field::SPACED_LEN, sets.spaced.len() as u32);
+    out.words(field::WORDS, sets.words)?;
+    out.words(field::SPACED, sets.spaced)?;
+    write_rules(&mut out, spec.rules)?;
     write_vocabulary(&mut out, vocab, &ids, spec.continuation_prefix)?;
 
     let len = u32::try_from(out.0.len()).map_err(|_| BuildError::TooLarge)?;
@@ -260,29 +298,55 @@ fn flags(settings: &Settings) -> u32 {
         | bit(settings.strip_accents == Some(true), flag::STRIP)
 }
 
-fn write_added(
-    out: &mut SectionBuffer,
-    mut added: Vec<AddedToken>,
-) -> Result<[u8; 32], BuildError> {
+fn write_added(out: &mut SectionBuffer, added: Vec<AddedToken>) -> Result<(), BuildError> {
     if added.len() > layout::MAX_ADDED as usize {
         return Err(BuildError::TooManyAddedTokens(added.len()));
     }
-    // The longest match wins, so the longest is tried first.
-    added.sort_by(|a, b| (b.text.len(), &a.text).cmp(&(a.text.len(), &b.text)));
-    let mut first_bytes = [0u8; 32];
-    let (mut entries, mut text) = (Vec::new(), Vec::new());
-    for token in &added {
-        let &first = token.text.as_bytes().first().ok_or(BuildError::EmptyAddedToken)?;
-        first_bytes[usize::from(first / 8)] |= 1 << (first % 8);
-        entries.extend([token.id, text.len() as u32, token.text.len() as u32]);
-        text.extend_from_slice(token.text.as_bytes());
+    if added.iter().any(|token| token.text.is_empty()) {
+        return Err(BuildError::EmptyAddedToken);
     }
-    out.0[field::ADDED_FIRST..][..32].copy_from_slice(&first_bytes);
-    out.set(field::ADDED_COUNT, added.len() as u32);
+    // Literal tokens first, then by the bytes of their patterns, which is what the reader searches.
+    let mut tokens: Vec<_> = added
+        .iter()
+        .map(|token| (token.normalized.is_some(), token.normalized.as_ref().unwrap_or(&token.text)))
+        .zip(&added)
+        .collect();
+    tokens.sort_by_key(|(pattern, token)| (*pattern, !token.special, token.id));
+    // Of equal patterns the first counts. The others are kept without pattern, at the front.
+    for i in (1..tokens.len()).rev() {
+        if tokens[i].0 == tokens[i - 1].0 {
+            tokens[i].0.1 = const { &String::new() };
+        }
+    }
+    tokens.sort_by_key(|(pattern, token)| (*pattern, token.id));
+    let mut first_bytes = [[0u8; 32]; 2];
+    let (mut entries, mut text) = (Vec::new(), Vec::new());
+    for ((normalized, pattern), token) in &tokens {
+        if let Some(&first) = pattern.as_bytes().first() {
+            first_bytes[usize::from(*normalized)][usize::from(first / 8)] |= 1 << (first % 8);
+        }
+        let mut put = |bytes: &str| {
+            let at = text.len() as u32;
+            text.extend_from_slice(bytes.as_bytes());
+            [at, bytes.len() as u32]
+        };
+        let at = put(&token.text);
+        let pattern = if **pattern == token.text { at } else { put(pattern) };
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        let flags = bit(token.single_word, layout::added::SINGLE_WORD)
+            | bit(token.lstrip, layout::added::LSTRIP)
+            | bit(token.rstrip, layout::added::RSTRIP)
+            | bit(token.special, layout::added::SPECIAL);
+        entries.extend([token.id, at[0], at[1], pattern[0], pattern[1], flags]);
+    }
+    let literal = tokens.iter().filter(|((normalized, _), _)| !normalized).count();
+    out.0[field::LITERAL_FIRST..][..32].copy_from_slice(&first_bytes[0]);
+    out.0[field::NORMALIZED_FIRST..][..32].copy_from_slice(&first_bytes[1]);
+    out.set(field::ADDED_COUNT, tokens.len() as u32);
+    out.set(field::LITERAL_COUNT, literal as u32);
     out.set(field::ADDED_TEXT_LEN, u32::try_from(text.len()).map_err(|_| BuildError::TooLarge)?);
     out.words(field::ADDED, &entries)?;
-    out.table(field::ADDED_TEXT, text)?;
-    Ok(first_bytes)
+    out.table(field::ADDED_TEXT, text)
 }
 
 /// Stores each sequence of words once.
@@ -362,11 +426,7 @@ fn entry(
     }
 }
 
-fn write_rules(
-    out: &mut SectionBuffer,
-    rules: &[Rule],
-    first_bytes: &[u8; 32],
-) -> Result<(), BuildError> {
+fn write_rules(out: &mut SectionBuffer, rules: &[Rule]) -> Result<(), BuildError> {
     if rules.len() != 0x11_0000 {
         return Err(BuildError::Rule(rules.len() as u32, "there must be one per code point"));
     }
@@ -396,9 +456,6 @@ fn write_rules(
     }
     let table: Vec<u8> = (0..128u8)
         .map(|byte| {
-            if first_bytes[usize::from(byte / 8)] & (1 << (byte % 8)) != 0 {
-                return ascii::SLOW;
-            }
             let (c, class) = match &rules[usize::from(byte)] {
                 Rule::Keep(class) => (char::from(byte), *class),
                 Rule::Expand { starters, marks, .. } if marks.is_empty() => match starters[..] {

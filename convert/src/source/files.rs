@@ -67,8 +67,9 @@ impl Files {
         if map.len() > MAX_TEXT {
             return Err(Error::new(path, "", "is too large for a file of this name"));
         }
-        String::from_utf8(map.to_vec())
-            .map_err(|e| Error::new(path, "", format!("is not UTF-8: {e}")))
+        String::from_utf8(map.to_vec()).map_err(|e| {
+            Error::new(path, "", format!("is not UTF-8: {e}")).hint("save it as UTF-8")
+        })
     }
 
     /// A JSON file.

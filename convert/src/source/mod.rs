@@ -114,14 +114,15 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
 
-    let (vocabulary, tokenizer) = match tokenizer::read(&folder, &mut files)? {
-        Some((vocabulary, tokenizer)) => (vocabulary, Some(tokenizer)),
-        None if options.allow_missing_vocabulary => (Vec::new(), None),
-        None => {
-            return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
-                .hint("put it, or tokenizer.json, into the folder of the weights"));
-        }
-    };
+    let (vocabulary, tokenizer) =
+        match tokenizer::read(&folder, &mut files, config.bert.vocab_size)? {
+            Some((vocabulary, tokenizer)) => (vocabulary, Some(tokenizer)),
+            None if options.allow_missing_vocabulary => (Vec::new(), None),
+            None => {
+                return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
+                    .hint("put it, or tokenizer.json, into the folder of the weights"));
+            }
+        };
     let tensors = found.read(&mut files)?;
     Ok(Checkpoint {
         folder,

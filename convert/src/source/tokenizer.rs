@@ -1,10 +1,18 @@
-//! The vocabulary and the configuration of the WordPiece tokenizer.
+//! The vocabulary and the configuration of the WordPiece tokenizer, as transformers reads them.
 //!
-//! They come from `tokenizer.json` if there is one. Otherwise they come from `vocab.txt`, `tokenizer_config.json`
-//! and the defaults of BertTokenizer, in that order. The longest input always comes from `tokenizer_config.json`:
-//! truncation in `tokenizer.json` is only the argument of some past call.
+//! The vocabulary comes from `tokenizer.json` if there is one, otherwise from `vocab.txt`. For the classes of
+//! BertTokenizer, `tokenizer_config.json` and its defaults decide about lower case, accents, Chinese characters and
+//! special tokens, even if `tokenizer.json` says something else; a note tells where they differ. For other classes
+//! `tokenizer.json` decides. Added tokens come from `tokenizer.json`, `added_tokens_decoder` of
+//! `tokenizer_config.json` or, without that, `added_tokens.json`, and from the lists of special tokens. The longest
+//! input always comes from `tokenizer_config.json`: truncation in `tokenizer.json` is only the argument of some past
+//! call.
+//!
+//! Where versions of transformers differ (4.57 and 5.24 were compared), special tokens and options of added tokens
+//! follow the later one. Ids of added tokens are those that the files state; fast tokenizers renumber them if there
+//! are gaps. A `[CLS]`, `[SEP]` or `[UNK]` that the vocabulary lacks is an error, where transformers makes up an id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -16,17 +24,30 @@ use crate::error::{Error, Result};
 const MAX_VOCABULARY: usize = 1 << 24;
 /// Lengths above this mean no limit: BertTokenizer writes 10^30 then.
 const NO_LIMIT: f64 = 1e9;
-/// Values of `tokenizer_class` that mean BERT's WordPiece in a folder with only `vocab.txt`.
-const CLASSES: &[&str] = &[
+/// Values of `tokenizer_class`, without `Fast`, that mean BertTokenizer.
+const BERT_CLASSES: &[&str] = &[
     "BertTokenizer",
-    "BertTokenizerFast",
     "DistilBertTokenizer",
-    "DistilBertTokenizerFast",
     "ElectraTokenizer",
-    "ElectraTokenizerFast",
-    "PreTrainedTokenizer",
-    "PreTrainedTokenizerFast",
-    "TokenizersBackend",
+    "MobileBertTokenizer",
+    "SqueezeBertTokenizer",
+    "RetriBertTokenizer",
+    "LayoutLMTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizer",
+];
+/// Values that mean "as `tokenizer.json` says", or BERT's WordPiece in a folder with only `vocab.txt`.
+const PLAIN_CLASSES: &[&str] = &["PreTrainedTokenizer", "TokenizersBackend"];
+/// Keys of special tokens in the order in which transformers adds them, and BertTokenizer's defaults.
+const SPECIAL_TOKENS: &[(&str, Option<&str>)] = &[
+    ("bos_token", None),
+    ("eos_token", None),
+    ("unk_token", Some("[UNK]")),
+    ("sep_token", Some("[SEP]")),
+    ("pad_token", Some("[PAD]")),
+    ("cls_token", Some("[CLS]")),
+    ("mask_token", Some("[MASK]")),
 ];
 
 /// The configuration of a tokenizer.
@@ -57,11 +78,13 @@ pub struct TokenizerConfig {
     pub mask: Option<u32>,
     /// The longest input in tokens.
     pub model_max_length: Option<usize>,
-    /// Tokens that are matched in the text before WordPiece, special or not.
+    /// Tokens that are matched in the text before WordPiece, special or not, by id.
     pub added_tokens: Vec<AddedTokenConfig>,
+    /// Remarks for the user: where files disagree, and what is assumed.
+    pub notes: Vec<String>,
 }
 
-/// A token that is matched exactly.
+/// A token that is matched in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddedTokenConfig {
     /// Id of the token.
@@ -78,73 +101,273 @@ pub struct AddedTokenConfig {
     pub rstrip: bool,
     /// Match in the normalised text instead of the original.
     pub normalized: bool,
+    /// Whether WordPiece does not know it.
+    pub only_added: bool,
 }
 
-/// Reads the tokenizer of a folder. `None` if it has no vocabulary.
+impl AddedTokenConfig {
+    /// A token from a JSON object with its options; a missing option is `false`, a missing `normalized` as given.
+    fn from_json(value: &Value, id: u64, normalized: impl Fn(bool) -> bool) -> Option<Self> {
+        let flag = |key: &str| value[key].as_bool().unwrap_or(false);
+        let special = flag("special");
+        Some(Self {
+            id: id.try_into().ok()?,
+            content: value["content"].as_str().filter(|c| !c.is_empty())?.to_owned(),
+            special,
+            single_word: flag("single_word"),
+            lstrip: flag("lstrip"),
+            rstrip: flag("rstrip"),
+            normalized: value["normalized"].as_bool().unwrap_or_else(|| normalized(special)),
+            only_added: false,
+        })
+    }
+
+    /// A token without options: special ones are matched in the original text, others in the normalised one.
+    fn plain(id: u32, content: &str, special: bool) -> Self {
+        Self {
+            id,
+            content: content.to_owned(),
+            special,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: !special,
+            only_added: false,
+        }
+    }
+
+    fn same_options(&self, other: &Self) -> bool {
+        let of = |t: &Self| (t.special, t.single_word, t.lstrip, t.rstrip, t.normalized);
+        of(self) == of(other)
+    }
+}
+
+/// The files beside the vocabulary.
+struct Settings<'a> {
+    file: &'a Path,
+    config: Value,
+    /// `special_tokens_map.json`.
+    map: Value,
+    /// `added_tokens.json`.
+    added_file: &'a Path,
+    added: Option<Value>,
+}
+
+impl Settings<'_> {
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match &self.config[key] {
+            Value::Null => Ok(None),
+            Value::Bool(b) => Ok(Some(*b)),
+            other => Err(Error::new(self.file, key, format!("{other} is not true or false"))),
+        }
+    }
+
+    /// `tokenizer_class` without `Fast`. Without one transformers goes by the type of the model: BERT.
+    fn class(&self) -> &str {
+        let class = self.config["tokenizer_class"].as_str().unwrap_or("BertTokenizer");
+        class.strip_suffix("Fast").unwrap_or(class)
+    }
+
+    fn is_bert(&self) -> bool {
+        BERT_CLASSES.contains(&self.class())
+    }
+
+    /// The special token that a file states under `key`: a text, or an object with options.
+    fn stated(&self, key: &str) -> Option<(&str, &Value)> {
+        [&self.config[key], &self.map[key]].into_iter().find_map(|value| token_of(value))
+    }
+
+    fn special(&self, key: &str, default: &'static str) -> &str {
+        self.stated(key).map_or(default, |(text, _)| text)
+    }
+
+    /// Special tokens beyond those with a key of their own.
+    fn more_special_tokens(&self) -> Vec<(&str, &Value)> {
+        let keys = ["additional_special_tokens", "extra_special_tokens"];
+        let list = |key: &str| {
+            let values = [&self.config[key], &self.map[key]].into_iter().find(|v| !v.is_null());
+            match values {
+                Some(Value::Array(list)) => list.iter().filter_map(token_of).collect(),
+                Some(Value::Object(map)) => map.values().filter_map(token_of).collect(),
+                _ => Vec::new(),
+            }
+        };
+        keys.into_iter().flat_map(list).collect()
+    }
+
+    /// Tokens that were added to the vocabulary, by id: `added_tokens_decoder` or, without that,
+    /// `added_tokens.json`.
+    fn added_tokens(&self, notes: &mut Vec<String>) -> Result<Vec<AddedTokenConfig>> {
+        let mut tokens = Vec::new();
+        let file = self.added_file;
+        let bad = |file: &Path, field: &str, value: &Value| {
+            Error::new(file, field, format!("{value} is not a token with an id"))
+        };
+        let listed = match &self.added {
+            None => None,
+            Some(Value::Object(map)) => Some(map),
+            Some(other) => return Err(bad(file, "", other)),
+        };
+        if let Some(map) = self.config["added_tokens_decoder"].as_object() {
+            for (id, value) in map {
+                // As in Python, a special token is by default not normalised.
+                let token = id
+                    .parse()
+                    .ok()
+                    .and_then(|id| AddedTokenConfig::from_json(value, id, |special| !special));
+                tokens.push(
+                    token.ok_or_else(|| {
+                        bad(self.file, &format!("added_tokens_decoder.{id}"), value)
+                    })?,
+                );
+            }
+            let ignored = listed.into_iter().flatten().map(|(text, _)| text);
+            for text in ignored.filter(|text| tokens.iter().all(|t| t.content != **text)) {
+                notes.push(format!(
+                    "{text:?} of added_tokens.json is ignored, as in transformers: it is not in \
+                     added_tokens_decoder of tokenizer_config.json"
+                ));
+            }
+        } else {
+            let keys = SPECIAL_TOKENS.iter().map(|(key, _)| *key);
+            let mut special: HashSet<&str> =
+                keys.filter_map(|key| self.stated(key)).map(|(text, _)| text).collect();
+            special.extend(self.more_special_tokens().iter().map(|(text, _)| *text));
+            for (text, id) in listed.into_iter().flatten() {
+                let known = id.as_u64().and_then(|id| u32::try_from(id).ok());
+                let known = known.filter(|_| !text.is_empty());
+                let id = known.ok_or_else(|| bad(file, &format!("{text:?}"), id))?;
+                tokens.push(AddedTokenConfig::plain(id, text, special.contains(&text[..])));
+            }
+        }
+        tokens.sort_by_key(|token| token.id);
+        Ok(tokens)
+    }
+}
+
+/// The text of a special token, and the value it comes from.
+fn token_of(value: &Value) -> Option<(&str, &Value)> {
+    let text = value.as_str().or_else(|| value["content"].as_str())?;
+    (!text.is_empty()).then_some((text, value))
+}
+
+/// Reads the tokenizer of a folder for embeddings of `rows` rows. `None` if it has no vocabulary.
 pub(super) fn read(
     folder: &Path,
     files: &mut Files,
+    rows: usize,
 ) -> Result<Option<(Vec<String>, TokenizerConfig)>> {
     let config_file = folder.join("tokenizer_config.json");
-    let config = files.json_if_there(&config_file)?.unwrap_or_default();
-    let map_file = folder.join("special_tokens_map.json");
-    let map = files.json_if_there(&map_file)?.unwrap_or_default();
-    let special = |key: &str, default: &str| {
-        let named = [&config[key], &map[key]].into_iter().find_map(|v| {
-            let text = v.as_str().or_else(|| v["content"].as_str())?;
-            Some(text.to_owned())
-        });
-        named.unwrap_or_else(|| default.to_owned())
+    let added_file = folder.join("added_tokens.json");
+    let settings = Settings {
+        file: &config_file,
+        config: files.json_if_there(&config_file)?.unwrap_or_default(),
+        map: files.json_if_there(&folder.join("special_tokens_map.json"))?.unwrap_or_default(),
+        added_file: &added_file,
+        added: files.json_if_there(&added_file)?,
     };
     let tokenizer_file = folder.join("tokenizer.json");
     let vocabulary_file = folder.join("vocab.txt");
-    let mut read = if tokenizer_file.exists() {
+    let (mut vocabulary, mut tokenizer) = if tokenizer_file.exists() {
         let json = files.json(&tokenizer_file)?;
-        let file = &tokenizer_file;
-        FromJson { file, json }.read()?
+        let from_json = FromJson { file: &tokenizer_file, json, rows };
+        let (vocabulary, mut tokenizer) = from_json.read()?;
+        from_json.resolve(&settings, &vocabulary, &mut tokenizer)?;
+        if vocabulary_file.exists()
+            && let Ok(text) = files.text(&vocabulary_file)
+            && !lines(&text).all(|line| line.is_empty() || vocabulary.id(line).is_some())
+        {
+            tokenizer
+                .notes
+                .push("vocab.txt has other tokens than tokenizer.json, which counts".into());
+        }
+        (vocabulary, tokenizer)
     } else if vocabulary_file.exists() {
         let text = files.text(&vocabulary_file)?;
-        let mut vocabulary = Vocabulary::from_lines(&vocabulary_file, &text)?;
-        let added = files.json_if_there(&folder.join("added_tokens.json"))?;
-        vocabulary.add(added.as_ref(), &config)?;
-        let settings = from_config(&config_file, &config)?;
+        let mut notes = Vec::new();
+        let vocabulary = Vocabulary::from_lines(&vocabulary_file, &text, rows, &mut notes)?;
         let tokenizer = TokenizerConfig {
-            unk: vocabulary.need(&special("unk_token", "[UNK]"))?,
-            cls: vocabulary.need(&special("cls_token", "[CLS]"))?,
-            sep: vocabulary.need(&special("sep_token", "[SEP]"))?,
-            ..settings
+            unk: vocabulary.need("unk_token", settings.special("unk_token", "[UNK]"))?,
+            cls: vocabulary.need("cls_token", settings.special("cls_token", "[CLS]"))?,
+            sep: vocabulary.need("sep_token", settings.special("sep_token", "[SEP]"))?,
+            notes,
+            ..from_config(&settings)?
         };
         (vocabulary, tokenizer)
     } else {
         return Ok(None);
     };
-    let (vocabulary, tokenizer) = &mut read;
-    tokenizer.pad = vocabulary.id(&special("pad_token", "[PAD]"));
-    tokenizer.mask = vocabulary.id(&special("mask_token", "[MASK]"));
-    tokenizer.model_max_length = max_length(&config["model_max_length"]);
-    if tokenizer.added_tokens.is_empty() {
-        let ids = [
-            Some(tokenizer.unk),
-            Some(tokenizer.cls),
-            Some(tokenizer.sep),
-            tokenizer.pad,
-            tokenizer.mask,
-        ];
-        let token = |id: u32| AddedTokenConfig {
-            id,
-            content: vocabulary.tokens[id as usize].clone(),
-            special: true,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: false,
-        };
-        tokenizer.added_tokens = ids.into_iter().flatten().map(token).collect();
-        tokenizer.added_tokens.sort_by_key(|t| t.id);
-        tokenizer.added_tokens.dedup_by_key(|t| t.id);
+    add_tokens(&settings, &mut vocabulary, &mut tokenizer)?;
+    tokenizer.pad = vocabulary.id(settings.special("pad_token", "[PAD]"));
+    tokenizer.mask = vocabulary.id(settings.special("mask_token", "[MASK]"));
+    tokenizer.model_max_length = max_length(&settings.config["model_max_length"]);
+    tokenizer.added_tokens.sort_by_key(|token| token.id);
+    for token in &mut tokenizer.added_tokens {
+        token.only_added = vocabulary.added.contains(&token.id);
     }
-    let (vocabulary, tokenizer) = read;
     Ok(Some((vocabulary.tokens, tokenizer)))
+}
+
+/// Adds the tokens of the files beside the vocabulary to the added tokens of `tokenizer.json`.
+fn add_tokens(
+    settings: &Settings<'_>,
+    vocabulary: &mut Vocabulary<'_>,
+    tokenizer: &mut TokenizerConfig,
+) -> Result<()> {
+    let TokenizerConfig { added_tokens, notes, .. } = tokenizer;
+    for token in settings.added_tokens(notes)? {
+        vocabulary.push_at(token.id.into(), &token.content)?;
+        match added_tokens.iter_mut().find(|known| known.content == token.content) {
+            Some(known) => {
+                if !known.same_options(&token) {
+                    notes.push(format!(
+                        "added token {:?}: the options in tokenizer_config.json and tokenizer.json differ; the \
+                         former count, as in transformers",
+                        token.content
+                    ));
+                }
+                *known = token;
+            }
+            None => added_tokens.push(token),
+        }
+    }
+    let defaults = settings.is_bert();
+    let named = SPECIAL_TOKENS.iter().filter_map(|(key, default)| {
+        let default = default.filter(|text| defaults || vocabulary.id(text).is_some());
+        settings.stated(key).or(default.map(|text| (text, &Value::Null)))
+    });
+    let all: Vec<_> = named.chain(settings.more_special_tokens()).collect();
+    for (text, value) in all {
+        if added_tokens.iter().any(|token| token.content == text) {
+            continue;
+        }
+        let id = match vocabulary.id(text) {
+            Some(id) => id,
+            None => {
+                // As in transformers: the tokens of the vocabulary are counted, and added ones come after.
+                let next = added_tokens.iter().map(|token| token.id as usize + 1).max();
+                let next = next.unwrap_or(0).max(vocabulary.distinct);
+                let free = vocabulary.tokens.get(next).is_none_or(String::is_empty);
+                if next >= vocabulary.rows || !free {
+                    notes.push(format!(
+                        "the special token {text:?} is not in the vocabulary and the embeddings have no row for it; \
+                         texts with it are read as ordinary text"
+                    ));
+                    continue;
+                }
+                notes.push(format!(
+                    "the special token {text:?} is not in the vocabulary; it gets the id {next}, as in transformers"
+                ));
+                vocabulary.push_at(next as u64, text)?;
+                next as u32
+            }
+        };
+        let token = AddedTokenConfig::from_json(value, id.into(), |_| false);
+        let mut token = token.unwrap_or_else(|| AddedTokenConfig::plain(id, text, true));
+        token.special = true;
+        added_tokens.push(token);
+    }
+    Ok(())
 }
 
 fn max_length(value: &Value) -> Option<usize> {
@@ -152,120 +375,157 @@ fn max_length(value: &Value) -> Option<usize> {
     (1.0..=NO_LIMIT).contains(&length).then_some(length as usize)
 }
 
-/// Tokens in the order of their ids, without gaps and without repetitions.
+/// The lines of a vocabulary, as Python reads them: a line ends with `\n`, `\r` or `\r\n`.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.split_inclusive(['\n', '\r']);
+    // The \n of \r\n is a piece of its own, after a piece that ends with \r.
+    let mut after_return = false;
+    lines.filter_map(move |line| {
+        let rest = after_return && line == "\n";
+        after_return = line.ends_with('\r');
+        (!rest).then(|| line.trim_end_matches(['\n', '\r']))
+    })
+}
+
+/// Tokens in the order of their ids. An empty one is a gap.
 struct Vocabulary<'a> {
     file: &'a Path,
+    /// Rows of the embeddings.
+    rows: usize,
     tokens: Vec<String>,
     ids: HashMap<String, u32>,
+    /// Number of different tokens without those that were added.
+    distinct: usize,
+    /// Ids that only added tokens have.
+    added: HashSet<u32>,
 }
 
 impl<'a> Vocabulary<'a> {
-    fn new(file: &'a Path) -> Self {
-        Self { file, tokens: Vec::new(), ids: HashMap::new() }
+    fn new(file: &'a Path, rows: usize) -> Self {
+        Self {
+            file,
+            rows,
+            tokens: Vec::new(),
+            ids: HashMap::new(),
+            distinct: 0,
+            added: HashSet::new(),
+        }
     }
 
-    /// Reads one token per line. Only the line end is removed.
-    fn from_lines(file: &'a Path, text: &str) -> Result<Self> {
-        let mut vocabulary = Self::new(file);
-        for (number, line) in text.split_terminator('\n').enumerate() {
-            let token = line.strip_suffix('\r').unwrap_or(line);
-            vocabulary.push(token.to_owned()).map_err(|e| {
-                e.hint(format!(
-                    "the tokenizer can never produce line {}: give it another text",
-                    number + 1
-                ))
-            })?;
+    /// Reads one token per line, as transformers' `load_vocab`: only the line end is removed, and of equal lines
+    /// the last one counts.
+    fn from_lines(
+        file: &'a Path,
+        text: &str,
+        rows: usize,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
+        if text.starts_with('\u{feff}') {
+            return Err(Error::new(file, "line 1", "starts with a byte order mark (U+FEFF)").hint(
+                "save the file as UTF-8 without it; it would become a part of the first token",
+            ));
+        }
+        let mut vocabulary = Self::new(file, rows);
+        let mut blank = 0;
+        for (number, line) in lines(text).enumerate() {
+            if number == MAX_VOCABULARY {
+                return Err(Error::new(file, "", "has too many tokens"));
+            }
+            if let Some(first) = vocabulary.ids.insert(line.to_owned(), number as u32) {
+                if line.is_empty() {
+                    blank += 1;
+                } else if notes.len() < 8 {
+                    notes.push(format!(
+                        "vocab.txt: {line:?} occurs twice, with the ids {first} and {number}; the last one counts, \
+                         as in transformers"
+                    ));
+                }
+            } else if line.is_empty() {
+                blank += 1;
+            }
+            vocabulary.tokens.push(line.to_owned());
+        }
+        vocabulary.distinct = vocabulary.ids.len();
+        vocabulary.ids.remove("");
+        while vocabulary.tokens.len() > rows
+            && vocabulary.tokens.last().is_some_and(String::is_empty)
+        {
+            vocabulary.tokens.pop();
+            blank -= 1;
+        }
+        if blank > 0 {
+            notes.push(format!("vocab.txt has {blank} empty lines; no text gives their ids"));
         }
         Ok(vocabulary)
     }
 
-    fn push(&mut self, token: String) -> Result<()> {
-        let id = self.tokens.len();
-        if id == MAX_VOCABULARY {
-            return Err(Error::new(self.file, "", "has too many tokens"));
-        }
-        if let Some(first) = self.ids.insert(token.clone(), id as u32) {
-            return Err(Error::new(
-                self.file,
-                format!("{token:?}"),
-                format!("occurs twice, with the ids {first} and {id}"),
-            ));
-        }
-        self.tokens.push(token);
-        Ok(())
-    }
-
-    /// Appends a token, or checks that the token at `id` is the same.
+    /// Adds a token, or checks that the token at `id` is the same.
     fn push_at(&mut self, id: u64, token: &str) -> Result<()> {
-        match usize::try_from(id).ok().map(|id| self.tokens.get(id)) {
-            Some(Some(there)) if there == token => Ok(()),
-            Some(None) if id == self.tokens.len() as u64 => self.push(token.to_owned()),
-            Some(Some(there)) => Err(Error::new(
-                self.file,
-                format!("{token:?}"),
-                format!("has the id {id}, which is the id of {there:?}"),
-            )),
-            _ => Err(Error::new(
-                self.file,
-                format!("{token:?}"),
-                format!("has the id {id}, but the next id is {}", self.tokens.len()),
-            )),
+        let error = |problem: String| Err(Error::new(self.file, format!("{token:?}"), problem));
+        let len = self.tokens.len() as u64;
+        if id >= MAX_VOCABULARY as u64 || id > len && id >= self.rows as u64 {
+            return error(format!("has the id {id}, but the embeddings have {} rows", self.rows));
         }
-    }
-
-    /// Tokens that were added to a `vocab.txt`: `added_tokens.json` (text to id) and
-    /// `added_tokens_decoder` of the configuration (id to token).
-    fn add(&mut self, added: Option<&Value>, config: &Value) -> Result<()> {
-        let mut tokens = Vec::new();
-        if let Some(map) = added.and_then(Value::as_object) {
-            tokens.extend(map.iter().filter_map(|(t, id)| Some((id.as_u64()?, t.as_str()))));
-        }
-        if let Some(map) = config["added_tokens_decoder"].as_object() {
-            let token = |(id, t): (&'_ String, _)| {
-                let t: &Value = t;
-                Some((id.parse().ok()?, t["content"].as_str()?))
+        let at = id as usize;
+        if let Some(there) = self.tokens.get(at).filter(|there| !there.is_empty()) {
+            return match there == token {
+                true => Ok(()),
+                false => error(format!("has the id {id}, which is the id of {there:?}")),
             };
-            tokens.extend(map.iter().filter_map(token));
         }
-        tokens.sort_unstable();
-        tokens.into_iter().try_for_each(|(id, token)| self.push_at(id, token))
+        if let Some(first) = self.ids.insert(token.to_owned(), id as u32) {
+            return error(format!("occurs twice, with the ids {first} and {id}"));
+        }
+        if at >= self.tokens.len() {
+            self.tokens.resize(at + 1, String::new());
+        }
+        self.tokens[at] = token.to_owned();
+        self.added.insert(id as u32);
+        Ok(())
     }
 
     fn id(&self, token: &str) -> Option<u32> {
         self.ids.get(token).copied()
     }
 
-    fn need(&self, token: &str) -> Result<u32> {
+    /// The id of a special token, which the files name under `key`.
+    fn need(&self, key: &str, token: &str) -> Result<u32> {
         self.id(token).ok_or_else(|| {
-            Error::new(self.file, token, "is not in the vocabulary")
-                .hint("name the token that the vocabulary has for it in tokenizer_config.json")
+            let other = self.ids.keys().find(|other| other.eq_ignore_ascii_case(token));
+            let hint = match other {
+                Some(other) => format!(
+                    "the vocabulary has {other:?}: write \"{key}\": {other:?} into tokenizer_config.json"
+                ),
+                None => "name the token that the vocabulary has for it in tokenizer_config.json, \
+                         or use the vocabulary that the checkpoint was trained with"
+                    .to_owned(),
+            };
+            Error::new(self.file, token, "is not in the vocabulary").hint(hint)
         })
     }
 }
 
 /// The configuration from a folder without `tokenizer.json`.
-fn from_config(file: &Path, config: &Value) -> Result<TokenizerConfig> {
-    let flag = |key: &str| match &config[key] {
-        Value::Null => Ok(None),
-        Value::Bool(b) => Ok(Some(*b)),
-        other => Err(Error::new(file, key, format!("{other} is not true or false"))),
-    };
-    if let Some(class) = config["tokenizer_class"].as_str()
-        && !CLASSES.contains(&class)
-    {
-        return Err(Error::new(file, "tokenizer_class", format!("{class:?} is not supported"))
-            .hint("save the tokenizer as a tokenizer.json"));
+fn from_config(settings: &Settings<'_>) -> Result<TokenizerConfig> {
+    let class = settings.class();
+    if !settings.is_bert() && !PLAIN_CLASSES.contains(&class) {
+        return Err(Error::new(
+            settings.file,
+            "tokenizer_class",
+            format!("{class:?} is not supported"),
+        )
+        .hint("save the tokenizer as a tokenizer.json"));
     }
-    if flag("do_basic_tokenize")? == Some(false) {
-        return Err(Error::new(file, "do_basic_tokenize", "false is not supported"));
+    if settings.flag("do_basic_tokenize")? == Some(false) {
+        return Err(Error::new(settings.file, "do_basic_tokenize", "false is not supported"));
     }
-    let lowercase = flag("do_lower_case")?;
+    let lowercase = settings.flag("do_lower_case")?;
     Ok(TokenizerConfig {
         lowercase: lowercase.unwrap_or(true),
         lowercase_stated: lowercase.is_some(),
-        strip_accents: flag("strip_accents")?,
-        handle_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),
-        clean_text: flag("clean_text")?.unwrap_or(true),
+        strip_accents: settings.flag("strip_accents")?,
+        handle_chinese_chars: settings.flag("tokenize_chinese_chars")?.unwrap_or(true),
+        clean_text: settings.flag("clean_text")?.unwrap_or(true),
         max_input_chars_per_word: 100,
         unk: 0,
         cls: 0,
@@ -274,6 +534,7 @@ fn from_config(file: &Path, config: &Value) -> Result<TokenizerConfig> {
         mask: None,
         model_max_length: None,
         added_tokens: Vec::new(),
+        notes: Vec::new(),
     })
 }
 
@@ -281,6 +542,7 @@ fn from_config(file: &Path, config: &Value) -> Result<TokenizerConfig> {
 struct FromJson<'a> {
     file: &'a Path,
     json: Value,
+    rows: usize,
 }
 
 impl<'a> FromJson<'a> {
@@ -324,7 +586,7 @@ impl<'a> FromJson<'a> {
                 .error("model.continuing_subword_prefix", format!("{prefix:?} is not supported")));
         }
         let vocabulary = self.vocabulary()?;
-        let unk = vocabulary.need(text("unk_token", "[UNK]"))?;
+        let unk = vocabulary.need("unk_token", text("unk_token", "[UNK]"))?;
         let (cls, sep) = self.frame(&vocabulary)?;
         let lowercase = self.flag("lowercase")?;
         let tokenizer = TokenizerConfig {
@@ -340,14 +602,114 @@ impl<'a> FromJson<'a> {
                 })? as usize,
             },
             unk,
-            cls: vocabulary.need(&cls)?,
-            sep: vocabulary.need(&sep)?,
+            cls: vocabulary.need("cls_token", &cls)?,
+            sep: vocabulary.need("sep_token", &sep)?,
             pad: None,
             mask: None,
             model_max_length: None,
             added_tokens: self.added_tokens()?,
+            notes: Vec::new(),
         };
         Ok((vocabulary, tokenizer))
+    }
+
+    /// Lets `tokenizer_config.json` decide where transformers lets it.
+    fn resolve(
+        &self,
+        settings: &Settings<'_>,
+        vocabulary: &Vocabulary<'_>,
+        tokenizer: &mut TokenizerConfig,
+    ) -> Result<()> {
+        let class = settings.class();
+        let bert = settings.is_bert();
+        let mut notes = Vec::new();
+        let mut differ = |key: &str, stated: Option<String>, default: &str, json: String| {
+            let here = stated.as_deref().unwrap_or(default);
+            notes.push(match (bert, &stated) {
+                (true, Some(_)) => format!(
+                    "tokenizer_config.json: {key} is {here}, but tokenizer.json has {json}; the former counts, as in \
+                     transformers"
+                ),
+                (true, None) => format!(
+                    "tokenizer_config.json does not state {key}, but tokenizer.json has {json}; transformers takes its \
+                     default {here}, and so does this file; if that is wrong, write \"{key}\": {json} into \
+                     tokenizer_config.json"
+                ),
+                (false, _) => format!(
+                    "tokenizer_config.json: {key} is {here}, but tokenizer.json has {json}; the latter counts, as in \
+                     transformers for {class}"
+                ),
+            });
+        };
+        let show = |flag: Option<bool>| flag.map_or("null".to_owned(), |flag| flag.to_string());
+
+        let lowercase = settings.flag("do_lower_case")?;
+        let wanted = lowercase.unwrap_or(true);
+        let json_lowercase = tokenizer.lowercase;
+        if wanted != json_lowercase && (bert || lowercase.is_some()) {
+            differ(
+                "do_lower_case",
+                lowercase.map(|flag| flag.to_string()),
+                "true",
+                json_lowercase.to_string(),
+            );
+        }
+        let strip = settings.flag("strip_accents")?;
+        let strips = |strip: Option<bool>, lowercase: bool| strip.unwrap_or(lowercase);
+        let strip_differs = strips(strip, wanted) != strips(tokenizer.strip_accents, wanted)
+            && tokenizer.strip_accents != strip;
+        if strip_differs && (bert || strip.is_some()) {
+            differ(
+                "strip_accents",
+                strip.map(|flag| flag.to_string()),
+                "null",
+                show(tokenizer.strip_accents),
+            );
+        }
+        let chinese = settings.flag("tokenize_chinese_chars")?;
+        if chinese.unwrap_or(true) != tokenizer.handle_chinese_chars && (bert || chinese.is_some())
+        {
+            differ(
+                "tokenize_chinese_chars",
+                chinese.map(|flag| flag.to_string()),
+                "true",
+                tokenizer.handle_chinese_chars.to_string(),
+            );
+        }
+        if let Some(clean) = settings.flag("clean_text")?
+            && clean != tokenizer.clean_text
+        {
+            notes.push(format!(
+                "tokenizer_config.json: clean_text is {clean}, but tokenizer.json has {}; the latter counts, as in \
+                 transformers 4",
+                tokenizer.clean_text
+            ));
+        }
+        if bert {
+            tokenizer.lowercase = wanted;
+            tokenizer.lowercase_stated |= lowercase.is_some();
+            tokenizer.strip_accents = strip;
+            tokenizer.handle_chinese_chars = chinese.unwrap_or(true);
+            let ids = [
+                ("unk_token", &mut tokenizer.unk),
+                ("cls_token", &mut tokenizer.cls),
+                ("sep_token", &mut tokenizer.sep),
+            ];
+            for (key, id) in ids {
+                let Some((text, _)) = settings.stated(key) else { continue };
+                let stated = vocabulary.need(key, text)?;
+                if stated != *id {
+                    notes.push(format!(
+                        "tokenizer_config.json: {key} is {text:?}, but tokenizer.json has {:?}; the former counts, as \
+                         in transformers 5",
+                        vocabulary.tokens[*id as usize]
+                    ));
+                    *id = stated;
+                }
+            }
+        }
+        tokenizer.notes.append(&mut notes);
+        Ok(())
     }
 
     fn vocabulary(&self) -> Result<Vocabulary<'a>> {
@@ -361,16 +723,16 @@ impl<'a> FromJson<'a> {
                 .ok_or_else(|| self.error(&format!("model.vocab {token:?}"), "has no id"))?;
             tokens.push((id, token.as_str()));
         }
-        // Added tokens may follow the others or fill gaps.
-        let added = self.added_tokens()?;
-        let new = added.iter().filter(|t| !map.contains_key(&t.content));
-        tokens.extend(new.map(|t| (t.id.into(), t.content.as_str())));
         tokens.sort_unstable();
-        let mut vocabulary = Vocabulary::new(self.file);
+        let mut vocabulary = Vocabulary::new(self.file, self.rows);
         for (id, token) in tokens {
             vocabulary.push_at(id, token)?;
         }
-        // The others must agree with the vocabulary.
+        vocabulary.distinct = vocabulary.ids.len();
+        vocabulary.added.clear();
+        // Added tokens may follow the others or fill gaps.
+        let mut added = self.added_tokens()?;
+        added.sort_by_key(|token| token.id);
         for token in &added {
             vocabulary.push_at(token.id.into(), &token.content)?;
         }
@@ -381,18 +743,7 @@ impl<'a> FromJson<'a> {
         let Some(list) = self.json["added_tokens"].as_array() else {
             return Ok(Vec::new());
         };
-        let token = |t: &Value| {
-            let flag = |key: &str| t[key].as_bool().unwrap_or(false);
-            Some(AddedTokenConfig {
-                id: t["id"].as_u64()?.try_into().ok()?,
-                content: t["content"].as_str().filter(|c| !c.is_empty())?.to_owned(),
-                special: flag("special"),
-                single_word: flag("single_word"),
-                lstrip: flag("lstrip"),
-                rstrip: flag("rstrip"),
-                normalized: flag("normalized"),
-            })
-        };
+        let token = |t: &Value| AddedTokenConfig::from_json(t, t["id"].as_u64()?, |_| false);
         list.iter()
             .map(|t| {
                 token(t).ok_or_else(|| self.error("added_tokens", format!("{t} is not a token")))
