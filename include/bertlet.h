@@ -135,7 +135,7 @@ typedef uint32_t bertlet_pooling;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// How the labels of tokens become entities.
+// How the labels of tokens become entities. `BERTLET_AGGREGATION_FIRST` is the usual choice.
 enum bertlet_aggregation
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -143,7 +143,7 @@ enum bertlet_aggregation
  {
   // Not at all: each token with a label other than `O` is an entity.
   BERTLET_AGGREGATION_NONE = 0,
-  // Neighbouring tokens of the same entity are joined.
+  // Neighbouring tokens of the same entity are joined. Entities may end within a word.
   BERTLET_AGGREGATION_SIMPLE = 1,
   // Words have the label of their first token; neighbouring words are joined.
   BERTLET_AGGREGATION_FIRST = 2,
@@ -445,6 +445,25 @@ bertlet_status bertlet_entities(bertlet_encoder *encoder,
                                 bertlet_entity *entities,
                                 size_t *count,
                                 bool *truncated);
+
+// A text with every entity replaced by its label in brackets, such as "[PER] lives in [LOC].": whole words,
+// also where an entity ends within one. `redacted` gets it as UTF-8, without a NUL at its end.
+//
+// `count` is in bytes: the room at `redacted` before the call, the length of the answer after it.
+//
+// `aggregation` is a `bertlet_aggregation`. The text is read in windows that share `overlap` tokens. If `overlap`
+// is -1, a text longer than the encoder's limit is refused with `BERTLET_STATUS_TOO_MANY_TOKENS`, as its rest
+// would stay as it is. `memory` has at least `bertlet_entities_size` bytes for this text and overlap, of any
+// alignment.
+bertlet_status bertlet_redact(bertlet_encoder *encoder,
+                              const char *text,
+                              size_t length,
+                              uint32_t aggregation,
+                              ptrdiff_t overlap,
+                              void *memory,
+                              size_t memory_size,
+                              char *redacted,
+                              size_t *count);
 
 // The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first: as many as `fills`
 // has room for, or all words of the vocabulary if they are fewer.

@@ -10,6 +10,7 @@ mod raw;
 mod status;
 
 use core::ffi::{CStr, c_char, c_void};
+use core::fmt::Write;
 use core::mem::MaybeUninit;
 
 use raw::{Array, address, answer, place, prepare, shared, slice, slice_mut, target, unique, utf8};
@@ -103,13 +104,13 @@ pub enum Pooling {
     Sep = 7,
 }
 
-/// How the labels of tokens become entities.
+/// How the labels of tokens become entities. `BERTLET_AGGREGATION_FIRST` is the usual choice.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregation {
     /// Not at all: each token with a label other than `O` is an entity.
     None = 0,
-    /// Neighbouring tokens of the same entity are joined.
+    /// Neighbouring tokens of the same entity are joined. Entities may end within a word.
     Simple = 1,
     /// Words have the label of their first token; neighbouring words are joined.
     First = 2,
@@ -789,22 +790,16 @@ pub unsafe extern "C" fn bertlet_entities(
     count: *mut usize,
     truncated: *mut bool,
 ) -> Status {
-    // SAFETY: the pointers are what the header asks for; `place` gives room for that many labels, which are written before
-    // they are read.
+    // SAFETY: the pointers are what the header asks for.
     Status::of(|| unsafe {
         let (encoder, text) = (unique(encoder)?, utf8(text, length)?);
         let mut array = Array::<MaybeUninit<Entity>>::new(entities.cast(), count)?;
-        let aggregation = tasks::Aggregation::NAMES.get(aggregation as usize);
-        let &(_, aggregation) = aggregation.ok_or(Status::NoSuchChoice)?;
+        let options = entity_options(aggregation)?;
         let model = encoder.runner.model();
         address(memory)?;
-        let mut rest = slice_mut(memory.cast(), memory_size)?;
-        let names = model.labels().len();
-        let labels = prepare(place::<Label<'_>>(&mut rest, names)?, names);
-        let recognizer = EntityRecognizer::new(&model, labels)?;
+        let (recognizer, rest) = recognizer(&model, slice_mut(memory.cast(), memory_size)?)?;
         let tagged = recognizer.tag(encoder.runner(overlap, ONE_TEXT)?, text, rest)?;
         let (was_cut, mut found) = (tagged.run.truncated, 0);
-        let options = EntityOptions { aggregation, constrained: false };
         recognizer.entities(tagged, &options, |entity| {
             if let Some(to) = array.values().get_mut(found) {
                 let tasks::Entity { label, score, start, end, .. } = entity;
@@ -817,6 +812,82 @@ pub unsafe extern "C" fn bertlet_entities(
         answer(truncated, was_cut)?;
         array.finish(found)
     })
+}
+
+/// A text with every entity replaced by its label in brackets, such as "[PER] lives in [LOC].": whole words,
+/// also where an entity ends within one. `redacted` gets it as UTF-8, without a NUL at its end.
+///
+/// `count` is in bytes: the room at `redacted` before the call, the length of the answer after it.
+///
+/// `aggregation` is a `bertlet_aggregation`. The text is read in windows that share `overlap` tokens. If `overlap`
+/// is -1, a text longer than the encoder's limit is refused with `BERTLET_STATUS_TOO_MANY_TOKENS`, as its rest
+/// would stay as it is. `memory` has at least `bertlet_entities_size` bytes for this text and overlap, of any
+/// alignment.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bertlet_redact(
+    encoder: *mut Encoder,
+    text: *const c_char,
+    length: usize,
+    aggregation: u32,
+    overlap: isize,
+    memory: *mut c_void,
+    memory_size: usize,
+    redacted: *mut c_char,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: the pointers are what the header asks for.
+    Status::of(|| unsafe {
+        let (encoder, text) = (unique(encoder)?, utf8(text, length)?);
+        let mut array = Array::<u8>::new(redacted.cast(), count)?;
+        let options = entity_options(aggregation)?;
+        let model = encoder.runner.model();
+        address(memory)?;
+        let (recognizer, rest) = recognizer(&model, slice_mut(memory.cast(), memory_size)?)?;
+        let tagged = recognizer.tag(encoder.runner(overlap, ONE_TEXT)?, text, rest)?;
+        let text = recognizer.redact(tagged, &options)?;
+        let mut counted = Writer { room: &mut [], count: 0 };
+        let _ = write!(counted, "{text}");
+        if let Some(room) = array.fit(counted.count)? {
+            let _ = write!(Writer { room, count: 0 }, "{text}");
+        }
+        Ok(())
+    })
+}
+
+/// Counts what is written, and keeps as much of it as there is room for.
+struct Writer<'w> {
+    room: &'w mut [u8],
+    count: usize,
+}
+
+impl Write for Writer<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let to = self.count + text.len();
+        if let Some(room) = self.room.get_mut(self.count..to) {
+            room.copy_from_slice(text.as_bytes());
+        }
+        self.count = to;
+        Ok(())
+    }
+}
+
+/// The options of this `bertlet_aggregation`.
+fn entity_options(aggregation: u32) -> Result<EntityOptions, Status> {
+    let aggregation = tasks::Aggregation::NAMES.get(aggregation as usize);
+    let &(_, aggregation) = aggregation.ok_or(Status::NoSuchChoice)?;
+    Ok(EntityOptions { aggregation, constrained: false })
+}
+
+/// An entity recogniser whose labels are at the start of `memory`, and the rest of `memory`.
+fn recognizer(
+    model: &crate::Model<'static>,
+    mut memory: &'static mut [u8],
+) -> Result<(EntityRecognizer<'static, 'static>, &'static mut [u8]), Status> {
+    let names = model.labels().len();
+    let labels = place::<Label<'_>>(&mut memory, names)?;
+    // SAFETY: `place` gives room for that many labels, and nothing else uses it.
+    let labels = unsafe { prepare(labels, names) };
+    Ok((EntityRecognizer::new(model, labels)?, memory))
 }
 
 /// The likeliest words for the `[MASK]` with index `mask` (from 0) in a text, best first: as many as `fills`

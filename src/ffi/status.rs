@@ -98,8 +98,12 @@ impl From<TaskError> for Status {
             TaskError::NoTokenizer => Self::MissingTokenizer,
             TaskError::TooSmall(_) => Self::BufferTooSmall,
             TaskError::TooManyLabels { .. } => Self::Damaged,
-            TaskError::EncoderTooShort { .. } => Self::TooManyTokens,
-            TaskError::NotPooled | TaskError::OneText | TaskError::NotAPair => Self::NoSuchChoice,
+            TaskError::EncoderTooShort { .. } | TaskError::Truncated => Self::TooManyTokens,
+            TaskError::NotPooled
+            | TaskError::OneText
+            | TaskError::NotAPair
+            | TaskError::NotAText => Self::NoSuchChoice,
+            TaskError::NoSuchLabel => Self::NoSuchIndex,
         }
     }
 }

@@ -413,7 +413,8 @@ impl<'m> Session<'m> {
         Ok(Classification { label, score, scores, logits, truncated: run.truncated })
     }
 
-    /// The named entities of a text: neighbouring tokens of the same entity are joined.
+    /// The named entities of a text: words have the label of their first token, and neighbouring words of
+    /// the same entity are joined.
     ///
     /// # Errors
     /// Any [`TaskError`].
@@ -447,6 +448,45 @@ impl<'m> Session<'m> {
             Ok(())
         })?;
         Ok(Entities { entities, truncated })
+    }
+
+    /// A text with every entity replaced by its label in brackets: `[PER] lives in [LOC].` A long text is
+    /// read in windows, also if the session has none, so that nothing of it is left out.
+    ///
+    /// # Errors
+    /// Any [`TaskError`].
+    pub fn redact(&mut self, text: &str) -> Result<String, TaskError> {
+        self.redact_with(text, &EntityOptions::default())
+    }
+
+    /// [`Session::redact`] with a choice of how entities are found.
+    ///
+    /// # Errors
+    /// Any [`TaskError`].
+    pub fn redact_with(
+        &mut self,
+        text: &str,
+        options: &EntityOptions,
+    ) -> Result<String, TaskError> {
+        let windows = std::mem::replace(&mut self.windows, true);
+        let redacted = self.redact_in_windows(text, options);
+        self.windows = windows;
+        redacted
+    }
+
+    fn redact_in_windows(
+        &mut self,
+        text: &str,
+        options: &EntityOptions,
+    ) -> Result<String, TaskError> {
+        let mut runner = self.task(Text::Str(text))?;
+        let model = runner.model();
+        let mut labels = vec![Label::default(); label_count(&model)];
+        let recognizer = EntityRecognizer::new(&model, &mut labels)?;
+        with_scratch(&mut Vec::new(), |scratch| {
+            let tagged = recognizer.tag(&mut runner, text, scratch)?;
+            Ok(recognizer.redact(tagged, options)?.to_string())
+        })
     }
 
     /// The `top` likeliest words for each `[MASK]` of a text.

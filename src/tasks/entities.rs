@@ -1,15 +1,28 @@
-//! Named entities: labels for tokens, then tokens to entities.
+//! Named entities: labels for tokens, then tokens to entities; and texts without them.
 //!
 //! The rules are those of `TokenClassificationPipeline` in transformers, so that spans and scores are
-//! the same (`tests/tasks/pipeline.rs` compares them). Two rules differ on purpose: BIOES and BMES are
-//! understood, and a label without a prefix of its scheme is the name of an entity (transformers takes
-//! what follows its first hyphen).
+//! the same (`tests/tasks/pipeline.rs` compares them), except where those lose entities:
+//!
+//! - Words are the tokenizer's. Transformers compares the number of a token's characters with that of its stretch of
+//!   text. Where normalising changes that number (accents as characters of their own, soft hyphens, joiners,
+//!   Hangul, vowel signs), it takes words for parts of the word before them.
+//! - BIOES and BMES are understood.
+//! - A label without a prefix of its scheme is the name of an entity (transformers takes what follows its first
+//!   hyphen), and outside labels have more names than `O`: see [`Scheme`](super::Scheme) and
+//!   [`LabelRules`].
+//!
+//! As in transformers, a word is what BERT's basic tokenizer makes one: it ends at white space and at
+//! punctuation, so that `Rolls-Royce` has three, and each Chinese character is one. An entity's range is that of
+//! its tokens, as the tokenizer reports it: it leaves out characters after the last letter that normalising
+//! takes away. [`Redacted`] leaves out nothing.
+
+use std::fmt;
 
 use super::rows::{
     Arena, CONTINUES_WORD, Rows, SPECIAL, ScratchLen, TokenTable, WORD, part, scratch_size,
 };
 use super::runner::{RunInfo, Text, TextRunner};
-use super::tags::{Label, LabelSet};
+use super::tags::{Label, LabelRules, LabelSet};
 use super::units::{UnitSpace, Units};
 use super::{TaskError, label_name};
 use crate::encoder::Input;
@@ -22,12 +35,12 @@ use crate::tokenizer::{NO_WORD, Offset, OffsetCounter};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Aggregation {
-    /// Not at all: each token whose label is not `O` is an entity, with its full label.
+    /// Not at all: each token whose label is not an outside one is an entity, with its full label.
     None,
-    /// Neighbouring tokens of the same entity are joined.
-    #[default]
+    /// Neighbouring tokens of the same entity are joined. Entities may end within a word.
     Simple,
     /// Words have the label of their first token; neighbouring words are joined.
+    #[default]
     First,
     /// Words have the label of the largest mean probability.
     Average,
@@ -205,6 +218,18 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     /// # Errors
     /// [`crate::RunError::MissingHead`], [`TaskError::TooManyLabels`], [`TaskError::TooSmall`].
     pub fn new(model: &Model<'a>, labels: &'b mut [Label<'a>]) -> Result<Self, TaskError> {
+        Self::with_rules(model, labels, &LabelRules::default())
+    }
+
+    /// [`EntityRecognizer::new`] with what the names of the labels do not say.
+    ///
+    /// # Errors
+    /// Those of [`EntityRecognizer::new`], and [`TaskError::NoSuchLabel`] if an outside label is not the model's.
+    pub fn with_rules(
+        model: &Model<'a>,
+        labels: &'b mut [Label<'a>],
+        rules: &LabelRules<'_>,
+    ) -> Result<Self, TaskError> {
         let head = TokenClassifier::new(model)?;
         let (need, have) = (head.logits_len(1), labels.len());
         if need > MAX_LABELS {
@@ -215,7 +240,10 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         }
         let names = head.labels();
         let names = (0..need).map(move |i| label_name(names, i));
-        Ok(Self { head, labels: LabelSet::new(names, labels) })
+        if !rules.outside.iter().all(|name| names.clone().any(|other| other == *name)) {
+            return Err(TaskError::NoSuchLabel);
+        }
+        Ok(Self { head, labels: LabelSet::with_rules(names, labels, rules) })
     }
 
     /// The labels.
@@ -315,6 +343,27 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
         tagged.entities(&self.labels, options, sink);
     }
 
+    /// The text with every entity replaced by its label in brackets: `[PER] lives in [LOC].`
+    ///
+    /// # Errors
+    /// [`TaskError::Truncated`] if the text was cut, [`TaskError::NotAText`] for words and ids.
+    pub fn redact<'t, 's>(
+        &self,
+        tagged: Tagged<'t, 's>,
+        options: &EntityOptions,
+    ) -> Result<Redacted<'a, 'b, 't, 's>, TaskError> {
+        let Tagged { text: Text::Str(text), run, tokens, logits, space } = tagged else {
+            return Err(TaskError::NotAText);
+        };
+        if run.truncated {
+            return Err(TaskError::Truncated);
+        }
+        let choice = (options.aggregation, options.constrained);
+        let units = Units::new(&tokens, logits, space, &self.labels, choice);
+        let single = options.aggregation == Aggregation::None;
+        Ok(Redacted { text, tokens, units, labels: self.labels, single })
+    }
+
     /// Passes the label of each word of [`Text::Words`] to `sink`, which is that of its first token:
     /// index of the word, index of the label, probability. Words without a token, and words that were
     /// cut off, are left out. `O` is left out if the model has no such label.
@@ -336,11 +385,83 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
     }
 }
 
+/// A text whose entities are replaced by their labels: what [`EntityRecognizer::redact`] returns. Displays
+/// the text, as often as it is asked to.
+///
+/// Whole words are replaced, also where an entity ends within one, together with all characters beside
+/// them that are neither white space nor part of another word, such as accents that normalising takes away. A
+/// word with parts of two entities gets the label of the first.
+pub struct Redacted<'a, 'b, 't, 's> {
+    text: &'t str,
+    tokens: TokenTable<'s>,
+    units: Units<'s>,
+    labels: LabelSet<'a, 'b>,
+    /// Every unit is an entity of its own.
+    single: bool,
+}
+
+impl Redacted<'_, '_, '_, '_> {
+    /// Rows of the words that these rows are part of.
+    fn words(&self, (mut first, mut last): (usize, usize)) -> (usize, usize) {
+        let words = &self.tokens.words;
+        while words[first - 1] == words[first] {
+            first -= 1;
+        }
+        while words[last + 1] == words[last] {
+            last += 1;
+        }
+        (first, last)
+    }
+
+    /// The bytes of these rows, which are whole words, and of what belongs to no other word.
+    fn bytes(&self, first: usize, last: usize) -> (usize, usize) {
+        let TokenTable { starts, ends, .. } = &self.tokens;
+        let (before, after) = (first - 1, last + 1);
+        // Marks that normalising reorders give tokens out of order.
+        let start = starts[first..=last].iter().fold(u32::MAX, |a, b| a.min(*b)) as usize;
+        let end = ends[first..=last].iter().fold(0, |a, b| a.max(*b)) as usize;
+        // The special tokens around the text are at no byte of it.
+        let from = if before == 0 { 0 } else { ends[before] as usize }.min(start);
+        let to = if after + 1 == starts.len() { self.text.len() } else { starts[after] as usize };
+        let gap = |from: usize, to: usize| self.text.get(from..to).unwrap_or("");
+        let solid = |c: char| !c.is_whitespace();
+        let to = to.max(end);
+        (
+            from + gap(from, start).trim_end_matches(solid).len(),
+            to - gap(end, to).trim_start_matches(solid).len(),
+        )
+    }
+}
+
+impl fmt::Display for Redacted<'_, '_, '_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The row and the byte up to which the text is written.
+        let (mut row, mut byte) = (1, 0);
+        let mut result = Ok(());
+        self.units.groups(&self.labels, self.single, |group| {
+            let Some(label) = self.labels.get(self.units.label(group.start)) else { return };
+            let rows = (self.units.first(group.start), self.units.last(group.end - 1));
+            let (first, last) = self.words(rows);
+            let first = first.max(row);
+            if first > last || result.is_err() {
+                return;
+            }
+            let (start, end) = self.bytes(first, last);
+            let between = self.text.get(byte..start).unwrap_or("");
+            result = write!(f, "{between}[{}]", label.entity);
+            (row, byte) = (last + 1, end);
+        });
+        result?;
+        f.write_str(self.text.get(byte..).unwrap_or(""))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
 
     use super::*;
+    use crate::tasks::Scheme;
     use proptest::prelude::*;
 
     /// First byte, one past the last byte, whether it continues a word, and likely labels.
@@ -357,8 +478,17 @@ mod tests {
 
     impl Case<'_> {
         fn run(&self, names: &[&'static str], options: EntityOptions) -> Vec<Found> {
+            self.run_as(names, &LabelRules::default(), options)
+        }
+
+        fn run_as(
+            &self,
+            names: &[&'static str],
+            rules: &LabelRules<'_>,
+            options: EntityOptions,
+        ) -> Vec<Found> {
             let mut buffer = vec![Label::default(); names.len()];
-            let labels = LabelSet::new(names.iter().copied(), &mut buffer);
+            let labels = LabelSet::with_rules(names.iter().copied(), &mut buffer, rules);
             let (n, count) = (self.tokens.len(), names.len());
             let column = |f: &dyn Fn(&Tag) -> u32| self.tokens.iter().map(f).collect::<Vec<_>>();
             let mut logits = vec![f32::MIN; n * count];
@@ -456,8 +586,12 @@ mod tests {
             &[("PER", 0.5, 0, 9), ("ORG", 0.55, 14, 18), ("PER", 0.6, 19, 23)],
         );
         check(run(Max, false), &[("PER", 0.7, 0, 9), ("ORG", 0.8, 14, 18), ("PER", 0.6, 19, 23)]);
-        // B-ORG I-ORG O B-PER B-ORG I-ORG.
-        check(run(Simple, true), &[("ORG", 0.4, 0, 9), ("PER", 0.5, 14, 16), ("ORG", 0.6, 16, 23)]);
+        // I-PER I-PER O B-PER B-ORG I-ORG; where only a B- begins an entity, B-ORG I-ORG O and so on.
+        let rest = [("PER", 0.5, 14, 16), ("ORG", 0.6, 16, 23)];
+        check(run(Simple, true), &[("PER", 0.5, 0, 9), rest[0], rest[1]]);
+        let rules = LabelRules { scheme: Some(Scheme::Iob2), ..LabelRules::default() };
+        let options = EntityOptions { aggregation: Simple, constrained: true };
+        check(case.run_as(&BIO, &rules, options), &[("ORG", 0.4, 0, 9), rest[0], rest[1]]);
         // Words: B-ORG O B-PER I-PER.
         check(run(First, true), &[("ORG", 0.6, 0, 9), ("PER", 0.55, 14, 23)]);
     }

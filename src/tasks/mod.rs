@@ -15,11 +15,11 @@ mod words;
 pub use answer::{Answer, Question, mask_positions};
 #[cfg(feature = "ffi")]
 pub(crate) use entities::scratch_len as entities_scratch_len;
-pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Tagged};
+pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Redacted, Tagged};
 pub use runner::{Features, RunInfo, Text, TextRunner, Window};
-pub use tags::{Label, label_name};
+pub use tags::{Label, LabelRules, Scheme, label_name};
 #[doc(hidden)]
-pub use tags::{LabelSet, Scheme, TagPosition};
+pub use tags::{LabelSet, TagPosition};
 pub use words::{WordFeatures, WordPooling};
 
 #[doc(hidden)]
@@ -67,6 +67,12 @@ pub enum TaskError {
     OneText,
     /// The task reads a pair and got one text.
     NotAPair,
+    /// The task reads running text and got words or ids.
+    NotAText,
+    /// The text was cut, and its rest would not be redacted.
+    Truncated,
+    /// The model has no label of that name.
+    NoSuchLabel,
 }
 
 impl fmt::Display for TaskError {
@@ -91,6 +97,12 @@ impl fmt::Display for TaskError {
             Self::NotPooled => f.write_str("windows need pooled vectors; choose a pooling"),
             Self::OneText => f.write_str("this task reads one text; give no second text"),
             Self::NotAPair => f.write_str("this task reads a pair; give a second text"),
+            Self::NotAText => f.write_str("this task reads running text; give no words or ids"),
+            Self::Truncated => f.write_str(
+                "the text is longer than the encoder takes, and its rest would not be redacted; read \
+                 it in windows",
+            ),
+            Self::NoSuchLabel => f.write_str("the model has no label of that name"),
         }
     }
 }
@@ -125,6 +137,14 @@ impl FromStr for Aggregation {
     type Err = UnknownName;
     fn from_str(name: &str) -> Result<Self, UnknownName> {
         Self::from_name(name).ok_or(UnknownName { choices: "none, simple, first, average or max" })
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = UnknownName;
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let choices = "plain, bio, iob1, iob2, bioes, bilou or bmes";
+        Self::from_name(name).ok_or(UnknownName { choices })
     }
 }
 

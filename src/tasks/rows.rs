@@ -117,7 +117,7 @@ impl<'s> TokenTable<'s> {
                 break;
             }
             if rows < room {
-                self.put(rows, token, self.kind(tokenizer, text, rows, &token));
+                self.put(rows, token, self.kind(rows, &token));
             }
             rows += 1;
         }
@@ -136,11 +136,10 @@ impl<'s> TokenTable<'s> {
         Ok(Read { rows, truncated })
     }
 
-    fn kind(&self, tokenizer: &Tokenizer<'_>, text: Text<'_>, row: usize, token: &Token) -> u32 {
-        let continues = match text {
-            Text::Str(text) => is_subword(tokenizer, text, token),
-            _ => row > 1 && self.words[row - 1] == token.word,
-        };
+    /// A token continues a word if the token before it has the same word: the tokenizer knows its words,
+    /// whatever normalising does to their letters.
+    fn kind(&self, row: usize, token: &Token) -> u32 {
+        let continues = row > 1 && self.words[row - 1] == token.word;
         if continues { CONTINUES_WORD } else { WORD }
     }
 
@@ -159,16 +158,6 @@ impl<'s> TokenTable<'s> {
         let after = words[token..].iter().take(most).take_while(same).count();
         token - before..token + after
     }
-}
-
-/// The rule of transformers: a token continues a word if its text has another number of characters
-/// than its stretch of the input, as `##` makes it longer. The rule errs where normalisation changes
-/// the number of characters.
-fn is_subword(tokenizer: &Tokenizer<'_>, text: &str, token: &Token) -> bool {
-    let bytes = text.as_bytes().get(token.start as usize..token.end as usize);
-    let chars = bytes.unwrap_or(&[]).iter().filter(|b| **b & 0xC0 != 0x80).count();
-    let known = tokenizer.token(token.id).filter(|_| token.id != tokenizer.unk_id());
-    known.is_some_and(|token| token.chars().count() != chars)
 }
 
 /// Rows of `width` values, one per token.

@@ -364,9 +364,27 @@ static void test_entities(const bertlet_model *model) {
     IS(BUFFER_TOO_SMALL, bertlet_entities(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, entities,
                                           &count, NULL));
     CHECK(count == 2 && entities[0].score > 0.9f && entities[1].score == -1 && entities[0].reserved[3] == 0);
+
+    char redacted[32];
+    const char *expected = "In Z\xC3\xBCrich, [PER] met [PER].";
+    size_t need = strlen(expected);
+    count = 0;
+    IS(OK, bertlet_redact(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, NULL, &count));
+    CHECK(count == need);
+    memset(redacted, 'x', sizeof redacted);
+    count = need - 1;
+    IS(BUFFER_TOO_SMALL, bertlet_redact(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, redacted, &count));
+    CHECK(count == need && redacted[0] == 'x');
+    IS(NULL_POINTER, bertlet_redact(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, redacted, NULL));
+    IS(NULL_POINTER, bertlet_redact(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, NULL, size, redacted, &count));
+    IS(NO_SUCH_CHOICE, bertlet_redact(encoder, text, length, 5, -1, room, size, redacted, &count));
+    CHECK(redacted[0] == 'x');
+    count = sizeof redacted;
+    IS(OK, bertlet_redact(encoder, text, length, BERTLET_AGGREGATION_FIRST, -1, room, size, redacted, &count));
+    CHECK(count == need && !memcmp(redacted, expected, need) && redacted[need] == 'x');
     free(room);
 
-    char words[16 * 40];
+    char words[16 * 40], safe[16 * 40];
     for (size_t i = 0; i < sizeof words; i += 16)
         memcpy(words + i, "He left London. ", 16);
     for (ptrdiff_t overlap = -1; overlap < 20; overlap += 10) {
@@ -376,6 +394,11 @@ static void test_entities(const bertlet_model *model) {
         IS(OK, bertlet_entities(encoder, words, sizeof words, BERTLET_AGGREGATION_SIMPLE, overlap, room, size, NULL,
                                 &count, &truncated));
         CHECK(truncated == (overlap < 0) && (overlap < 0 ? count < 20 : count > 35));
+        /* A text is redacted to its end, or not at all. */
+        count = sizeof safe;
+        bertlet_status status = bertlet_redact(encoder, words, sizeof words, BERTLET_AGGREGATION_SIMPLE, overlap, room,
+                                               size, safe, &count);
+        CHECK(overlap < 0 ? status == BERTLET_STATUS_TOO_MANY_TOKENS : !status && count < sizeof safe);
         free(room);
     }
     free(memory);

@@ -129,6 +129,133 @@ fn ner() {
     assert!(status == 1 && message.contains("70000"), "{message}");
 }
 
+/// What `bertlet` writes to stdout, stderr, and its status.
+fn plain(arguments: &[&str], input: &str) -> (String, String, i32) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn ner_labels_whole_words_unless_told_otherwise() {
+    let folder = Folder::new("ner-words");
+    let path = folder.model("tiny-ner", Weights::F32);
+    let model = path.to_str().unwrap();
+    let text = "Angela Merkel met Emmanuel Macron in Berlin.";
+    let answers = bertlet(&["ner", model, "--text", text], "").unwrap();
+    let found = |answers: &[Value]| -> Vec<String> {
+        let entities = answers[0]["entities"].as_array().unwrap();
+        entities.iter().map(|e| e["text"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(found(&answers), ["Angela Merkel", "Emmanuel Macron", "Berlin"]);
+    assert_eq!(
+        answers,
+        bertlet(&["ner", model, "--text", text, "--aggregation", "first"], "").unwrap()
+    );
+    // A soft hyphen, a joiner, and a space of no width within a word.
+    let text = "Paris to Lon\u{ad}don and Ber\u{200d}lin, Frank\u{200b}furt";
+    for aggregation in ["first", "average", "max"] {
+        let answers =
+            bertlet(&["ner", model, "--text", text, "--aggregation", aggregation], "").unwrap();
+        let expected = ["Paris", "Lon\u{ad}don", "Ber\u{200d}lin", "Frank\u{200b}furt"];
+        assert_eq!(found(&answers), expected, "{aggregation}");
+    }
+
+    // Words end at spaces, and at nothing else.
+    let line = "10\u{a0}000  euros in\u{3000}Paris\u{85}or Berlin";
+    let answers = bertlet(&["ner", model, "--words", "--text", line], "").unwrap();
+    let tags = answers[0]["tags"].as_array().unwrap();
+    assert_eq!((tags.len(), &tags[3]), (4, &json!("B-LOC")));
+}
+
+#[test]
+fn ner_redacts_texts() {
+    let folder = Folder::new("ner-redact");
+    let path = folder.model("tiny-ner", Weights::F32);
+    let model = path.to_str().unwrap();
+    let text = "Angela Merkel met Emmanuel Macron in Berlin.";
+    let long = "He left London. ".repeat(400);
+    let input = format!("{text}\n\n😀 \"no\" name\n{long}\n");
+    let (stdout, stderr, status) = plain(&["ner", model, "--redact"], &input);
+    assert_eq!((&stderr[..], status), ("", 0));
+    let lines: Vec<&str> = stdout.split('\n').collect();
+    let redacted = "[PER] met [PER] in [LOC].";
+    assert_eq!(lines[..3], [redacted, "", "😀 \"no\" name"]);
+    // A long text as the entities of its windows say; those that the small model finds lie all over it.
+    let whole = bertlet(&["ner", model, "--window"], &long).unwrap();
+    let mut expected = long.clone();
+    for entity in whole[0]["entities"].as_array().unwrap().iter().rev() {
+        let [start, end] = ["start", "end"].map(|name| entity[name].as_u64().unwrap() as usize);
+        expected.replace_range(start..end, &format!("[{}]", entity["label"].as_str().unwrap()));
+    }
+    assert!(lines[3] == expected && expected[expected.len() - 2000..].contains("[ORG]"));
+    assert_eq!(lines[4..], [""]);
+    // Nothing is left of a word of which the model found a part.
+    for aggregation in ["none", "simple"] {
+        let arguments = ["ner", model, "--redact", "--text", text, "--aggregation", aggregation];
+        let (stdout, ..) = plain(&arguments, "");
+        for rest in ["ela", "kel", "uel", "ron", "lin"] {
+            assert!(!stdout.contains(rest), "{aggregation}: {stdout}");
+        }
+    }
+    let answers = bertlet(&["ner", model, "--redact", "--json"], &input).unwrap();
+    assert_eq!(answers[0], json!({"redacted": redacted}));
+    assert_eq!(answers[2], json!({"redacted": "😀 \"no\" name"}));
+
+    for bad in ["--ids", "--words", "--logits"] {
+        let (message, status) = bertlet(&["ner", model, "--redact", bad], "a").unwrap_err();
+        assert!(status == 2 && message.contains(bad), "{message}");
+    }
+}
+
+#[test]
+fn ner_reads_labels_as_told() {
+    let folder = Folder::new("ner-labels");
+    let labels = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+        let path = folder.model_with("tiny-ner", Weights::F32, |extras| extras.labels = names);
+        path.to_str().unwrap().to_owned()
+    };
+    let text = "Angela Merkel met Emmanuel Macron in Berlin.";
+    // The order of the checkpoint: O, then B- and I- of PER, ORG, LOC and MISC.
+    let nameless: Vec<_> = (0..9).map(|i| format!("LABEL_{i}")).collect();
+    let model = labels(&nameless.iter().map(String::as_str).collect::<Vec<_>>());
+    let redact = |model: &str, more: &[&str]| {
+        plain(&[&["ner", model, "--redact", "--text", text][..], more].concat(), "")
+    };
+    let (stdout, stderr, status) = redact(&model, &[]);
+    assert!(stdout.starts_with("[LABEL_1]") && status == 0, "{stdout}");
+    assert!(stderr.contains("labels") && stderr.contains("--outside LABEL_0"), "{stderr}");
+    let (stdout, stderr, _) = redact(&model, &["--outside", "LABEL_0"]);
+    assert!(stdout.contains(" met [LABEL_") && stdout.ends_with(".\n") && stderr.is_empty());
+    let (_, stderr, status) = redact(&model, &["--outside", "O"]);
+    assert!(status == 1 && stderr.contains("\"O\"") && stderr.contains("LABEL_0, LABEL_1"));
+
+    let model =
+        labels(&["none", "B_PER", "I_PER", "B_ORG", "I_ORG", "B_LOC", "I_LOC", "B_M", "I_M"]);
+    let expected = "[PER] met [PER] in [LOC].\n".to_owned();
+    for scheme in ["auto", "bio", "iob1", "iob2"] {
+        let options = ["--constrained", "--scheme", scheme];
+        let (stdout, stderr, status) = redact(&model, &options);
+        assert_eq!(status, 0, "{stderr}");
+        if scheme != "iob1" {
+            assert_eq!(stdout, expected, "{scheme}");
+        }
+    }
+    let (stdout, ..) = redact(&model, &["--scheme", "plain"]);
+    assert_eq!(stdout, "[B_PER] [I_PER] met [B_PER] [I_PER] in [B_LOC].\n");
+    let (_, stderr, status) = redact(&model, &["--scheme", "bioe"]);
+    assert!(status == 2 && stderr.contains("iob2"), "{stderr}");
+}
+
 #[test]
 fn fill_mask_and_next_sentence() {
     let folder = Folder::new("fill");

@@ -1,10 +1,16 @@
 //! Entities against a run of transformers' `TokenClassificationPipeline`, which `golden/pipeline.py` wrote
 //! down: spans, labels and scores of each strategy.
+//!
+//! One difference is wanted. Transformers takes a token for a part of the word before it if it has another number
+//! of characters than its stretch of text, which is wrong where normalising changes that number. Here words are
+//! those of the tokenizer. Strategies by words are compared with transformers where the two agree, and
+//! everywhere with the entities of the ids, which are found by the `##` of the tokens alone.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bertlet::tasks::{Aggregation, EntityOptions, Text};
+use bertlet::Input;
+use bertlet::tasks::{Aggregation, Entity, EntityOptions, Text};
 use serde_json::Value;
 
 use crate::Loaded;
@@ -26,17 +32,57 @@ fn letters(text: &str) -> String {
     text.replace("##", "").chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
+/// Whether transformers would find the same words in a text.
+fn words_agree(loaded: &Loaded, text: &str) -> bool {
+    let tokenizer = loaded.model().tokenizer().unwrap();
+    let tokens: Vec<_> = tokenizer.tokens(text).map(Result::unwrap).collect();
+    (0..tokens.len()).all(|i| {
+        let token = tokens[i];
+        let stretch = &text[token.start as usize..token.end as usize];
+        let name = tokenizer.token(token.id).unwrap();
+        let theirs =
+            token.id != tokenizer.unk_id() && name.chars().count() != stretch.chars().count();
+        theirs == (i > 0 && tokens[i - 1].word == token.word)
+    })
+}
+
+/// The entities of the ids of a text: label, score, first and last token.
+type Tokens = Vec<(String, f32, usize, usize)>;
+
+fn of_tokens(entities: &[Entity<'_>]) -> Tokens {
+    entities.iter().map(|e| (e.label.to_owned(), e.score, e.first, e.last)).collect()
+}
+
+fn by_ids(loaded: &Loaded, text: &str, limit: usize, options: EntityOptions) -> Tokens {
+    let tokenizer = loaded.model().tokenizer().unwrap();
+    let tokens = tokenizer.tokens(text).map(|token| token.unwrap().id);
+    let ids: Vec<u32> =
+        [tokenizer.cls_id()].into_iter().chain(tokens).chain([tokenizer.sep_id()]).collect();
+    of_tokens(&find(loaded, Text::Ids(Input::new(&ids)), limit, None, options).unwrap().entities)
+}
+
 fn check(loaded: &Loaded, cases: &Value, tolerance: f64) {
     let limit = loaded.model().config().max_position_embeddings;
     let lowercase = loaded.model().tokenizer().unwrap().settings().lowercase;
     let cases = cases.as_array().unwrap();
     assert!(!cases.is_empty());
+    let mut differ = 0;
     for case in cases {
         let text = case["text"].as_str().unwrap();
         for (name, aggregation) in Aggregation::NAMES {
             let options = EntityOptions { aggregation, constrained: false };
             let found = find(loaded, Text::Str(text), limit, None, options).unwrap();
             assert!(!found.truncated, "{text:?}");
+            // Special tokens in a text are words, and not among ids.
+            if !text.contains("[SEP]") {
+                let by_ids = by_ids(loaded, text, limit, options);
+                assert_eq!(of_tokens(&found.entities), by_ids, "{name}: {text:?}");
+            }
+            let by_words = !matches!(aggregation, Aggregation::None | Aggregation::Simple);
+            if by_words && !words_agree(loaded, text) {
+                differ += 1;
+                continue;
+            }
             let ours: Vec<Span> = found
                 .entities
                 .iter()
@@ -65,6 +111,7 @@ fn check(loaded: &Loaded, cases: &Value, tolerance: f64) {
             }
         }
     }
+    assert!(differ <= 3 * cases.len() / 4, "{differ}: most texts are compared");
 }
 
 #[test]

@@ -166,6 +166,11 @@ impl Options {
         self.json || self.output.is_some() || !std::io::stdout().is_terminal()
     }
 
+    /// Whether JSON was asked for.
+    pub fn asked_for_json(&self) -> bool {
+        self.json
+    }
+
     /// Opens the model.
     pub fn open(&self) -> Result<ModelFile, Failure> {
         Ok(ModelFile::open(&self.model)?)

@@ -39,9 +39,10 @@ impl<'s> Sample<'s> {
         }
     }
 
-    /// The words of a line with spaces between them.
+    /// The words of a line with spaces between them. Other white space, such as no-break spaces, is part of
+    /// a word, as in tagged corpora.
     pub fn words(&self) -> Vec<&'s str> {
-        self.line.split_whitespace().collect()
+        self.line.split(' ').filter(|word| !word.is_empty()).collect()
     }
 
     /// The file and the line.
