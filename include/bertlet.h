@@ -7,7 +7,8 @@
  * Arguments: texts are UTF-8 of a given length; names, paths and layers end with NUL. An array of no
  * elements may be NULL. Buffers of one call do not overlap.
  *
- * Errors: every function that can fail returns a bertlet_status. An output is written on success only.
+ * Errors: every function that can fail returns a bertlet_status. An output is written on success only;
+ * BERTLET_STATUS_NOT_FINITE may leave values in an output array that are of no use.
  *
  * Threads: there is no global state. Any thread may use any model, many at once; an encoder serves one
  * thread at a time.
@@ -29,7 +30,7 @@ enum bertlet_status
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // Success. Any other status: no output was written.
+  // Success. Any other status but `BERTLET_STATUS_NOT_FINITE`: no output was written.
   BERTLET_STATUS_OK = 0,
   // A required pointer is NULL.
   BERTLET_STATUS_NULL_POINTER = 1,
@@ -75,6 +76,9 @@ enum bertlet_status
   BERTLET_STATUS_TEXT_TOO_LONG = 21,
   // Windows cannot share this many tokens.
   BERTLET_STATUS_OVERLAP_TOO_LARGE = 22,
+  // A value of the answer is NaN or infinite: the weights overflow. Values in an array that the call
+  // fills are of no use.
+  BERTLET_STATUS_NOT_FINITE = 23,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

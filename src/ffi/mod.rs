@@ -30,7 +30,7 @@ use crate::tokenizer::TokenBuffer;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Success. Any other status: no output was written.
+    /// Success. Any other status but `BERTLET_STATUS_NOT_FINITE`: no output was written.
     Ok = 0,
     /// A required pointer is NULL.
     NullPointer = 1,
@@ -76,6 +76,9 @@ pub enum Status {
     TextTooLong = 21,
     /// Windows cannot share this many tokens.
     OverlapTooLarge = 22,
+    /// A value of the answer is NaN or infinite: the weights overflow. Values in an array that the call
+    /// fills are of no use.
+    NotFinite = 23,
 }
 
 /// How the vectors of an input's tokens become one. Means and maxima run over all unmasked tokens, the
