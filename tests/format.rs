@@ -569,7 +569,8 @@ fn damaged_weights_do_no_harm() {
                     Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                     Output::MaskedLm { positions: &[3], out: &mut d },
                 ];
-                run(model, isa, 1, &Input::new(&ids), &mut outputs).unwrap();
+                let answer = run(model, isa, 1, &Input::new(&ids), &mut outputs);
+                assert!(matches!(answer, Ok(()) | Err(RunError::NotFinite(_))), "{answer:?}");
             }
         }
     }
@@ -879,7 +880,8 @@ fn overwriting_a_mapped_file_does_no_harm() {
                 Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                 Output::MaskedLm { positions: &[3], out: &mut d },
             ];
-            run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs).unwrap();
+            let answer = run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs);
+            assert!(matches!(answer, Ok(()) | Err(RunError::NotFinite(_))), "{answer:?}");
         }
     }
     std::fs::remove_file(&path).unwrap();

@@ -82,6 +82,11 @@ impl Files {
         if path.exists() { self.json(path).map(Some) } else { Ok(None) }
     }
 
+    /// Bytes of all files that were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.records.iter().map(|record| record.size).sum()
+    }
+
     /// The files that were read.
     pub(super) fn into_records(self) -> Vec<FileRecord> {
         self.records

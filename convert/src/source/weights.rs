@@ -57,11 +57,18 @@ impl WeightFiles {
     /// Lists the tensors.
     pub(super) fn read(&self, files: &mut Files) -> Result<Tensors> {
         let mut tensors = Tensors::default();
+        let before = files.bytes();
         match self {
             Self::Single(format, path) => read_file(*format, path, files, &mut tensors)?,
             Self::Sharded(format, index) => read_shards(*format, index, files, &mut tensors)?,
             Self::TensorFlow(index) => tensorflow::read(index, files, &mut tensors)?,
         }
+        // A file of an unknown name was recorded when its format was found out.
+        let alone = match self {
+            Self::Single(_, path) => files.map(path)?.len() as u64,
+            _ => 0,
+        };
+        tensors.check_total(self.path(), alone.max(files.bytes() - before))?;
         Ok(tensors)
     }
 }
