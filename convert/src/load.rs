@@ -447,16 +447,17 @@ impl<'a> Loader<'a> {
             _ => (LARGEST, 0.0, "sums of f32"),
         };
         if let Some(i) = values.iter().position(|v| v.abs() > largest) {
-            return Err(found
-                .info
-                .error(format!(
-                    "element {i} is {:e}, too large for {why}, which end at {largest:e}",
-                    values[i]
-                ))
-                .hint(match largest == LARGEST {
-                    true => "the checkpoint is damaged, or its training diverged",
-                    false => "convert with --weights f32",
-                }));
+            let (largest, why, hint) = match values[i].abs() > LARGEST {
+                true => {
+                    (LARGEST, "sums of f32", "the checkpoint is damaged, or its training diverged")
+                }
+                false => (largest, why, "convert with --weights f32"),
+            };
+            let problem = format!(
+                "element {i} is {:e}, too large for {why}: the limit is {largest:e}",
+                values[i]
+            );
+            return Err(found.info.error(problem).hint(hint));
         }
         let most = values.iter().fold(0f32, |most, v| most.max(v.abs()));
         if most > 0.0 && most < smallest {
