@@ -125,6 +125,13 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         }
     };
     let tensors = found.read(&mut files)?;
+    let mut notes = modules.notes;
+    if folder.join("adapter_config.json").exists() {
+        notes.push(
+            "adapter_config.json: the adapter is not applied; the weights are used as they are"
+                .into(),
+        );
+    }
     Ok(Checkpoint {
         folder,
         weights: found.path().to_owned(),
@@ -134,7 +141,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         tokenizer,
         pooling: modules.pooling,
         normalize: modules.normalize,
-        notes: modules.notes,
+        notes,
         files: files.into_records(),
         tensors,
     })
