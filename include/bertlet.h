@@ -15,7 +15,7 @@
  * Memory that a call works in has a size, which a function or constant tells.
  *
  * Errors: every function that can fail returns a bertlet_status. An output is written on success only, but
- * for the count.
+ * for the count; BERTLET_STATUS_NOT_FINITE may leave values in an output array that are of no use.
  *
  * Later versions: structs that may get more fields have reserved ones, which are 0 now. Statuses are added.
  *
@@ -46,7 +46,8 @@ enum bertlet_status
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-  // Success. Any other status: no output was written, but for the count of `BUFFER_TOO_SMALL`.
+  // Success. Any other status but `BERTLET_STATUS_NOT_FINITE`: no output was written, except for the count of
+  // `BUFFER_TOO_SMALL`.
   BERTLET_STATUS_OK = 0,
   // A required pointer is NULL.
   BERTLET_STATUS_NULL_POINTER = 1,
@@ -94,6 +95,9 @@ enum bertlet_status
   BERTLET_STATUS_TEXT_TOO_LONG = 21,
   // Windows cannot share this many tokens.
   BERTLET_STATUS_OVERLAP_TOO_LARGE = 22,
+  // A value of the answer is NaN or infinite: the weights overflow. Values in an array that the call
+  // fills are of no use.
+  BERTLET_STATUS_NOT_FINITE = 23,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

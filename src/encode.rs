@@ -2,13 +2,14 @@
 
 use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::outputs::{self, Listener, Output};
+use crate::outputs::{self, Fault, Listener, Output};
 
 impl Encoder<'_, '_> {
     /// Runs the model on one input, as far as `outputs` need, and fills them.
     ///
     /// # Errors
-    /// Any [`RunError`]. Then no output has been written.
+    /// Any [`RunError`]. Then no output has been written, except with
+    /// [`RunError::NotFinite`]: what the outputs hold then is of no use.
     pub fn encode(
         &mut self,
         input: &Input<'_>,
@@ -21,6 +22,10 @@ impl Encoder<'_, '_> {
         let mut listener =
             Listener::new(&model, self.kernels(), tokens, input.attention_mask, outputs);
         self.forward(input, layers, &mut listener);
-        Ok(())
+        match listener.fault() {
+            None => Ok(()),
+            Some(Fault::State) => Err(outputs::locate(self, input, layers)),
+            Some(Fault::Output(place)) => Err(RunError::NotFinite(place)),
+        }
     }
 }

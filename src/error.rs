@@ -66,6 +66,35 @@ pub enum RunError {
     TwoCombinedMaxima,
     /// A position past the end of the input.
     NoSuchPosition(usize),
+    /// A value of the answer, or of a state on the way to it, is NaN or infinite. What the outputs hold is
+    /// of no use.
+    NotFinite(NotFinite),
+}
+
+/// Where the first value that is not finite appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotFinite {
+    /// A hidden state: 0 is the embeddings' output, `n` that of layer `n`, counted from 1.
+    HiddenState(usize),
+    /// The attention probabilities of a layer, counted from 0.
+    Attention(usize),
+    /// The logits of a head: a [`Head::name`](crate::Head::name), or `masked_lm`.
+    Head(&'static str),
+    /// Features, in the combination or the pooling of finite states.
+    Features,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::HiddenState(0) => f.write_str("the output of the embeddings"),
+            Self::HiddenState(n) => write!(f, "the output of layer {n}"),
+            Self::Attention(layer) => write!(f, "the attention of layer {}", layer + 1),
+            Self::Head(name) => write!(f, "the output of the {name} head"),
+            Self::Features => f.write_str("the combination of layers or tokens"),
+        }
+    }
 }
 
 impl fmt::Display for RunError {
@@ -115,6 +144,11 @@ impl fmt::Display for RunError {
             Self::NoSuchPosition(position) => {
                 write!(f, "there is no token {position} in the input; positions count from 0")
             }
+            Self::NotFinite(place) => write!(
+                f,
+                "{place} is not finite: weights of the model overflow; check the file with `bertlet \
+                 verify`, or convert the checkpoint again"
+            ),
         }
     }
 }

@@ -133,7 +133,7 @@ pub mod tokenizer;
 #[doc(hidden)]
 pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input};
-pub use error::{RunError, TooSmall};
+pub use error::{NotFinite, RunError, TooSmall};
 pub use format::{Config, FormatError, Model, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]

@@ -139,10 +139,11 @@
 //! * whatever other outputs the same pass fills.
 //!
 //! # What is not
-//! * NaN and infinities, in weights or by overflow: the call returns and touches only memory that it
-//!   was given, but the bits of its result may differ between instruction sets. The sign of a NaN is
-//!   never specified.
-//! * Files that the writer never produces: int8 weights of -128, wrong stored sums of weights, padding
-//!   that is not zero. [`crate::Model::verify`] detects damaged files.
+//! * NaN and infinities, in weights or by overflow: the call touches only memory that it was given, and
+//!   returns [`crate::RunError::NotFinite`] if a state or the answer is not finite. An overflow inside of
+//!   a layer that leaves its output finite may give other bits on another instruction set; weights of a
+//!   size that a training leaves do not overflow.
+//! * Files that break [the rules for numbers](crate::format#numbers), which the writer never produces.
+//!   [`crate::Model::verify`] refuses them.
 //! * Masked tokens before unmasked ones shift the partial sums of the softmax: the result is correct,
 //!   but its bits differ from those of the input without the masked tokens.

@@ -13,7 +13,7 @@ use bertlet::heads::MaskedLm;
 use bertlet::tasks::Aggregation;
 use bertlet::tokenizer::Settings;
 use bertlet::tokenizer::writer::{self, Class, Rule, SpecialTokens};
-use bertlet::{Encoder, Input, Isa, Model, Pooling};
+use bertlet::{Encoder, Input, Isa, Model, NotFinite, Pooling, RunError};
 use common::{SMALL, Spec};
 
 #[test]
@@ -136,4 +136,10 @@ fn masked_words_are_those_of_the_library() {
     for (fill, best) in fills.iter().zip(best) {
         assert_eq!((fill.id, fill.score.to_bits()), (best.id, best.score.to_bits()));
     }
+}
+
+#[test]
+fn an_answer_that_is_not_finite_has_a_status() {
+    let status = Status::from(RunError::NotFinite(NotFinite::HiddenState(2)));
+    assert_eq!((status, status as u32), (Status::NotFinite, 23));
 }

@@ -4,11 +4,14 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{Encoding, ProblemType};
+use bertlet::format::writer::xxh64;
+use bertlet::format::{BadNumber, Encoding, ProblemType};
 use bertlet::{
-    Config, Encoder, FormatError, Head, Input, Isa, Layers, Model, Output, Pooling, RunError,
-    SectionKind, TooSmall,
+    Config, Encoder, FormatError, Head, Input, Isa, Layers, Model, NotFinite, Output, Pooling,
+    RunError, SectionKind, TooSmall,
 };
+
+use half::f16;
 
 use common::{Aligned, SMALL, Spec, field, fix_checksum, ids, run};
 
@@ -566,7 +569,8 @@ fn damaged_weights_do_no_harm() {
                     Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                     Output::MaskedLm { positions: &[3], out: &mut d },
                 ];
-                run(model, isa, 1, &Input::new(&ids), &mut outputs).unwrap();
+                let answer = run(model, isa, 1, &Input::new(&ids), &mut outputs);
+                assert!(matches!(answer, Ok(()) | Err(RunError::NotFinite(_))), "{answer:?}");
             }
         }
     }
@@ -886,7 +890,8 @@ fn overwriting_a_mapped_file_does_no_harm() {
                 Output::Logits { head: Head::SequenceClassifier, out: &mut c },
                 Output::MaskedLm { positions: &[3], out: &mut d },
             ];
-            run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs).unwrap();
+            let answer = run(model, Isa::detect(), 1, &Input::new(&ids), &mut outputs);
+            assert!(matches!(answer, Ok(()) | Err(RunError::NotFinite(_))), "{answer:?}");
         }
     }
     std::fs::remove_file(&path).unwrap();
@@ -900,4 +905,136 @@ fn sections_out_of_order_are_not_written() {
     writer.bytes(SectionKind::Tokenizer, vec![1]);
     writer.bytes(SectionKind::Tokenizer, vec![1]);
     writer.to_vec();
+}
+
+/// Rewrites the checksums of all sections and of the head.
+fn fix_all(file: &mut Aligned) {
+    let sums: Vec<u64> = {
+        let model = Model::from_bytes(file).unwrap();
+        model.sections().map(|s| xxh64(model.section_bytes(s))).collect()
+    };
+    for (index, sum) in sums.into_iter().enumerate() {
+        put_long(file, entry(index) + 48, sum);
+    }
+    fix_checksum(file);
+}
+
+/// What `verify` says of a file with these bytes of a section changed and all checksums right.
+fn changed_section(file: &Aligned, kind: SectionKind, at: usize, bytes: &[u8]) -> FormatError {
+    let mut file = file.copy();
+    let section = Model::from_bytes(&file).unwrap().section(kind);
+    let section =
+        section.or(Model::from_bytes(&file).unwrap().sections().find(|s| s.kind == kind)).unwrap();
+    file[section.offset + at..][..bytes.len()].copy_from_slice(bytes);
+    fix_all(&mut file);
+    Model::from_bytes(&file).unwrap().verify().expect_err("a rule is broken")
+}
+
+#[test]
+fn numbers_that_instruction_sets_read_differently_are_refused() {
+    use BadNumber::{Bias, OutOfRange, Padding, Scale, Sum, Value};
+    use SectionKind as K;
+    // Heads of 10 places, padded to 16; no size is a multiple of 16.
+    let config = Config { hidden_size: 30, num_attention_heads: 3, intermediate_size: 21, ..SMALL };
+    let nan = f32::NAN.to_le_bytes();
+    let (int8, f32s) = (Spec::new(config, Encoding::Int8), Spec::new(config, Encoding::F32));
+    let f16s = Spec::new(config, Encoding::F16);
+    let infinite = f16::INFINITY.to_le_bytes();
+    // A matrix of int8: `[N16 / 16][K16 / 4][16][4]`, scales, biases, sums.
+    let weights = 32 * 32;
+    for (spec, kind, at, bytes, expected) in [
+        (int8, K::Intermediate, 64 + 5, &[0x80][..], OutOfRange(64 + 5)),
+        (int8, K::Intermediate, weights + 4 * 32 * 2 + 8, &[1, 2, 3, 4], Sum(2)),
+        (int8, K::Intermediate, weights + 4 * 3, &nan, Scale(3)),
+        (int8, K::Intermediate, weights + 4 * 3 + 3, &[0xc0], Scale(3)),
+        (int8, K::Intermediate, weights + 4 * 32 + 4 * 20, &nan, Bias(20)),
+        // Inputs past 30, outputs past 21.
+        (int8, K::Intermediate, 7 * 64 + 2, &[1], Padding(7 * 64 + 2)),
+        (int8, K::Intermediate, 512 + 5 * 4, &[1], Padding(512 + 5 * 4)),
+        (int8, K::Intermediate, weights + 4 * 21, &[1], Padding(weights + 4 * 21)),
+        (int8, K::Intermediate, weights + 4 * 53, &[1], Padding(weights + 4 * 53)),
+        (int8, K::Intermediate, weights + 4 * 85, &[1], Sum(21)),
+        // Places past 10 of a head: outputs of the queries, inputs of the output projection.
+        (int8, K::QueryKeyValue, 10 * 4, &[1], Padding(10 * 4)),
+        (int8, K::AttentionOutput, 2 * 64 + 2, &[1], Padding(2 * 64 + 2)),
+        (int8, K::WordEmbeddings, 3, &[0x80], OutOfRange(3)),
+        (int8, K::WordEmbeddings, 32 + 30, &[1], Padding(32 + 30)),
+        (int8, K::WordEmbeddings, 90 * 32 + 1, &[0x7c], Scale(0)),
+        (int8, K::WordEmbeddings, 90 * 32 + 3, &[0x80], Scale(1)),
+        (int8, K::EmbeddingsNorm, 4 * 7, &nan, Value(7)),
+        (int8, K::EmbeddingsNorm, 4 * 30, &[1], Padding(4 * 30)),
+        (int8, K::OutputNorm, 4 * 33, &nan, Value(33)),
+        (int8, K::MaskedLmBias, 4 * 9, &nan, Value(9)),
+        (int8, K::MaskedLmBias, 4 * 90, &[1], Padding(4 * 90)),
+        (f32s, K::Output, 4 * 17, &nan, Value(17)),
+        (f32s, K::Output, 4 * (21 * 16 + 14), &[1], Padding(4 * (21 * 16 + 14))),
+        (f32s, K::Output, 4 * 2 * 21 * 16 + 4 * 5, &nan, Bias(5)),
+        (f32s, K::QueryKeyValue, 4 * 10, &[1], Padding(4 * 10)),
+        (f32s, K::QueryKeyValue, 4 * 9 * 30 * 16 + 4 * 11, &[1], Padding(4 * 9 * 30 * 16 + 4 * 11)),
+        (f32s, K::PositionEmbeddings, 4 * 5, &nan, Value(5)),
+        (f16s, K::Output, 2 * 17, &infinite, Value(17)),
+        (f16s, K::WordEmbeddings, 2 * 17, &infinite, Value(17)),
+        (f16s, K::WordEmbeddings, 2 * 30, &[1], Padding(2 * 30)),
+        (f16s, K::Pooler, 2 * 2 * 30 * 16 + 4, &nan, Bias(1)),
+    ] {
+        let file = spec.file();
+        assert_eq!(Model::from_bytes(&file).unwrap().verify(), Ok(()));
+        let found = changed_section(&file, kind, at, bytes);
+        assert_eq!(found, FormatError::Number(kind, 0, expected), "{:?}", spec.matrices);
+        assert!(found.to_string().contains(&format!("section {kind:?} (layer 0): ")), "{found}");
+    }
+}
+
+#[test]
+fn answers_that_are_not_finite_are_errors_that_name_the_layer() {
+    use SectionKind as K;
+    // A gamma so large that only the last state, or one before it, overflows.
+    for (encoding, kind, layer, at, place) in [
+        (Encoding::F32, K::EmbeddingsNorm, 0, 4 * 20, NotFinite::HiddenState(0)),
+        (Encoding::F32, K::OutputNorm, 0, 4 * 20, NotFinite::HiddenState(1)),
+        (Encoding::Int8, K::OutputNorm, 0, 4 * 20, NotFinite::HiddenState(1)),
+        (Encoding::Int8, K::OutputNorm, 1, 0, NotFinite::HiddenState(2)),
+        (Encoding::F32, K::OutputNorm, 1, 4 * 47, NotFinite::HiddenState(2)),
+        (Encoding::F32, K::TokenClassifier, 0, 4 * 16 * 48, NotFinite::Head("token_classifier")),
+        (Encoding::F32, K::MaskedLmBias, 0, 4 * 5, NotFinite::Head("masked_lm")),
+    ] {
+        let spec = Spec::new(SMALL, encoding);
+        let mut file = spec.file();
+        let section = Model::from_bytes(&file).unwrap().sections();
+        let section = { section }.find(|s| s.kind == kind && s.layer == layer).unwrap();
+        let bad = if kind == K::TokenClassifier { f32::NAN } else { f32::INFINITY };
+        file[section.offset + at..][..4].copy_from_slice(&bad.to_le_bytes());
+        fix_all(&mut file);
+        let model = Model::from_bytes(&file).unwrap();
+        let input_ids = ids(&spec.config, 9, 3);
+        let input = Input::new(&input_ids);
+        let len = |head: Head| head.logits_len(&model, 9).unwrap();
+        let mut outputs: [Vec<f32>; 4] = [
+            vec![0.0; 48],
+            vec![0.0; len(Head::TokenClassifier)],
+            vec![0.0; 90],
+            vec![0.0; len(Head::SequenceClassifier)],
+        ];
+        let [mean, tokens, words, sequence] = &mut outputs;
+        let head = matches!(place, NotFinite::Head(_));
+        for (output, by_head) in [
+            (features("last", Pooling::Mean, mean), false),
+            (
+                Output::Logits { head: Head::TokenClassifier, out: tokens },
+                kind == K::TokenClassifier,
+            ),
+            (Output::MaskedLm { positions: &[2], out: words }, kind == K::MaskedLmBias),
+            (Output::Logits { head: Head::SequenceClassifier, out: sequence }, false),
+        ] {
+            // The pooler's tanh hides an overflow of the last layer, but not from this.
+            let found = run(model, Isa::detect(), 1, &input, &mut [output]);
+            let expected = if head && !by_head { Ok(()) } else { Err(RunError::NotFinite(place)) };
+            let last_only = layer == 1 && at == 4 * 47;
+            if last_only && found.is_err() {
+                assert!(matches!(found, Err(RunError::NotFinite(_))), "{found:?}");
+                continue;
+            }
+            assert_eq!(found, expected, "{encoding:?} {kind:?}");
+        }
+    }
 }

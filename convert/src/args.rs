@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bertlet_convert::load::HeadChoice;
 use bertlet_convert::{ConvertOptions, WeightType};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -73,6 +74,9 @@ pub struct Convert {
     /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
+    /// Head of a checkpoint whose config.json names no known architecture
+    #[arg(long, value_enum)]
+    pub head: Option<HeadArg>,
     /// Drop tensors with unknown names instead of failing
     #[arg(long)]
     pub allow_unknown: bool,
@@ -86,6 +90,17 @@ pub enum WeightsArg {
     Int8,
     F16,
     F32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum HeadArg {
+    /// A classifier of tokens
+    Token,
+    /// A classifier of texts
+    Sequence,
+    MaskedLm,
+    NextSentence,
+    QuestionAnswering,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -171,6 +186,13 @@ impl Convert {
                 PoolingArg::Pooler => bertlet::Pooling::Pooler,
             }),
             normalize: self.normalize,
+            head: self.head.map(|head| match head {
+                HeadArg::Token => HeadChoice::Token,
+                HeadArg::Sequence => HeadChoice::Sequence,
+                HeadArg::MaskedLm => HeadChoice::MaskedLm,
+                HeadArg::NextSentence => HeadChoice::NextSentence,
+                HeadArg::QuestionAnswering => HeadChoice::QuestionAnswering,
+            }),
             allow_unknown: self.allow_unknown,
             threads: self.threads,
         }

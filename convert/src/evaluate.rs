@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::bert::{Bert, Matrix};
 use crate::error::{Error, Result};
-use crate::load;
+use crate::load::{self, HeadChoice, LoadOptions, Loaded};
 use crate::measure;
 use crate::reference::{self, Sequence, fast, spans};
 use crate::source;
@@ -112,7 +112,13 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
         .map_err(|e| Error::new(model, "", format!("cannot run: {e}")))?;
     let reference = reference.map(|path| {
         let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
-        let (bert, _) = load::bert(&source, true)?;
+        let kind = match task {
+            Task::Ner => HeadChoice::Token,
+            Task::Classify => HeadChoice::Sequence,
+        };
+        let kind = source.config.architecture.is_none().then_some(kind);
+        let options = LoadOptions { allow_unknown: true, head: kind, weights: None };
+        let Loaded { bert, .. } = load::load(&source, &options)?;
         if bert.config.vocab_size != loaded.config().vocab_size {
             return Err(Error::new(path, "vocab_size", "differs from that of the model")
                 .hint("give the checkpoint that the model was converted from"));

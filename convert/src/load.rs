@@ -1,6 +1,7 @@
 //! Fills a [`Bert`] with the tensors of a checkpoint.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use crate::bert::{
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::names::Dim::{Hidden, Intermediate, Labels, Positions, TokenTypes, Two, Vocab};
 use crate::names::Part::{Classifier, Encoder, NextSentence, Pooler, QuestionAnswering, Tied};
 use crate::names::{Dim, Meaning, PARAMETERS, Parameter, Part, meaning};
+use crate::pipeline::WeightType;
 use crate::source::{Checkpoint, DType, ModelConfig, TensorInfo};
 
 /// What the converter did with a tensor.
@@ -43,22 +45,93 @@ pub struct TensorReport {
     pub fate: Fate,
 }
 
+/// A head that a checkpoint may have: the value of `--head`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// `classifier.*` classifies tokens.
+    Token,
+    /// `classifier.*` classifies texts.
+    Sequence,
+    /// Masked LM.
+    MaskedLm,
+    /// Next sentence prediction.
+    NextSentence,
+    /// Question answering.
+    QuestionAnswering,
+}
+
+impl HeadChoice {
+    /// The part that holds its parameters.
+    const fn part(self) -> Part {
+        match self {
+            Self::Token | Self::Sequence => Classifier,
+            Self::MaskedLm => Part::MaskedLm,
+            Self::NextSentence => NextSentence,
+            Self::QuestionAnswering => QuestionAnswering,
+        }
+    }
+
+    /// The head that an architecture names.
+    fn of_architecture(name: &str) -> Option<Self> {
+        [
+            ("TokenClassification", Self::Token),
+            ("SequenceClassification", Self::Sequence),
+            // One logit per choice, from the pooler.
+            ("MultipleChoice", Self::Sequence),
+            ("QuestionAnswering", Self::QuestionAnswering),
+        ]
+        .into_iter()
+        .find_map(|(end, head)| name.ends_with(end).then_some(head))
+    }
+}
+
+/// How to load a checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Drop tensors with unknown names instead of failing.
+    pub allow_unknown: bool,
+    /// The head that the checkpoint has, whatever its architecture says.
+    pub head: Option<HeadChoice>,
+    /// The type that the weights will be stored in. Weights that it cannot hold are refused.
+    pub weights: Option<WeightType>,
+}
+
+/// A loaded checkpoint.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model.
+    pub bert: Bert,
+    /// The fate of every tensor.
+    pub tensors: Vec<TensorReport>,
+    /// Remarks for the user.
+    pub notes: Vec<String>,
+}
+
+/// [`load`] with the default options but for `allow_unknown`; the model and the fate of every tensor.
+pub fn bert(source: &Checkpoint, allow_unknown: bool) -> Result<(Bert, Vec<TensorReport>)> {
+    let loaded = load(source, &LoadOptions { allow_unknown, ..LoadOptions::default() })?;
+    Ok((loaded.bert, loaded.tensors))
+}
+
 /// Builds a model from a checkpoint, and reports the fate of every tensor.
 ///
 /// - Every shape must match the configuration, and every weight must be finite.
 /// - A tensor with an unknown name is an error. With `allow_unknown` it is dropped.
 /// - The encoder must be complete. The pooler and each head may be missing as a whole, except the head
 ///   after which an architecture `...Classification` or `...QuestionAnswering` is named.
-/// - The architecture says whether `classifier.*` classifies tokens or sequences. Without an architecture it
-///   classifies sequences if there is a pooler or a `problem_type`, and tokens otherwise.
-/// - A decoder that equals the word embeddings is tied, and is dropped.
-pub fn bert(source: &Checkpoint, allow_unknown: bool) -> Result<(Bert, Vec<TensorReport>)> {
-    let mut loader = Loader::new(source, allow_unknown)?;
+/// - The option or the architecture says whether `classifier.*` classifies tokens or sequences. Without either
+///   it classifies tokens if there is no pooler, and sequences if there is a `problem_type` or Google's name for
+///   it. Otherwise nothing tells, and it is an error.
+/// - With `tie_word_embeddings`, the default, the decoder is the word embeddings, as in transformers. A stored
+///   decoder is dropped, with a note if it differs.
+pub fn load(source: &Checkpoint, options: &LoadOptions) -> Result<Loaded> {
+    let mut loader = Loader::new(source, *options)?;
     loader.check_vocabulary()?;
+    loader.choose_head()?;
     loader.check_complete()?;
     loader.check_shapes()?;
     let bert = loader.bert()?;
-    Ok((bert, loader.reports))
+    Ok(Loaded { bert, tensors: loader.reports, notes: loader.notes.into_inner() })
 }
 
 /// A parameter found in the checkpoint.
@@ -73,9 +146,20 @@ struct FoundTensor<'a> {
 struct Loader<'a> {
     source: &'a Checkpoint,
     config: &'a ModelConfig,
+    options: LoadOptions,
     found: HashMap<String, FoundTensor<'a>>,
     reports: Vec<TensorReport>,
+    notes: RefCell<Vec<String>>,
+    /// What `classifier.*` classifies.
+    sequences: bool,
 }
+
+/// The largest f16.
+const F16_LARGEST: f32 = 65504.0;
+/// The smallest f16 of full precision.
+const F16_SMALLEST: f32 = 1.0 / 16384.0;
+/// No weight is larger: its square would overflow, and with it the norm of a row.
+const LARGEST: f32 = 1e18;
 
 /// Number of names that a message lists at most.
 const LISTED: usize = 5;
@@ -90,9 +174,16 @@ fn list(names: &[String]) -> String {
 
 impl<'a> Loader<'a> {
     /// Looks up the meaning of every tensor.
-    fn new(source: &'a Checkpoint, allow_unknown: bool) -> Result<Self> {
-        let mut loader =
-            Self { source, config: &source.config, found: HashMap::new(), reports: Vec::new() };
+    fn new(source: &'a Checkpoint, options: LoadOptions) -> Result<Self> {
+        let mut loader = Self {
+            source,
+            config: &source.config,
+            options,
+            found: HashMap::new(),
+            reports: Vec::new(),
+            notes: RefCell::default(),
+            sequences: false,
+        };
         let mut unknown = Vec::new();
         for info in source.tensors() {
             let fate = match meaning(&info.name) {
@@ -118,15 +209,19 @@ impl<'a> Loader<'a> {
                 fate,
             });
         }
-        if !unknown.is_empty() && !allow_unknown {
-            return Err(Error::new(
-                &source.weights,
-                list(&unknown),
-                "not a parameter of a BERT with this configuration",
-            )
-            .hint("remove it from the checkpoint, or drop it with --allow-unknown"));
+        if unknown.is_empty() || options.allow_unknown && !loader.found.is_empty() {
+            return Ok(loader);
         }
-        Ok(loader)
+        let problem = "not a parameter of a BERT with this configuration";
+        let error = Error::new(&source.weights, list(&unknown), problem);
+        Err(match prefix_of(&unknown) {
+            Some((prefix, count)) => error.hint(format!(
+                "{count} of {} names are those of a BERT after {prefix:?}: save the weights without it, as \
+                 {{k.removeprefix({prefix:?}): v for k, v in weights.items()}}",
+                unknown.len()
+            )),
+            None => error.hint("remove it from the checkpoint, or drop it with --allow-unknown"),
+        })
     }
 
     fn map(
@@ -165,16 +260,58 @@ impl<'a> Loader<'a> {
         .hint("use the vocabulary that the checkpoint was trained with"))
     }
 
+    /// Decides what `classifier.*` classifies. What the head of the options leaves no use for is dropped.
+    fn choose_head(&mut self) -> Result<()> {
+        let architecture = self.config.architecture.as_deref().unwrap_or_default();
+        let stated = HeadChoice::of_architecture(architecture);
+        if let (Some(head), Some(stated)) = (self.options.head, stated)
+            && head != stated
+        {
+            let note = format!("config.json: architectures is {architecture}; --head overrides it");
+            self.notes.borrow_mut().push(note);
+        }
+        let head = self.options.head.or(stated);
+        self.sequences = match head {
+            Some(HeadChoice::Token) => false,
+            Some(HeadChoice::Sequence) => true,
+            Some(other) if self.options.head.is_some() => {
+                for name in ["classifier.weight", "classifier.bias"] {
+                    self.drop(name, &format!("--head names another head: {other:?}"));
+                    self.found.remove(name);
+                }
+                false
+            }
+            _ if !self.has(Classifier) => false,
+            _ if !self.has(Pooler) => false,
+            _ if self.config.problem.is_some() => true,
+            // The name in Google's run_classifier.py.
+            _ if self.found["classifier.weight"].info.name == "output_weights" => true,
+            _ => {
+                let problem = match architecture {
+                    "" => "says nothing of classifier.weight: tokens or texts?".to_owned(),
+                    other => format!("{other:?} does not say what classifier.weight classifies"),
+                };
+                return Err(Error::new(&self.config.file, "architectures", problem).hint(
+                    "give --head token if it labels each token, or --head sequence if it labels the text",
+                ));
+            }
+        };
+        Ok(())
+    }
+
     /// The parts that must be there, with all that belongs to them.
     fn check_complete(&self) -> Result<()> {
         let architecture = self.config.architecture.as_deref().unwrap_or_default();
+        let architecture = if self.options.head.is_some() { "" } else { architecture };
         let mut wanted = vec![Encoder];
+        wanted.extend(self.options.head.map(HeadChoice::part));
         if architecture.ends_with("Classification") {
             wanted.push(Classifier);
         }
         if architecture.ends_with("QuestionAnswering") {
             wanted.push(QuestionAnswering);
         }
+        let decoder = "cls.predictions.decoder.weight";
         for part in [Pooler, Classifier, QuestionAnswering, Part::MaskedLm, NextSentence] {
             if self.has(part) && !wanted.contains(&part) {
                 wanted.push(part);
@@ -185,7 +322,7 @@ impl<'a> Loader<'a> {
             wanted.push(Part::MaskedLm);
         }
         // These two read the pooler's output.
-        let sequence = wanted.contains(&Classifier) && self.classifies_sequences();
+        let sequence = wanted.contains(&Classifier) && self.sequences;
         if (sequence || wanted.contains(&NextSentence)) && !wanted.contains(&Pooler) {
             wanted.push(Pooler);
         }
@@ -205,6 +342,10 @@ impl<'a> Loader<'a> {
                     missing.push(name);
                 }
             }
+        }
+        let untied = !self.config.tied && wanted.contains(&Part::MaskedLm);
+        if untied && !self.found.contains_key(decoder) {
+            missing.push(decoder.to_owned());
         }
         if missing.is_empty() {
             return Ok(());
@@ -263,14 +404,6 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn classifies_sequences(&self) -> bool {
-        match self.config.architecture.as_deref() {
-            Some(a) if a.ends_with("TokenClassification") => false,
-            Some(a) if a.ends_with("SequenceClassification") => true,
-            _ => self.has(Pooler) || self.config.problem.is_some(),
-        }
-    }
-
     /// The values of a parameter, `[outputs, inputs]` even where the checkpoint has `[inputs, outputs]`.
     fn read(&self, canonical: &str) -> Result<Vec<f32>> {
         let Some(found) = self.found.get(canonical) else {
@@ -283,10 +416,58 @@ impl<'a> Loader<'a> {
                 .error(format!("element {i} is {}, which is not finite", values[i]))
                 .hint("the checkpoint is damaged, or its training diverged"));
         }
+        self.check_range(canonical, found, &values)?;
         match info.shape.as_slice() {
-            &[rows, cols] if found.transposed => Ok(transpose(&values, rows, cols)),
+            &[rows, cols] if found.transposed => transpose(&values, rows, cols).ok_or_else(|| {
+                info.error(format!("not enough memory for {} values", values.len()))
+            }),
             _ => Ok(values),
         }
+    }
+
+    /// Refuses values that overflow: in the type that they will be stored in, or in sums of f32.
+    fn check_range(&self, canonical: &str, found: &FoundTensor<'_>, values: &[f32]) -> Result<()> {
+        let matrix = found.parameter.shape.len() == 2;
+        // Logits may be anything, but no other value can be so large.
+        let logit =
+            matches!(found.parameter.part, Classifier | QuestionAnswering | NextSentence | Tied)
+                || canonical == "cls.predictions.bias";
+        let words = canonical == "embeddings.word_embeddings.weight";
+        let in_layer = found.parameter.canonical.contains("{n}");
+        let (largest, smallest, why) = match self.options.weights {
+            // One f16 scale per group of an int8 table.
+            Some(WeightType::Int8) if words => (
+                127.0 * F16_LARGEST,
+                0.125 * F16_SMALLEST * 127.0,
+                "the f16 scales of its int8 table",
+            ),
+            Some(WeightType::Int8) if matrix && !in_layer => (F16_LARGEST, F16_SMALLEST, "f16"),
+            Some(WeightType::F16) if matrix => (F16_LARGEST, F16_SMALLEST, "f16"),
+            _ if logit && !matrix => (f32::MAX, 0.0, "f32"),
+            _ => (LARGEST, 0.0, "sums of f32"),
+        };
+        if let Some(i) = values.iter().position(|v| v.abs() > largest) {
+            let (largest, why, hint) = match values[i].abs() > LARGEST {
+                true => {
+                    (LARGEST, "sums of f32", "the checkpoint is damaged, or its training diverged")
+                }
+                false => (largest, why, "convert with --weights f32"),
+            };
+            let problem = format!(
+                "element {i} is {:e}, too large for {why}: the limit is {largest:e}",
+                values[i]
+            );
+            return Err(found.info.error(problem).hint(hint));
+        }
+        let most = values.iter().fold(0f32, |most, v| most.max(v.abs()));
+        if most > 0.0 && most < smallest {
+            self.notes.borrow_mut().push(format!(
+                "{}: its largest value is {most:e}, too small for the full precision of {why}; --weights f32 \
+                 keeps it",
+                found.info.name
+            ));
+        }
+        Ok(())
     }
 
     fn matrix(&self, canonical: &str) -> Result<Matrix> {
@@ -351,7 +532,7 @@ impl<'a> Loader<'a> {
             ..TaskHeads::default()
         };
         if let Some(classifier) = self.linear_of(Classifier, "classifier")? {
-            if self.classifies_sequences() {
+            if self.sequences {
                 // One output is a regression, as in transformers.
                 let default = match classifier.bias.len() {
                     1 => ProblemType::Regression,
@@ -381,10 +562,19 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let decoder = self.matrix(name)?;
-        if !same_bits(&decoder.data, &word.data) {
+        if same_bits(&decoder.data, &word.data) {
+            self.drop(name, "tied: equal to the word embeddings, stored once");
+            return Ok(None);
+        }
+        if !self.config.tied {
             return Ok(Some(decoder));
         }
-        self.drop(name, "tied: equal to the word embeddings, stored once");
+        self.drop(name, "tied: tie_word_embeddings replaces it by the word embeddings");
+        self.notes.borrow_mut().push(format!(
+            "{}: differs from the word embeddings and is not used, as in transformers: tie_word_embeddings is \
+             true, which is the default; set it to false in config.json to use it",
+            self.found[name].info.name
+        ));
         Ok(None)
     }
 
@@ -415,12 +605,28 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(values.len());
+/// `None` without enough memory.
+fn transpose(values: &[f32], rows: usize, cols: usize) -> Option<Vec<f32>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(values.len()).ok()?;
     for c in 0..cols {
         out.extend((0..rows).map(|r| values[r * cols + c]));
     }
-    out
+    Some(out)
+}
+
+/// What most of `names` have before the name of a parameter, and how many.
+fn prefix_of(names: &[String]) -> Option<(&str, usize)> {
+    let mut prefixes = BTreeMap::new();
+    for name in names {
+        let ends = name.match_indices(['.', '/']).map(|(at, _)| at + 1);
+        let known = |at: &usize| matches!(meaning(&name[*at..]), Meaning::Parameter { .. });
+        if let Some(at) = { ends }.find(known) {
+            *prefixes.entry(&name[..at]).or_insert(0) += 1;
+        }
+    }
+    let most = prefixes.into_iter().max_by_key(|(_, count)| *count);
+    most.filter(|(_, count)| *count > 1 && 2 * count > names.len())
 }
 
 #[cfg(test)]
@@ -429,7 +635,8 @@ mod tests {
 
     #[test]
     fn transposing_swaps_rows_and_columns() {
-        assert_eq!(transpose(&[1., 2., 3., 4., 5., 6.], 2, 3), [1., 4., 2., 5., 3., 6.]);
+        let turned = transpose(&[1., 2., 3., 4., 5., 6.], 2, 3).unwrap();
+        assert_eq!(turned, [1., 4., 2., 5., 3., 6.]);
     }
 
     #[test]

@@ -50,6 +50,9 @@ fn convert_command(args: &args::Convert) -> Result<()> {
     let started = Instant::now();
     let source = args.source.as_deref().expect("clap requires it");
     let output = args.output.clone().unwrap_or_else(|| default_output(source));
+    if let Some(page) = &args.report {
+        check_page(page)?;
+    }
     let mut bar = Bar::default();
     let report =
         bertlet_convert::convert(source, &output, &args.options(), &mut |step, done, total| {
@@ -68,6 +71,20 @@ fn convert_command(args: &args::Convert) -> Result<()> {
         answer(&(json + "\n"))?;
     }
     Ok(())
+}
+
+/// Refuses a report that could not be written, before the long work.
+fn check_page(page: &Path) -> Result<()> {
+    let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if page.is_dir() {
+        return Err(Error::new(page, "--report", "is a folder").hint("name the file to write"));
+    }
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(Error::new(folder, "--report", "is not a folder").hint("create it first"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `NAME.bertlet` in the current folder, for a source `NAME`, `NAME.safetensors` and so on.

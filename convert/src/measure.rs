@@ -1,7 +1,7 @@
 //! The error of a converted model: bertlet's runtime on the bytes of the file, against the f32 reference.
 
 use bertlet::format::writer::Writer;
-use bertlet::{Head, Input, Layers, Model, Output, Pooling, RunError, Session};
+use bertlet::{Head, Input, Layers, Model, NotFinite, Output, Pooling, RunError, Session};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -148,8 +148,15 @@ pub struct Quality {
 
 impl Baseline {
     /// Runs the f32 model on `batch`.
-    pub fn new(bert: &Bert, batch: Vec<Sequence>) -> Self {
+    ///
+    /// # Errors
+    /// If a state or an output is not finite, where that is: weights of such a size are no model.
+    pub fn new(bert: &Bert, batch: Vec<Sequence>) -> Result<Self, NotFinite> {
         let states = reference::hidden_states(bert, &batch);
+        let finite = |x: &Matrix| x.data.iter().all(|x| x.is_finite());
+        if let Some(state) = states.iter().position(|state| !finite(state)) {
+            return Err(NotFinite::HiddenState(state));
+        }
         let last = &states[states.len() - 1];
         let heads = &bert.heads;
         let pooled = reference::pooler(bert, last, &batch);
@@ -165,8 +172,12 @@ impl Baseline {
             (Some(Head::QuestionAnswering), apply(Some(last), heads.question_answering.as_ref())),
             (None, pooled),
         ];
-        let outputs = outputs.into_iter().filter_map(|(head, out)| Some((head, out?))).collect();
-        Self { batch, states, outputs }
+        let outputs: Vec<_> =
+            outputs.into_iter().filter_map(|(head, out)| Some((head, out?))).collect();
+        match outputs.iter().find(|(_, out)| !finite(out)) {
+            Some((head, _)) => Err(NotFinite::Head(head.map_or("pooler", Head::name))),
+            None => Ok(Self { batch, states, outputs }),
+        }
     }
 
     /// The inputs.

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use bertlet::format::Encoding;
 use bertlet::format::writer::Writer;
 use bertlet::selftest::{self, SelfTest};
-use bertlet::{Model, ModelFile, Pooling, SectionKind, Session};
+use bertlet::{Model, ModelFile, Pooling, RunError, SectionKind, Session};
 
 use crate::bert::Bert;
 use crate::error::{Error, Result};
-use crate::load::{self, Fate, TensorReport};
+use crate::load::{self, Fate, HeadChoice, LoadOptions, Loaded, TensorReport};
 use crate::measure::{Baseline, Image, Quality};
 use crate::pack::{self, Extras};
 use crate::quantize;
@@ -63,6 +63,8 @@ pub struct ConvertOptions {
     pub pooling: Option<Pooling>,
     /// L2-normalise pooled vectors by default, even where the checkpoint does not.
     pub normalize: bool,
+    /// The head that the checkpoint has. `None` for the one that its architecture names.
+    pub head: Option<HeadChoice>,
     /// Drop tensors with unknown names instead of failing.
     pub allow_unknown: bool,
     /// Number of threads, 0 for one per core. The result does not depend on it.
@@ -115,13 +117,19 @@ fn run(
     let folder = beside(out)?;
     progress(Stage::Read, 0, 2);
     let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
-    let (bert, tensors) = load::bert(&source, options.allow_unknown)?;
-    check_limits(&source, &bert)?;
-    progress(Stage::Read, 1, 2);
+    check_limits(&source)?;
     let section = tokenizer::section(&source)?;
+    progress(Stage::Read, 1, 2);
+    let load = LoadOptions {
+        allow_unknown: options.allow_unknown,
+        head: options.head,
+        weights: Some(options.weights),
+    };
+    let Loaded { bert, tensors, notes: remarks } = load::load(&source, &load)?;
     progress(Stage::Read, 2, 2);
 
     let mut notes = source.notes.clone();
+    notes.extend(remarks);
     let extras = extras(&source, &bert, section.as_ref(), options)?;
     match &section {
         Some(section) => notes.extend(section.notes.iter().cloned()),
@@ -131,17 +139,25 @@ fn run(
     let measuring =
         |e| Error::new(&source.weights, "", format!("the converted model does not run: {e}"));
 
+    let (batch, calibration) = match options.weights {
+        WeightType::Int8 => {
+            let (batch, about) = texts.calibration(options.calibration.as_deref())?;
+            (batch, Some(about))
+        }
+        _ => (Vec::new(), None),
+    };
     progress(Stage::Measure, 0, 2);
-    let baseline = Baseline::new(&bert, texts.held_out()?);
+    let baseline = Baseline::new(&bert, texts.held_out()?).map_err(|place| {
+        Error::new(&source.weights, "", format!("{place} is not finite in the f32 model")).hint(
+            "its weights are so large that they overflow: the checkpoint is damaged, or its training diverged",
+        )
+    })?;
     progress(Stage::Measure, 1, 2);
-    let mut calibration = None;
     let mut kept = BTreeSet::new();
     let mut writer = match options.weights {
         WeightType::F32 => pack::float(&bert, Encoding::F32, &extras),
         WeightType::F16 => pack::float(&bert, Encoding::F16, &extras),
         WeightType::Int8 => {
-            let (batch, about) = texts.calibration(options.calibration.as_deref())?;
-            calibration = Some(about);
             let mut quantized = quantize::quantize(
                 &bert,
                 &batch,
@@ -166,7 +182,8 @@ fn run(
         measure(&writer, &baseline, &texts.self_test()?).map_err(measuring)?;
     progress(Stage::Measure, 2, 2);
     if let Some(wanted) = options.min_cosine
-        && quality.states.pooled_cosine < wanted
+        // NaN is not enough.
+        && quality.states.pooled_cosine.partial_cmp(&wanted).is_none_or(std::cmp::Ordering::is_lt)
     {
         return Err(unreachable_cosine(wanted, quality.states.pooled_cosine));
     }
@@ -231,8 +248,8 @@ fn beside(out: &Path) -> Result<PathBuf> {
 }
 
 /// Checks the limits of the file format and the runtime.
-fn check_limits(source: &Checkpoint, bert: &Bert) -> Result<()> {
-    let c = &bert.config;
+fn check_limits(source: &Checkpoint) -> Result<()> {
+    let c = &source.config.bert;
     let padded_heads =
         c.num_attention_heads * bertlet::format::round16(c.hidden_size / c.num_attention_heads);
     for (field, value, most) in [
@@ -304,8 +321,12 @@ fn search(
 ) -> std::result::Result<std::result::Result<BTreeSet<(usize, LinearKind)>, f64>, Broken> {
     let mut measure = |model: &StoredBert| {
         let image = Image::new(&pack::int8(model, extras));
-        let quality = baseline.compare(Model::from_bytes(&image)?)?;
-        Ok(quality.states.pooled_cosine)
+        match baseline.compare(Model::from_bytes(&image)?) {
+            Ok(quality) => Ok(quality.states.pooled_cosine),
+            // Too large for f16: the worst of all choices.
+            Err(RunError::NotFinite(_)) => Ok(-1.0),
+            Err(error) => Err(error.into()),
+        }
     };
     keep_for_cosine(bert, quantized, wanted, &mut measure, &mut |i, n| {
         progress(Stage::Search, i, n);

@@ -56,6 +56,7 @@ fn the_exit_status_tells_usage_from_failure() {
         &["x", "--weights", "int7"],
         &["x", "--min-cosine", "1.5"],
         &["x", "--pooling", "none"],
+        &["x", "--head", "classifier"],
         &["x", "--unknown"],
         &["demo", "x"],
         &["evaluate", "x"],
@@ -74,6 +75,12 @@ fn the_exit_status_tells_usage_from_failure() {
         assert!(error.starts_with("bertlet-convert: no-such-"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    // What cannot be written is refused before the work.
+    let source = manifest("tests/fixtures/micro");
+    let out = run(folder.path(), &[source.to_str().unwrap(), "--report", "missing/page.html"]);
+    let error = text(&out.stderr);
+    assert!(error.contains("missing: --report: is not a folder; create it first"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     for help in
         [&["--help"][..], &["demo", "--help"], &["evaluate", "--help"], &["probe", "--help"]]

@@ -595,3 +595,74 @@ fn minilm_gives_the_reference_outputs() {
         assert!(largest <= most && relative <= 0.027 && count > 100);
     }
 }
+
+/// A copy of micro with the elements of some tensors changed.
+fn with_weights(change: impl Fn(&str, usize, &mut f32)) -> TempDir {
+    let folder = copy("micro");
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    for (name, tensor) in json.as_object().unwrap() {
+        let Some(start) = tensor["data_offsets"][0].as_u64() else { continue };
+        let end = tensor["data_offsets"][1].as_u64().unwrap();
+        let data = &mut bytes[8 + header + start as usize..8 + header + end as usize];
+        for (i, element) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let mut value = f32::from_le_bytes(*element);
+            change(name, i, &mut value);
+            *element = value.to_le_bytes();
+        }
+    }
+    fs::write(&path, bytes).unwrap();
+    folder
+}
+
+#[test]
+fn weights_that_overflow_are_refused_and_leave_no_file() {
+    // One weight, in a matrix that an int8 file stores in f16 or f32.
+    let one = with_weights(|name, i, x| {
+        if name.contains("position_embeddings") && i == 5 {
+            *x = 70_000.0;
+        }
+    });
+    for weights in [WeightType::Int8, WeightType::F16] {
+        let options = ConvertOptions { min_cosine: Some(0.9), ..as_weights(weights) };
+        let error = refused(one.path(), &options);
+        assert!(error.contains("position_embeddings.weight: element 5 is 7e4"), "{error}");
+    }
+    let (_folder, _, report) = converted(one.path(), &as_weights(WeightType::F32));
+    assert!(report.summary.error.pooled_cosine > 0.99999);
+
+    // Each is possible, but together they overflow.
+    let products = with_weights(|name, _, x| {
+        let parts = ["attention.output.LayerNorm", "intermediate.dense", "output.dense"];
+        if parts.iter().any(|part| name.ends_with(&format!("layer.1.{part}.weight"))) {
+            *x = 1e17 * x.signum();
+        }
+    });
+    for weights in [WeightType::Int8, WeightType::F32] {
+        let error = refused(products.path(), &as_weights(weights));
+        assert!(error.contains("the output of layer 2 is not finite"), "{error}");
+    }
+}
+
+#[test]
+fn large_and_tiny_rows_of_int8_layers_convert() {
+    let odd = with_weights(|name, i, x| {
+        if name.contains("layer.0.output.dense.weight") && i == 5 {
+            *x = 70_000.0;
+        }
+        // Rows of subnormal weights, as weight decay leaves them.
+        if name.contains("layer.1.intermediate.dense.weight") && i < 64 {
+            *x *= 1e-40;
+        }
+        if name.contains("word_embeddings") && i < 32 {
+            *x *= 1e-42;
+        }
+    });
+    let options = ConvertOptions { min_cosine: Some(0.5), ..ConvertOptions::default() };
+    let (_folder, out, report) = converted(odd.path(), &options);
+    let file = ModelFile::open(&out).unwrap();
+    file.model().verify().unwrap();
+    assert!(report.summary.error.pooled_cosine.is_finite());
+}

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bertlet::Pooling;
+use bertlet_convert::WeightType;
 use bertlet_convert::bert::{Bert, ProblemType};
 use bertlet_convert::error::Result;
-use bertlet_convert::load::{self, Fate, TensorReport};
+use bertlet_convert::load::{self, Fate, HeadChoice, LoadOptions, Loaded, TensorReport};
 use bertlet_convert::source::{self, Checkpoint, CheckpointFormat, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -256,8 +257,21 @@ fn a_tied_decoder_is_stored_once() {
     assert_same("tied", &tied, &bert("micro"), 0.0);
     let dropped = reports.iter().filter(|r| r.fate.to_string().starts_with("dropped: tied"));
     assert_eq!(dropped.count(), 2);
-    let (own, _) = load(decoder(1.0)).unwrap();
+
+    // One that differs is not used, unless the configuration says that nothing is tied.
+    let dir = decoder(1.0);
+    let Loaded { bert: tied, tensors, notes } =
+        load::load(&open(&dir).unwrap(), &LoadOptions::default()).unwrap();
+    assert_same("tied", &tied, &bert("micro"), 0.0);
+    assert!(notes.iter().any(|n| n.contains("decoder.weight: differs")), "{notes:?}");
+    let fate = tensors.iter().find(|t| t.name == "cls.predictions.decoder.weight").unwrap();
+    assert!(fate.fate.to_string().contains("tie_word_embeddings"), "{}", fate.fate);
+    edit(&dir, "config.json", |c| c["tie_word_embeddings"] = json!(false));
+    let (own, _) = load(&dir).unwrap();
     assert_eq!(own.heads.masked_lm.unwrap().decoder.unwrap().rows, 256);
+    let dir = copy("micro");
+    edit(&dir, "config.json", |c| c["tie_word_embeddings"] = json!(false));
+    assert!(error(&dir).contains("cls.predictions.decoder.weight: missing"));
 }
 
 #[test]
@@ -366,7 +380,8 @@ fn classifiers_are_told_apart() {
     };
     let none = Value::Null;
     let single = Some(ProblemType::SingleLabel);
-    assert_eq!(kind(none.clone(), none.clone()), (false, single));
+    let stated = json!(["BertForSequenceClassification"]);
+    assert_eq!(kind(stated, none.clone()), (false, single));
     assert_eq!(kind(json!(["BertForTokenClassification"]), none.clone()), (true, None));
     let multi = json!("multi_label_classification");
     assert_eq!(kind(none.clone(), multi), (false, Some(ProblemType::MultiLabel)));
@@ -1199,4 +1214,224 @@ fn only_regular_files_are_opened() {
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", dir.path().join("x.safetensors")).unwrap();
     assert!(error(&dir).contains("is not a regular file"));
+}
+
+/// Loads a fixture's copy with a head named on the command line.
+fn with_head(dir: &TempDir, head: HeadChoice) -> Result<Loaded> {
+    load::load(&open(dir)?, &LoadOptions { head: Some(head), ..LoadOptions::default() })
+}
+
+#[test]
+fn a_classifier_that_nothing_describes_is_asked_for() {
+    for architecture in [Value::Null, json!(["BertModel"]), json!(["MyModel"])] {
+        let dir = copy("micro-sequence-classification");
+        edit(&dir, "config.json", |c| {
+            c["architectures"] = architecture;
+            c["problem_type"] = Value::Null;
+        });
+        let message = error(&dir);
+        assert!(message.contains("architectures: "), "{message}");
+        assert!(message.contains("--head token") && message.contains("--head sequence"));
+        let heads = with_head(&dir, HeadChoice::Token).unwrap().bert.heads;
+        assert!(heads.token_classifier.is_some() && heads.sequence_classifier.is_none());
+        let heads = with_head(&dir, HeadChoice::Sequence).unwrap().bert.heads;
+        assert!(heads.token_classifier.is_none() && heads.sequence_classifier.is_some());
+        let message = with_head(&dir, HeadChoice::QuestionAnswering).unwrap_err().to_string();
+        assert!(message.contains("qa_outputs.weight"), "{message}");
+    }
+    // Without a pooler it can only classify tokens.
+    let dir = changed("micro-token-classification", |tensors| {
+        tensors.retain(|t| !t.0.contains("pooler"));
+    });
+    edit(&dir, "config.json", |c| c["architectures"] = Value::Null);
+    assert!(load(&dir).unwrap().0.heads.token_classifier.is_some());
+    // The option overrides the file, with a note.
+    let dir = copy("micro-sequence-classification");
+    let loaded = with_head(&dir, HeadChoice::Token).unwrap();
+    assert!(loaded.bert.heads.token_classifier.is_some());
+    assert!(loaded.notes[0].contains("--head overrides it"), "{:?}", loaded.notes);
+}
+
+#[test]
+fn weights_fit_the_type_that_they_are_stored_in() {
+    let with = |name: &str, value: f32, weights: WeightType| {
+        let dir = changed("micro", |tensors| {
+            tensors.iter_mut().find(|t| t.0.ends_with(name)).unwrap().2[5] = value;
+        });
+        let options = LoadOptions { weights: Some(weights), ..LoadOptions::default() };
+        load::load(&open(&dir).unwrap(), &options)
+    };
+    let (int8, f16, f32) = (WeightType::Int8, WeightType::F16, WeightType::F32);
+    let (word, place) = ("word_embeddings.weight", "position_embeddings.weight");
+    let inner = "layer.1.output.dense.weight";
+    for (name, value, weights) in [
+        (word, 3e38, int8),
+        (word, 3e38, f16),
+        (word, 3e38, f32),
+        (word, 9e6, int8),
+        (word, -65_505.0, f16),
+        (place, 70_000.0, int8),
+        (place, 70_000.0, f16),
+        (inner, -70_000.0, f16),
+        (inner, 2e20, int8),
+        (inner, 2e20, f32),
+        ("pooler.dense.weight", 70_000.0, int8),
+        ("seq_relationship.weight", 70_000.0, int8),
+        ("transform.dense.weight", -1e6, int8),
+        ("layer.0.output.LayerNorm.weight", 1e19, int8),
+        ("layer.0.output.dense.bias", 1e19, f32),
+    ] {
+        let message = with(name, value, weights).unwrap_err().to_string();
+        assert!(message.contains(&format!("{name}: element 5 is ")), "{message}");
+        assert!(message.contains("too large"), "{message}");
+        let fits = value.abs() < 1e18 && weights != f32;
+        assert_eq!(message.contains("--weights f32"), fits, "{message}");
+    }
+    for (name, value, weights) in [
+        (word, 70_000.0, int8),
+        (word, 65_504.0, f16),
+        (word, 9e6, f32),
+        (inner, 70_000.0, int8),
+        (inner, 70_000.0, f32),
+        // A logit that is to be impossible.
+        ("predictions.bias", f32::MIN, int8),
+        ("layer.0.output.dense.bias", 70_000.0, f16),
+    ] {
+        assert_eq!(with(name, value, weights).unwrap().notes, [""; 0], "{name} {value}");
+    }
+    let dir = changed("micro", |tensors| {
+        let place = tensors.iter_mut().find(|t| t.0.ends_with(place)).unwrap();
+        place.2.iter_mut().for_each(|x| *x *= 1e-7);
+    });
+    let options = LoadOptions { weights: Some(int8), ..LoadOptions::default() };
+    let notes = load::load(&open(&dir).unwrap(), &options).unwrap().notes;
+    assert!(notes[0].contains("position_embeddings.weight: its largest value is "), "{notes:?}");
+}
+
+#[test]
+fn a_name_twice_in_a_header_is_refused() {
+    let dir = copy("micro-base");
+    let entry = |at: usize| {
+        format!(r#""w":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}"#, at, at + 4)
+    };
+    let header = format!("{{{},{}}}", entry(0), entry(0));
+    fs::write(dir.path().join("model.safetensors"), safetensors_file(&header, 4)).unwrap();
+    let message = error(&dir);
+    assert!(message.contains("header: ") && message.contains("\"w\" is there twice"), "{message}");
+}
+
+#[test]
+fn tensors_together_are_no_larger_than_their_file_allows() {
+    let zeros = vec![0; 1 << 18];
+    let pickle = |count: usize| {
+        let mut pickle = b"\x80\x02}".to_vec();
+        for i in 0..count {
+            let one = torch_pickle(&format!("w{i}"), "FloatStorage", 1 << 16, 0, &[1 << 16], &[1]);
+            pickle.extend(&one[3..one.len() - 1]);
+        }
+        pickle.push(b'.');
+        pickle
+    };
+    let open = |count| open_torch(&torch_zip(&pickle(count), &[("0", &zeros)], false)).1;
+    // As of tied weights.
+    assert_eq!(open(2).unwrap().tensors().count(), 2);
+    let message = open(60).unwrap_err().to_string();
+    assert!(message.contains("tensors: take 15728640 bytes"), "{message}");
+}
+
+#[test]
+fn compression_that_is_not_read_is_named() {
+    let pickle = torch_pickle("w", "FloatStorage", 2, 0, &[2], &[1]);
+    for (method, name) in [(12, "Bzip2"), (14, "Lzma"), (93, "Zstd")] {
+        let mut bytes = torch_zip(&pickle, &[("0", &[7; 8])], true);
+        for (magic, at) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+            let starts: Vec<_> =
+                (0..bytes.len() - 4).filter(|&i| bytes[i..i + 4] == magic[..]).collect();
+            starts.into_iter().for_each(|start| bytes[start + at] = method);
+        }
+        let message = open_torch(&bytes).1.unwrap_err().to_string();
+        assert!(message.contains(&format!("is compressed with {name}")), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named_with_the_next_step() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    for name in ["model.safetensors", "vocab.txt", "config.json"] {
+        let dir = copy("micro-base");
+        fs::write(dir.path().join(name), pointer).unwrap();
+        let message = error(&dir);
+        assert!(message.contains(&format!("{name}: is a pointer of Git LFS")), "{message}");
+        assert!(message.contains("git lfs pull"), "{message}");
+        fs::write(dir.path().join(name), "\n<!DOCTYPE HTML><html>404</html>").unwrap();
+        assert!(error(&dir).contains(&format!("{name}: is a web page")));
+    }
+    let only = |files: &[(&str, &str)]| {
+        let dir = copy("micro-base");
+        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        error(&dir)
+    };
+    let base = r#"{"base_model_name_or_path":"org/base","peft_type":"LORA"}"#;
+    for (files, parts) in [
+        (
+            &[("adapter_config.json", base), ("adapter_model.safetensors", "")][..],
+            ["is an adapter (LORA) for org/base", "merge_and_unload"],
+        ),
+        (
+            &[("model-00001-of-00002.safetensors", ""), ("model-00002-of-00002.safetensors", "")],
+            ["model-00001-of-00002.safetensors is one of several", "model.safetensors.index.json"],
+        ),
+        (
+            &[("pytorch_model-00001-of-00002.bin", "")],
+            ["pytorch_model-00001-of-00002.bin is one of", "pytorch_model.bin.index.json"],
+        ),
+        (&[("model.pt", "")], ["but model.pt", "give its path"]),
+        (&[("tf_model.h5", "")], ["Keras weights", "save_pretrained"]),
+        (&[("model.onnx", "")], ["an ONNX graph", "save_pretrained"]),
+        (&[("flax_model.msgpack", "")], ["Flax weights", "save_pretrained"]),
+        (&[("bert.Q4_K.gguf", "")], ["GGUF weights", "save_pretrained"]),
+        (
+            &[("checkpoint-500/model.safetensors", ""), ("trainer_state.json", "{}")],
+            ["the folder checkpoint-500 has some", "convert "],
+        ),
+    ] {
+        let message = only(files);
+        for part in parts {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+    let dir = copy("formats/sharded-safetensors");
+    let shard = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+    let shard = { shard }.find(|p| p.to_string_lossy().contains("-00002-of-")).unwrap();
+    fs::remove_file(&shard).unwrap();
+    let message = error(&dir);
+    assert!(
+        message.contains("is missing; ") && message.contains("index.json names it"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_prefix_before_all_names_is_named() {
+    let dir = changed("micro-base", |tensors| {
+        tensors.iter_mut().for_each(|t| t.0 = format!("student.net.{}", t.0));
+    });
+    let message = error(&dir);
+    assert!(message.contains("names are those of a BERT after \"student.net.\""), "{message}");
+    assert!(message.contains("removeprefix") && message.contains(" more: "), "{message}");
+}
+
+#[test]
+fn a_vocabulary_beyond_the_model_is_refused_before_it_is_kept() {
+    let dir = copy("micro-base");
+    let lines: String = (0..300_000).map(|i| format!("w{i}\n")).collect();
+    fs::write(dir.path().join("vocab.txt"), lines).unwrap();
+    let message = error(&dir);
+    let expected = "vocab_size: 256 is fewer than the 300000 tokens of the vocabulary";
+    assert!(message.contains(expected), "{message}");
 }

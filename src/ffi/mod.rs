@@ -31,7 +31,8 @@ use crate::tokenizer::{TokenBuffer, Tokenizer};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Success. Any other status: no output was written, but for the count of `BUFFER_TOO_SMALL`.
+    /// Success. Any other status but `BERTLET_STATUS_NOT_FINITE`: no output was written, except for the count of
+    /// `BUFFER_TOO_SMALL`.
     Ok = 0,
     /// A required pointer is NULL.
     NullPointer = 1,
@@ -79,6 +80,9 @@ pub enum Status {
     TextTooLong = 21,
     /// Windows cannot share this many tokens.
     OverlapTooLarge = 22,
+    /// A value of the answer is NaN or infinite: the weights overflow. Values in an array that the call
+    /// fills are of no use.
+    NotFinite = 23,
 }
 
 /// How the vectors of an input's tokens become one. Means and maxima run over all unmasked tokens, the

@@ -10,7 +10,7 @@ use crate::tasks::TaskError;
 use crate::tokenizer::TokenizeError;
 
 /// `MESSAGES[status]`.
-const MESSAGES: [&CStr; 23] = [
+const MESSAGES: [&CStr; 24] = [
     c"success",
     c"a required pointer is NULL",
     c"a pointer is misaligned: an array's to its elements, a model's bytes to a multiple of 64",
@@ -34,8 +34,9 @@ const MESSAGES: [&CStr; 23] = [
     c"no label, token or [MASK] has this number",
     c"the text is too long: over 4 GiB, or what is asked for does not fit into the encoder's limit",
     c"windows cannot share this many tokens; choose a smaller overlap",
+    c"the answer is not finite: weights overflow; verify the model, or convert the checkpoint again",
 ];
-const _: () = assert!(MESSAGES.len() == Status::OverlapTooLarge as usize + 1);
+const _: () = assert!(MESSAGES.len() == Status::NotFinite as usize + 1);
 
 impl Status {
     /// The status of a function's work.
@@ -73,6 +74,7 @@ impl From<RunError> for Status {
             RunError::MissingHead(_) => Self::MissingHead,
             RunError::TwoCombinedMaxima => Self::NoSuchChoice,
             RunError::NoSuchPosition(_) => Self::NoSuchIndex,
+            RunError::NotFinite(_) => Self::NotFinite,
         }
     }
 }

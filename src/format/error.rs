@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::SectionKind;
+use super::{BadNumber, SectionKind};
 
 /// Why bytes are not a model. `Display` gives what was found, what was expected and a
 /// hint.
@@ -60,6 +60,9 @@ pub enum FormatError {
     SectionChecksum(SectionKind, u32),
     /// The byte at this offset, between two sections or after the last one, is not zero.
     Gap(usize),
+    /// A number of a section breaks [the rules](crate::format#numbers): kind and layer of the section, and
+    /// the number.
+    Number(SectionKind, u32, BadNumber),
     /// The contents of a section contradict themselves at this byte of it.
     Contents(SectionKind, usize),
 }
@@ -113,6 +116,9 @@ impl fmt::Display for FormatError {
                 "byte {at} lies between sections and is not zero; the file is damaged: copy or \
                  convert it again"
             ),
+            Self::Number(kind, layer, number) => {
+                write!(f, "section {kind:?} (layer {layer}): {number}; convert again")
+            }
             Self::Contents(kind, at) => {
                 write!(f, "section {kind:?} contradicts itself at byte {at}; convert again")
             }

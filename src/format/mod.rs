@@ -61,6 +61,15 @@
 //! * **Vector**: f32 `[R16]`.
 //! * **Bytes**: as the kind says.
 //!
+//! # Numbers
+//! The same bits everywhere need these rules. A reader may rely on them; [`Model::verify`] checks them.
+//! * int8 values are never -128. The stored sum of an output's int8 weights is their sum.
+//! * Scales are finite and not negative: neither NaN nor infinite, and the sign bit is 0. All other f32 and
+//!   f16 values are finite.
+//! * Padding is zero, all bits: inputs, outputs and columns past those of the section, bytes up to the next
+//!   part, and the weights and biases of the places past D of each head (outputs of `QueryKeyValue`, inputs of
+//!   `AttentionOutput`). The scales of these outputs may be any.
+//!
 //! # Self-test
 //! A few inputs with the outputs that the writer of the file got; [`crate::selftest`] compares them.
 //! Little-endian u32, f32 and bytes:
@@ -112,6 +121,7 @@ mod model;
 mod records;
 mod sections;
 pub(crate) mod selftest;
+mod verify;
 mod weights;
 #[cfg(feature = "writer")]
 #[doc(hidden)]
@@ -124,6 +134,7 @@ pub use model::Model;
 #[doc(hidden)]
 pub use sections::round16;
 pub use sections::{Encoding, Section, SectionKind};
+pub use verify::BadNumber;
 pub(crate) use weights::{Layer, Linear};
 
 /// First bytes of every file.

@@ -196,11 +196,13 @@ impl<'a> Model<'a> {
         self.section(kind).map(|section| self.section_bytes(section))
     }
 
-    /// Reads every byte and compares the checksums. A file that passes is, but for the odds of a 64-bit
-    /// checksum, the file that was written.
+    /// Reads every byte, compares the checksums, and checks [the rules for numbers](crate::format#numbers).
+    /// A file that passes is, but for the odds of a 64-bit checksum, the file that was written, and gives
+    /// the same bits on every machine.
     ///
     /// # Errors
     /// [`FormatError::SectionChecksum`] names the first section that is damaged,
+    /// [`FormatError::Number`] the first number that breaks a rule,
     /// [`FormatError::Gap`] the first byte between sections. [`FormatError::HeaderChecksum`] says that
     /// header or table have changed since the model was opened.
     pub fn verify(&self) -> Result<(), FormatError> {
@@ -215,6 +217,7 @@ impl<'a> Model<'a> {
             if checksum::xxh64(self.section_bytes(section)) != section.checksum {
                 return Err(FormatError::SectionChecksum(section.kind, section.layer));
             }
+            self.check_numbers(&section)?;
             end = section.offset + section.length;
         }
         self.check_gap(end, self.bytes.len())

@@ -3,17 +3,19 @@
 //!
 //! A new pooling goes to `pooling.rs`, a new head to `head.rs`; the encoder does not change.
 
+mod finite;
 mod head;
 mod layers;
 mod pooling;
 
+pub(crate) use finite::locate;
 pub use head::Head;
 pub(crate) use head::{require_masked_lm, sections_on_pooler};
 pub use layers::{Combine, HiddenState, Layers, SelectionError};
 pub(crate) use pooling::l2_normalize;
 pub use pooling::{Pooling, features_len};
 
-use crate::error::{RunError, TooSmall};
+use crate::error::{NotFinite, RunError, TooSmall};
 use crate::format::{Config, Model, round16};
 use crate::kernels::{F32x16, Kernels, flat};
 use crate::observer::{HeadScratch, Observer};
@@ -148,6 +150,15 @@ impl Pass<'_> {
 pub(crate) struct Listener<'l, 'o> {
     pass: Pass<'l>,
     outputs: &'l mut [Output<'o>],
+    fault: Option<Fault>,
+}
+
+/// Something that is not finite.
+pub(crate) enum Fault {
+    /// The last state, because of this or of an earlier layer.
+    State,
+    /// What was made of finite states.
+    Output(NotFinite),
 }
 
 impl<'l, 'o> Listener<'l, 'o> {
@@ -160,7 +171,12 @@ impl<'l, 'o> Listener<'l, 'o> {
         outputs: &'l mut [Output<'o>],
     ) -> Self {
         let pass = Pass { model, config: model.config(), kernels, tokens, attention_mask };
-        Self { pass, outputs }
+        Self { pass, outputs, fault: None }
+    }
+
+    /// What was not finite, after the pass.
+    pub(crate) fn fault(self) -> Option<Fault> {
+        self.fault
     }
 }
 
@@ -183,6 +199,10 @@ impl Observer for Listener<'_, '_> {
     }
 
     fn finish(&mut self, x: &[F32x16], sum: &mut [F32x16], mut scratch: HeadScratch<'_>) {
+        if !finite::state_is_finite(&self.pass, x) {
+            self.fault = Some(Fault::State);
+            return;
+        }
         let (pass, scratch) = (&self.pass, &mut scratch);
         for output in &mut *self.outputs {
             match output {
@@ -198,6 +218,7 @@ impl Observer for Listener<'_, '_> {
             }
         }
         copy_attention_maps(self.outputs);
+        self.fault = finite::at_fault(self.outputs).map(Fault::Output);
     }
 }
 

@@ -53,7 +53,10 @@ impl Deviation {
         Self {
             states,
             pooled_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
-            lowest_pooled_cosine: cosines.iter().copied().fold(1.0, f64::min),
+            // `f64::min` would skip NaN.
+            lowest_pooled_cosine: cosines
+                .iter()
+                .fold(1.0, |low, &c| if c.is_nan() || c < low { c } else { low }),
             tokens: batch.iter().map(|sequence| sequence.ids.len()).sum(),
         }
     }
@@ -91,13 +94,40 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// NaN if a vector is not finite: that is never agreement. Two vectors of zeros agree, one does not.
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
-    let norms = dot(a, a) * dot(b, b);
-    if norms > 0.0 { dot(a, b) / libm::sqrt(norms) } else { 1.0 }
+    let (a2, b2) = (dot(a, a), dot(b, b));
+    match a2 * b2 {
+        0.0 if a2 == b2 => 1.0,
+        0.0 => 0.0,
+        norms => dot(a, b) / libm::sqrt(norms),
+    }
 }
 
 /// Measures a quantised model on `held_out`.
 pub fn deviation(bert: &Bert, quantized: &StoredBert, held_out: &[Sequence]) -> Deviation {
     let reference = reference::hidden_states(bert, held_out);
     Deviation::compare(&reference, &simulate::hidden_states(quantized, held_out), held_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_never_agrees() {
+        assert_eq!(cosine(&[0.0, 0.0], &[0.0, 0.0]), 1.0);
+        assert_eq!(cosine(&[0.0, 0.0], &[0.0, 3.0]), 0.0);
+        assert_eq!(cosine(&[2.0, 0.0], &[3.0, 0.0]), 1.0);
+        for bad in [f64::NAN, f64::INFINITY] {
+            assert!(cosine(&[bad, 1.0], &[1.0, 1.0]).is_nan());
+            assert!(cosine(&[1.0, 1.0], &[bad, 1.0]).is_nan());
+            assert!(cosine(&[bad, 1.0], &[bad, 1.0]).is_nan());
+        }
+        let state = |x: f32| Matrix { rows: 2, cols: 2, data: vec![1.0, 2.0, x, 4.0] };
+        let batch = [Sequence::single(vec![1]), Sequence::single(vec![2])];
+        let found = Deviation::compare(&[state(3.0)], &[state(f32::NAN)], &batch);
+        assert!(found.pooled_cosine.is_nan() && found.lowest_pooled_cosine.is_nan());
+        assert!(found.states[0].cosine.is_nan());
+    }
 }

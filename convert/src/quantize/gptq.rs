@@ -48,8 +48,10 @@ fn largest(row: &[f32]) -> f32 {
     row.iter().fold(0f32, |max, x| max.max(x.abs()))
 }
 
-fn inverse(scale: f32) -> f32 {
-    if scale > 0.0 { 1.0 / scale } else { 0.0 }
+/// 0 where the inverse overflows: such a row is below 1e-36 throughout, and becomes zero.
+pub(super) fn inverse(scale: f32) -> f32 {
+    let inverse = 1.0 / scale;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 #[inline(always)]
@@ -136,7 +138,7 @@ impl Factor {
         let mut best = [f32::INFINITY; GROUP];
         let mut errors = vec![[0f32; GROUP]; n];
         let mut codes = vec![[0f32; GROUP]; n];
-        for &clip in clips {
+        for (tried, &clip) in clips.iter().enumerate() {
             let mut steps = [0f32; GROUP];
             for (step, row) in steps.iter_mut().zip(rows.chunks_exact(n)) {
                 *step = largest(row) * clip / 127.0;
@@ -150,7 +152,8 @@ impl Factor {
                 codes: &mut codes,
             });
             for lane in 0..count {
-                if losses[lane] < best[lane] {
+                // The loss of very large weights may overflow; they are rounded all the same.
+                if losses[lane] < best[lane] || tried == 0 {
                     best[lane] = losses[lane];
                     scales[lane] = steps[lane];
                     for (code, &at) in codes.iter().zip(&self.order) {

@@ -167,7 +167,7 @@ pub fn quantize_words(table: &Matrix, format: WordFormat) -> WordTable {
             if group < table.cols {
                 scale = f16::from_f32(scale).to_f32();
             }
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let inverse = gptq::inverse(scale);
             let round = |&x: &f32| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
             values.extend(part.iter().map(round));
             scales.push(scale);

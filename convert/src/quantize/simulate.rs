@@ -53,7 +53,8 @@ impl QuantizedRows {
 /// Rounds to integers in `-127..=127`, in place. Returns the scale.
 fn round_row(row: &mut [f32]) -> f32 {
     let largest = row.iter().fold(0f32, |max, x| max.max(x.abs()));
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let inverse = 127.0 / largest;
+    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     scale_and_round(row, inverse);
     largest / 127.0
 }

@@ -23,6 +23,8 @@ pub struct ModelConfig {
     pub labels: Vec<String>,
     /// `problem_type`, if the file has it.
     pub problem: Option<ProblemType>,
+    /// `tie_word_embeddings`, true by default: the decoder of the masked LM is the word embeddings.
+    pub tied: bool,
 }
 
 impl ModelConfig {
@@ -67,6 +69,7 @@ pub(super) fn parse(file: &Path, json: &Value) -> Result<ModelConfig> {
         architecture: json["architectures"][0].as_str().map(str::to_owned),
         labels: fields.labels()?,
         problem: fields.problem()?,
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(true),
     })
 }
 
@@ -89,6 +92,15 @@ impl Fields<'_> {
         }
     }
 
+    /// The truth value at `key`. `None` if it is absent or null.
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match &self.json[key] {
+            Value::Null => Ok(None),
+            Value::Bool(b) => Ok(Some(*b)),
+            other => Err(self.error(key, format!("{other} is not true or false"))),
+        }
+    }
+
     /// Refuses models that are not plain BERT encoders: they would load and give wrong numbers.
     fn refuse_other_models(&self) -> Result<()> {
         let only = |key, allowed: &str| match self.text(key)? {
@@ -105,6 +117,22 @@ impl Fields<'_> {
                     .error(key, "true is not supported")
                     .hint("only encoders are supported"));
             }
+        }
+        if !self.json["quantization_config"].is_null() {
+            let method = self.json["quantization_config"]["quant_method"].as_str();
+            let problem =
+                format!("the weights are quantised ({})", method.unwrap_or("unnamed method"));
+            return Err(self
+                .error("quantization_config", problem)
+                .hint("convert the checkpoint that it was made from"));
+        }
+        let custom = self.json["auto_map"].as_object().into_iter().flatten();
+        if let Some((class, code)) =
+            custom.into_iter().find(|(class, _)| class.starts_with("AutoModel"))
+        {
+            return Err(self
+                .error("auto_map", format!("{class} is {code}: code of its own, which is not run"))
+                .hint("if the model is a plain BERT all the same, remove auto_map from the file"));
         }
         Ok(())
     }
@@ -137,15 +165,19 @@ impl Fields<'_> {
 
     fn activation(&self) -> Result<Activation> {
         let name = match self.text("hidden_act")?.unwrap_or("gelu") {
-            // Other spellings of the same formulas.
-            "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh.name(),
+            // Other spellings of the same formulas, in transformers' ACT2FN.
+            "gelu_python" => Activation::Gelu.name(),
+            "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
+                Activation::GeluTanh.name()
+            }
             "swish" => Activation::Silu.name(),
             name => name,
         };
         let found = Activation::NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, activation)| *activation).ok_or_else(|| {
             self.error("hidden_act", format!("{name:?} is not supported")).hint(
-                "supported are gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish and tanh",
+                "supported are gelu, gelu_python, gelu_new, gelu_pytorch_tanh, gelu_python_tanh, gelu_fast, \
+                 gelu_accurate, relu, silu, swish and tanh",
             )
         })
     }
@@ -175,6 +207,12 @@ impl Fields<'_> {
             Value::Number(n) => Some(n.to_string()),
             _ => None,
         };
+        for (key, list) in [("id2label", true), ("label2id", false)] {
+            let value = &self.json[key];
+            if !(value.is_null() || value.is_object() || list && value.is_array()) {
+                return Err(self.error(key, format!("{value} is not an object of labels")));
+            }
+        }
         if let Some(map) = self.json["id2label"].as_object() {
             for (id, label) in map {
                 let entry = id.parse::<usize>().ok().zip(text(label));
@@ -189,6 +227,12 @@ impl Fields<'_> {
                 let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
                 named.push((id.ok_or_else(|| bad("label2id", label))?, label.clone()));
             }
+        }
+        if !named.is_empty() && named.iter().all(|(id, _)| *id > 0) {
+            let key = if self.json["id2label"].is_null() { "label2id" } else { "id2label" };
+            return Err(self
+                .error(key, "no label has the id 0, but the outputs of a classifier count from 0")
+                .hint("number the labels from 0"));
         }
         let stated = match &self.json["num_labels"] {
             Value::Null => 0,
@@ -266,6 +310,14 @@ mod tests {
             ("id2label", json!({"0": ["a"]})),
             ("label2id", json!({"a": -1})),
             ("num_labels", json!(1e9)),
+            ("id2label", json!("POSITIVE")),
+            ("id2label", json!(2)),
+            ("id2label", json!({"1": "a", "2": "b"})),
+            ("label2id", json!(["a", "b"])),
+            ("label2id", json!({"a": 1})),
+            ("tie_word_embeddings", json!("yes")),
+            ("quantization_config", json!({"quant_method": "bitsandbytes"})),
+            ("auto_map", json!({"AutoModel": "modeling_other.OtherModel"})),
         ] {
             let e = with(key, value.clone()).unwrap_err().to_string();
             assert!(e.starts_with(&format!("config.json: {key}: ")), "{value}: {e}");
@@ -276,8 +328,11 @@ mod tests {
     #[test]
     fn every_activation_is_known() {
         let others = [
+            ("gelu_python", Activation::Gelu),
             ("gelu_pytorch_tanh", Activation::GeluTanh),
+            ("gelu_python_tanh", Activation::GeluTanh),
             ("gelu_fast", Activation::GeluTanh),
+            ("gelu_accurate", Activation::GeluTanh),
             ("swish", Activation::Silu),
         ];
         for (name, activation) in Activation::NAMES.into_iter().chain(others) {

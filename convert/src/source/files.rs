@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::hints;
 use super::map::Map;
 use crate::error::{Error, Result};
 
@@ -51,6 +52,9 @@ impl Files {
     /// Maps a file.
     pub(super) fn map(&mut self, path: &Path) -> Result<Arc<Map>> {
         let map = Map::open(path)?;
+        if let Some((what, hint)) = hints::about_bytes(&map[..map.len().min(512)]) {
+            return Err(Error::new(path, "", what).hint(hint));
+        }
         if self.records.iter().all(|r| r.path != path) {
             self.records.push(FileRecord {
                 path: path.to_owned(),
@@ -81,6 +85,11 @@ impl Files {
     /// A JSON file. `None` if it does not exist.
     pub(super) fn json_if_there(&mut self, path: &Path) -> Result<Option<Value>> {
         if path.exists() { self.json(path).map(Some) } else { Ok(None) }
+    }
+
+    /// Bytes of all files that were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.records.iter().map(|record| record.size).sum()
     }
 
     /// The files that were read.

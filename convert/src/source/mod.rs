@@ -8,6 +8,7 @@ mod checksum;
 mod config;
 mod dtype;
 mod files;
+mod hints;
 mod map;
 mod pickle;
 mod safetensors;
@@ -114,6 +115,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         })?;
     let config = config::parse(&config_file, &files.json(&config_file)?)?;
 
+    check_vocabulary(&folder, &config)?;
     let (vocabulary, tokenizer) =
         match tokenizer::read(&folder, &mut files, config.bert.vocab_size)? {
             Some((vocabulary, tokenizer)) => (vocabulary, Some(tokenizer)),
@@ -124,6 +126,13 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
             }
         };
     let tensors = found.read(&mut files)?;
+    let mut notes = modules.notes;
+    if folder.join("adapter_config.json").exists() {
+        notes.push(
+            "adapter_config.json: the adapter is not applied; the weights are used as they are"
+                .into(),
+        );
+    }
     Ok(Checkpoint {
         folder,
         weights: found.path().to_owned(),
@@ -133,10 +142,38 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         tokenizer,
         pooling: modules.pooling,
         normalize: modules.normalize,
-        notes: modules.notes,
+        notes,
         files: files.into_records(),
         tensors,
     })
+}
+
+/// Refuses a vocabulary that cannot be the model's before any of it is kept: by its lines, or as JSON by its size.
+fn check_vocabulary(folder: &Path, config: &ModelConfig) -> Result<()> {
+    /// Bytes of a `tokenizer.json` apart from the vocabulary, and per token.
+    const JSON: usize = 4 << 20;
+    const JSON_TOKEN: usize = 512;
+    let rows = config.bert.vocab_size;
+    let json = folder.join("tokenizer.json");
+    let lines = folder.join("vocab.txt");
+    let problem = if json.exists() {
+        let bytes = map::Map::open(&json)?.len();
+        let most = JSON + rows.saturating_mul(JSON_TOKEN);
+        (bytes > most).then(|| format!("{rows} is too few for the {bytes} bytes of tokenizer.json"))
+    } else if lines.exists() {
+        // Empty lines at the end are another question.
+        let text = map::Map::open(&lines)?;
+        let tokens = text.trim_ascii_end().split(|b| *b == b'\n').count();
+        let problem = || format!("{rows} is fewer than the {tokens} tokens of the vocabulary");
+        (tokens > rows).then(problem)
+    } else {
+        None
+    };
+    match problem {
+        Some(problem) => Err(Error::new(&config.file, "vocab_size", problem)
+            .hint("use the vocabulary that the checkpoint was trained with")),
+        None => Ok(()),
+    }
 }
 
 /// What sentence-transformers' `modules.json` lists.

@@ -1,9 +1,11 @@
 //! The safetensors format.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::dtype::DType;
 use super::map::Map;
@@ -32,6 +34,8 @@ pub(super) fn read(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
         )));
     }
     let (header, data) = rest.split_at(header_len as usize);
+    let _: UniqueNames =
+        serde_json::from_slice(header).map_err(|e| failed(format!("is not valid: {e}")))?;
     let metadata: Metadata =
         serde_json::from_slice(header).map_err(|e| failed(format!("is not valid: {e}")))?;
     if metadata.data_len() != data.len() {
@@ -59,6 +63,34 @@ pub(super) fn read(map: &Arc<Map>, tensors: &mut Tensors) -> Result<()> {
         tensors.push(Tensor::whole(info, storage)?)?;
     }
     Ok(())
+}
+
+/// A header in which no name occurs twice. The parser of the metadata would take the last one silently.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with the names of tensors")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Self, M::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            map.next_value::<IgnoredAny>()?;
+            if let Some(name) = names.replace(name) {
+                return Err(M::Error::custom(format!("the tensor {name:?} is there twice")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn dtype(dtype: Dtype) -> DType {

@@ -48,7 +48,11 @@ impl Storage {
     /// A copy of the bytes.
     pub(super) fn to_vec(&self) -> Result<Vec<u8>, String> {
         match self {
-            Self::Mapped(map, range) => Ok(map[range.clone()].to_vec()),
+            Self::Mapped(map, range) => {
+                let mut bytes = reserved(range.len())?;
+                bytes.extend_from_slice(&map[range.clone()]);
+                Ok(bytes)
+            }
             Self::Deflated(deflated) => deflated.inflate(),
         }
     }
@@ -59,13 +63,22 @@ impl Deflated {
     fn inflate(&self) -> Result<Vec<u8>, String> {
         let mut zip = open_zip(&self.map)?;
         let file = zip.by_index(self.entry).map_err(|e| e.to_string())?;
-        let mut bytes = Vec::new();
+        let mut bytes = reserved(self.len)?;
         let read = file.take(self.len as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|e| format!("cannot be decompressed: {e}"))?;
         if bytes.len() != self.len {
             return Err(format!("does not decompress to {} bytes", self.len));
         }
         Ok(bytes)
+    }
+}
+
+/// An empty vector with room for `count` values, or an error instead of an abort.
+pub(super) fn reserved<T>(count: usize) -> Result<Vec<T>, String> {
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => Ok(values),
+        Err(_) => Err(format!("not enough memory for {count} values")),
     }
 }
 

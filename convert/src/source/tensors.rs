@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 
 use super::checksum;
 use super::dtype::DType;
-use super::storage::{InflateCache, Storage};
+use super::storage::{InflateCache, Storage, reserved};
 use crate::error::{Error, Result};
 
+/// Limit for the bytes of all tensors in f32, per byte of their files. An f16 takes two, and tied weights are
+/// two views of a storage; compression is worth little for weights.
+const MOST_PER_BYTE: u64 = 16;
+/// Bytes of tensors that are allowed in any case.
+const FREE: u64 = 1 << 20;
 /// Limit for the dimensions of a tensor. Those of a BERT have at most two.
 pub(super) const MAX_RANK: usize = 8;
 
@@ -107,13 +112,14 @@ impl Tensor {
         };
         let outside = || self.info.error("reaches outside its storage");
         let elements = elements(&self.info)?;
+        let mut out = reserved(elements).map_err(|problem| self.info.error(problem))?;
         let Some(strides) = &self.strides else {
             let start = self.offset.checked_mul(size).ok_or_else(outside)?;
             let bytes = bytes.get(start..).and_then(|b| b.get(..elements * size));
             let bytes = bytes.ok_or_else(outside)?;
-            return Ok(bytes.chunks_exact(size).map(decode).collect());
+            out.extend(bytes.chunks_exact(size).map(decode));
+            return Ok(out);
         };
-        let mut out = Vec::with_capacity(elements);
         let mut index = vec![0; self.info.shape.len()];
         for _ in 0..elements {
             let at: usize = index.iter().zip(strides).map(|(i, s)| i * s).sum();
@@ -166,6 +172,25 @@ impl Tensors {
         }
         self.list.push(tensor);
         Ok(())
+    }
+
+    /// Checks that the tensors together, in f32, are no more than a small multiple of their files of `bytes`
+    /// bytes. Many tensors may be views of one storage, and a storage may be compressed: otherwise a small file
+    /// could become any amount of memory.
+    pub(super) fn check_total(&self, file: &Path, bytes: u64) -> Result<()> {
+        let total = self.list.iter().try_fold(0u64, |total, tensor| {
+            let bytes = 4 * elements(&tensor.info)? as u64;
+            Ok(total.saturating_add(bytes))
+        })?;
+        if total <= bytes.saturating_mul(MOST_PER_BYTE).saturating_add(FREE) {
+            return Ok(());
+        }
+        Err(Error::new(
+            file,
+            "tensors",
+            format!("take {total} bytes in f32, too much for {bytes} bytes of files"),
+        )
+        .hint("save each tensor with its own data, uncompressed"))
     }
 
     /// Every tensor, in the order of the files.

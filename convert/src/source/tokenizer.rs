@@ -29,6 +29,7 @@ const BERT_CLASSES: &[&str] = &[
     "BertTokenizer",
     "DistilBertTokenizer",
     "ElectraTokenizer",
+    "LxmertTokenizer",
     "MobileBertTokenizer",
     "SqueezeBertTokenizer",
     "RetriBertTokenizer",

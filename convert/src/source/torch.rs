@@ -92,6 +92,11 @@ fn entries(map: &Arc<Map>) -> std::result::Result<HashMap<String, Storage>, Stri
             _ if file.encrypted() => return Err(format!("{name} is encrypted")),
             CompressionMethod::Stored if packed == len => stored,
             CompressionMethod::Stored => return Err(format!("{name} has two sizes")),
+            method if method != CompressionMethod::Deflated => {
+                return Err(format!(
+                    "{name} is compressed with {method}, but only deflate is supported: save the weights again"
+                ));
+            }
             _ if len > INFLATE_FREE.max(packed.saturating_mul(MAX_INFLATE)) => {
                 return Err(format!("{name} claims to expand from {packed} to {len} bytes"));
             }

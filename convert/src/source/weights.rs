@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::files::{self, Files};
 use super::tensors::Tensors;
-use super::{safetensors, tensorflow, torch};
+use super::{hints, safetensors, tensorflow, torch};
 use crate::error::{Error, Result};
 
 /// Limit for the shards of a checkpoint.
@@ -57,11 +57,18 @@ impl WeightFiles {
     /// Lists the tensors.
     pub(super) fn read(&self, files: &mut Files) -> Result<Tensors> {
         let mut tensors = Tensors::default();
+        let before = files.bytes();
         match self {
             Self::Single(format, path) => read_file(*format, path, files, &mut tensors)?,
             Self::Sharded(format, index) => read_shards(*format, index, files, &mut tensors)?,
             Self::TensorFlow(index) => tensorflow::read(index, files, &mut tensors)?,
         }
+        // A file of an unknown name was recorded when its format was found out.
+        let alone = match self {
+            Self::Single(_, path) => files.map(path)?.len() as u64,
+            _ => 0,
+        };
+        tensors.check_total(self.path(), alone.max(files.bytes() - before))?;
         Ok(tensors)
     }
 }
@@ -103,6 +110,10 @@ fn read_shards(
         return Err(Error::new(index, "weight_map", format!("names {} files", shards.len())));
     }
     for shard in shards {
+        if !shard.exists() {
+            return Err(Error::new(shard, "", "is missing")
+                .hint(format!("{} names it: download all files that it names", index.display())));
+        }
         read_file(format, shard, files, tensors)?;
     }
     for (tensor, shard) in &places {
@@ -126,6 +137,9 @@ pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if !path.exists() && prefix_index.is_file() {
         return Ok(WeightFiles::TensorFlow(prefix_index));
     }
+    if !path.exists() {
+        return Err(hints::missing(path));
+    }
     let path = path.to_owned();
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if name.ends_with(".safetensors.index.json") {
@@ -148,10 +162,15 @@ pub(super) fn find(path: &Path, files: &mut Files) -> Result<WeightFiles> {
     if map.starts_with(b"PK") || map.first() == Some(&0x80) {
         return Ok(WeightFiles::Single(CheckpointFormat::PyTorch, path));
     }
-    Err(unknown(&path))
+    Err(hints::file(&path, &map))
 }
 
 fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .map_err(|e| Error::new(folder, "", format!("cannot be read: {e}")))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
     for (suffix, format) in [
         ("model.safetensors", CheckpointFormat::Safetensors),
         ("pytorch_model.bin", CheckpointFormat::PyTorch),
@@ -168,11 +187,13 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
     if let Some(index) = named_by_checkpoint(folder, files)? {
         return Ok(WeightFiles::TensorFlow(index));
     }
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .map_err(|e| Error::new(folder, "", format!("cannot be read: {e}")))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    names.sort_unstable();
+    let adapter = files.json_if_there(&folder.join("adapter_config.json"))?;
+    if let Some(error) = hints::adapter(folder, &names, adapter.as_ref()) {
+        return Err(error);
+    }
+    if hints::shard(&names).is_some() {
+        return Err(hints::folder(folder, &names));
+    }
     // A single file may have any name.
     for suffix in [".safetensors", ".ckpt.index", ".index"] {
         let found: Vec<_> = names.iter().filter(|n| n.ends_with(suffix)).collect();
@@ -190,7 +211,7 @@ fn find_in_folder(folder: &Path, files: &mut Files) -> Result<WeightFiles> {
             WeightFiles::TensorFlow(path)
         });
     }
-    Err(unknown(folder))
+    Err(hints::folder(folder, &names))
 }
 
 /// The index that the text file `checkpoint` names. Only the last part of its path is used: the path is often that
@@ -219,10 +240,4 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-fn unknown(path: &Path) -> Error {
-    Error::new(path, "", "no weights of a known format").hint(
-        "known are model.safetensors and pytorch_model.bin (or their .index.json), and bert_model.ckpt.index",
-    )
 }

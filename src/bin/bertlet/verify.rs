@@ -10,13 +10,13 @@ use crate::options::{Options, Takes};
 
 pub const COMMAND: Command = Command {
     name: "verify",
-    about: "checks a model file's checksums, and its self-test vectors if it has some",
+    about: "checks a model file's checksums and numbers, and its self-test vectors if it has some",
     help: "\
 Usage: bertlet verify MODEL [--isa NAME] [--threads N]
 
-Reads every byte of MODEL and compares the checksums of its sections; then runs the inputs that the file
-holds and compares every bit of the outputs with those of the machine that wrote it. Exit status 1 and
-the place where something differs.
+Reads every byte of MODEL, compares the checksums of its sections, and checks the rules for numbers on
+which equal bits depend; then runs the inputs that the file holds and compares every bit of the outputs
+with those of the machine that wrote it. Exit status 1 and the place where something differs.
 
 Example:
   bertlet verify model.bertlet
