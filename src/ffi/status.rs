@@ -98,7 +98,10 @@ impl From<TaskError> for Status {
             TaskError::TooSmall(_) => Self::BufferTooSmall,
             TaskError::TooManyLabels { .. } => Self::Damaged,
             TaskError::EncoderTooShort { .. } => Self::TooManyTokens,
-            TaskError::NotPooled | TaskError::OneText | TaskError::NotAPair => Self::NoSuchChoice,
+            TaskError::NotPooled
+            | TaskError::OneText
+            | TaskError::NotAPair
+            | TaskError::PromptInWord => Self::NoSuchChoice,
         }
     }
 }

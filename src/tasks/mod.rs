@@ -63,6 +63,8 @@ pub enum TaskError {
     OneText,
     /// The task reads a pair and got one text.
     NotAPair,
+    /// The prompt ends, and the text starts, inside a word.
+    PromptInWord,
 }
 
 impl fmt::Display for TaskError {
@@ -86,6 +88,9 @@ impl fmt::Display for TaskError {
             ),
             Self::NotPooled => f.write_str("windows need pooled vectors; choose a pooling"),
             Self::OneText => f.write_str("this task reads one text; give no second text"),
+            Self::PromptInWord => f.write_str(
+                "the prompt and the text meet inside a word; join them first, or end the prompt with a space",
+            ),
             Self::NotAPair => f.write_str("this task reads a pair; give a second text"),
         }
     }
