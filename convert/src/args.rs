@@ -73,7 +73,8 @@ pub struct Convert {
     /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// Drop tensors with unknown names instead of failing
+    /// Drop what a model file cannot hold instead of failing: tensors with unknown names, modules of
+    /// sentence-transformers
     #[arg(long)]
     pub allow_unknown: bool,
     /// Number of threads [default: one per core]; the result does not depend on it

@@ -460,7 +460,7 @@ fn what_is_missing_is_named() {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     assert!(error(&dir).contains("vocab.txt: is missing"));
-    let options = OpenOptions { allow_missing_vocabulary: true };
+    let options = OpenOptions { allow_missing_vocabulary: true, ..OpenOptions::default() };
     let source = source::open(dir.path(), options).unwrap();
     assert!(source.vocabulary.is_empty() && source.tokenizer.is_none());
     fs::write(dir.path().join("tf_model.h5"), "").unwrap();
