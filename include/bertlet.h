@@ -160,7 +160,8 @@ typedef struct {
   size_t intermediate_size;
   // Words in the vocabulary.
   size_t vocab_size;
-  // Tokens of the longest input, special ones included.
+  // Tokens that the checkpoint cuts texts to, special ones included; an encoder may be made for more, up
+  // to the model's positions.
   size_t max_tokens;
   // Token types (segments).
   size_t type_vocab_size;
@@ -332,7 +333,8 @@ bertlet_status bertlet_encode(bertlet_encoder *encoder,
                               float *features,
                               size_t count);
 
-// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL.
+// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. If the checkpoint has a
+// default prompt, that stands before the text.
 //
 // If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 // whether it was. Otherwise the text is read in windows that share `overlap` tokens, and the features are the
@@ -354,7 +356,7 @@ bertlet_status bertlet_embed(bertlet_encoder *encoder,
 
 // The scores of a text, or of a pair of texts unless `second` is NULL: one per label
 // (`bertlet_model_label`); `count` is the number of labels. The checkpoint says what they are: probabilities
-// over the labels, one probability per label, or (regression) plain values.
+// over the labels, one probability per label (also if there is one label), or the logits themselves.
 //
 // If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 // so. Otherwise the text is read in windows that share `overlap` tokens, and the scores are those of the mean

@@ -171,6 +171,10 @@ impl Spec {
             max_tokens: 0,
             score_activation: ScoreActivation::OfProblem,
         };
+        self.writer_with(defaults)
+    }
+
+    pub fn writer_with(&self, defaults: Defaults) -> Writer {
         let writer = Writer::new(self.config, defaults);
         let mut builder = Builder { spec: *self, random: Random::new(self.seed), writer };
         builder.all();

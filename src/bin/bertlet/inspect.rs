@@ -306,7 +306,7 @@ impl Facts<'_> {
         let words = grouped(config.vocab_size);
         row(out, "input", format_args!("up to {positions} tokens of {types} types, {words} words"));
         let limit = format!("{} tokens, unless --max-tokens says otherwise", model.max_tokens());
-        row(out, "texts are cut to", limit);
+        row(out, "text limit", limit);
         for prompt in model.prompts().iter() {
             let default = Some(prompt) == model.prompts().default_prompt();
             let default = if default { " (the default)" } else { "" };
