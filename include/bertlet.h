@@ -183,7 +183,8 @@ typedef struct {
   size_t intermediate_size;
   // Words in the vocabulary.
   size_t vocab_size;
-  // Tokens of the longest input, special ones included.
+  // Tokens that the checkpoint cuts texts to, special ones included; an encoder may be made for more, up
+  // to the model's positions.
   size_t max_tokens;
   // Token types (segments).
   size_t type_vocab_size;
@@ -361,6 +362,7 @@ bertlet_status bertlet_encode(bertlet_encoder *encoder,
 
 // As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. `layers` (NULL), `pooling` and
 // `normalize` (those of `bertlet_model_config`) are what the checkpoint was made for.
+// If it has a default prompt, that stands before the text.
 //
 // Without pooling the answer is `[tokens][width]`, so `count` depends on the text: ask for it first, with
 // NULL for `features` and a count of 0. This only counts tokens.
@@ -384,8 +386,8 @@ bertlet_status bertlet_embed(bertlet_encoder *encoder,
                              bool *truncated);
 
 // The scores of a text, or of a pair of texts unless `second` is NULL: one per label
-// (`bertlet_model_label`). The checkpoint says what they are: probabilities
-// over the labels, one probability per label, or (regression) plain values.
+// (`bertlet_model_label`). The checkpoint says what they are: probabilities over the labels, one probability per
+// label (also if there is one label), or the logits themselves.
 //
 // If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 // so. Otherwise the text is read in windows that share `overlap` tokens, and the scores are those of the mean

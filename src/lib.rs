@@ -134,7 +134,7 @@ pub mod tokenizer;
 pub use bertlet_kernels as kernels;
 pub use encoder::{Encoder, Input};
 pub use error::{NotFinite, RunError, TooSmall};
-pub use format::{Config, FormatError, Model, SectionKind};
+pub use format::{Config, FormatError, Model, Prompt, Prompts, SectionKind};
 pub use heads::{MaskedLm, NextSentence, QuestionAnswering, SequenceClassifier, TokenClassifier};
 #[doc(inline)]
 pub use kernels::{Isa, IsaError};

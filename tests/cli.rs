@@ -302,6 +302,75 @@ fn inspect_shows_everything() {
     assert_eq!(plain, include_str!("inspect.txt"));
 }
 
+#[test]
+fn limits_and_prompts_of_a_file_are_shown_and_used() {
+    let folder = Folder::new("cli-limits");
+    let path = folder.0.join("limited.bertlet");
+    let mut writer = common::writer("micro", Weights::F32, |extras| extras.max_tokens = 12);
+    let prompts = [("query", "hello: "), ("part", "hel")];
+    let prompts = prompts.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    writer.prompts(&prompts, Some(0));
+    writer.save(&path).unwrap();
+    let (model, plain) = (name(&path), name(&MODELS.float));
+
+    let shown = &answers(&["inspect", model], "")[0];
+    assert_eq!(shown["max_tokens"], 12);
+    assert_eq!(shown["prompts"], serde_json::json!({"query": "hello: ", "part": "hel"}));
+    assert_eq!(shown["default_prompt_name"], "query");
+    if let Some(text) = on_terminal(&["inspect", model]) {
+        assert!(text.contains("\ntext limit      12 tokens, unless --max-tokens"), "{text}");
+        assert!(
+            text.contains("\nprompt          \"query\": \"hello: \" (the default)\n"),
+            "{text}"
+        );
+    }
+
+    // The default prompt, a named one, none; on a model without prompts the same texts.
+    let embed = |arguments: &[&str], text: &str| {
+        answers(&[&["embed", model, "--text", text], arguments].concat(), "").remove(0)
+    };
+    let expected = |text: &str| answers(&["embed", plain, "--text", text], "").remove(0);
+    assert_eq!(embed(&[], "world"), expected("hello: world"));
+    assert_eq!(embed(&["--prompt", "query"], "world"), expected("hello: world"));
+    assert_eq!(embed(&["--prompt", "part"], "lo world"), expected("hello world"));
+    assert_eq!(embed(&["--prompt", ""], "world"), expected("world"));
+    assert_eq!(embed(&[], "world\tpeace"), expected("hello: world\tpeace"));
+    let rows = embed(&["--pooling", "none"], "world");
+    let tokens = &answers(&["tokenize", plain, "--text", "hello: world"], "")[0]["input_ids"];
+    assert_eq!(rows["embedding"].as_array().unwrap().len(), tokens.as_array().unwrap().len());
+    let (message, status) = error(&["embed", model, "--text", "a", "--prompt", "Query"], "");
+    assert_eq!(status, 2);
+    assert!(message.contains("the model's prompts are: \"query\", \"part\""), "{message}");
+    for more in ["--ids", "--words=first"] {
+        let (message, status) = error(&["embed", model, "--prompt", "query", more], "");
+        assert!(status == 2 && message.contains("--prompt"), "{message}");
+    }
+
+    // The limit, another limit, and ids, which have none but the positions.
+    let long = &*"hello world ".repeat(40);
+    let none = ["--prompt", ""];
+    let cut = embed(&none, long);
+    assert_eq!(cut["truncated"], true);
+    let whole = embed(&["--prompt", "", "--max-tokens", "64"], long);
+    assert_eq!(whole, expected(long));
+    assert_ne!(cut["embedding"], whole["embedding"]);
+    for limit in ["12", "64"] {
+        let tokens = answers(&["tokenize", model, "--text", long, "--max-tokens", limit], "");
+        assert_eq!(tokens[0]["input_ids"].as_array().unwrap().len().to_string(), limit);
+        assert_eq!(tokens[0]["truncated"], true);
+        let of_ids = &answers(&["embed", model, "--ids"], tokens[0].to_string())[0];
+        assert_eq!(of_ids["truncated"], Value::Null);
+        let of_text = if limit == "12" { &cut } else { &whole };
+        assert_eq!(of_ids["embedding"], of_text["embedding"]);
+    }
+    let uncut = &answers(&["tokenize", model, "--text", long], "")[0];
+    assert!(uncut["input_ids"].as_array().unwrap().len() > 64 && uncut["truncated"].is_null());
+    let (message, status) = error(&["embed", model, "--text", "a", "--max-tokens", "65"], "");
+    assert!(status == 2 && message.contains("the model takes 1 to 64 tokens"), "{message}");
+    let fills = answers(&["fill-mask", model, "--text", &format!("{long} [MASK]")], "");
+    assert_eq!(fills[0]["truncated"], true);
+}
+
 /// What the command shows on a terminal; `None` if there is no `script` to make one.
 fn on_terminal(arguments: &[&str]) -> Option<String> {
     let quoted: Vec<_> = arguments.iter().map(|a| format!("'{a}'")).collect();
@@ -713,7 +782,7 @@ fn exports_hold_the_same_numbers() {
     let long = "hello ".repeat(200);
     let cut = run(&["embed", model, "-o", name(&out), "--format", "npy"], long);
     assert!(cut.status.success());
-    assert!(String::from_utf8_lossy(&cut.stderr).contains("cut to the model's 64 tokens"));
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("cut to 64 tokens"));
     let mut names = files(&folder);
     names.sort();
     assert_eq!(names, ["cut.npy", "t.safetensors", "v.jsonl", "v.npy", "v.safetensors"]);

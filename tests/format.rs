@@ -333,7 +333,7 @@ fn kinds_stand_in_order() {
 
 #[test]
 fn header_fields_have_limits() {
-    let cases: [(usize, &str, &[u32]); 14] = [
+    let cases: [(usize, &str, &[u32]); 16] = [
         (field::HIDDEN_SIZE, "hidden_size", &[0, (1 << 16) + 1, u32::MAX]),
         (field::LAYERS, "num_hidden_layers", &[0, 1025, u32::MAX]),
         (field::HEADS, "num_attention_heads", &[0, 5, 1025, u32::MAX]),
@@ -348,6 +348,8 @@ fn header_fields_have_limits() {
         (field::NORMALIZE, "normalize", &[2, u32::MAX]),
         (field::PROBLEM_TYPE, "problem_type", &[3, u32::MAX]),
         (field::LABELS, "labels", &[(1 << 20) + 1, u32::MAX]),
+        (field::MAX_TOKENS, "max_tokens", &[71, u32::MAX]),
+        (field::SCORE_ACTIVATION, "score_activation", &[3, u32::MAX]),
     ];
     for (at, name, values) in cases {
         for value in values {
@@ -895,6 +897,53 @@ fn overwriting_a_mapped_file_does_no_harm() {
         }
     }
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn prompts_are_read_or_refused() {
+    let with = |bytes: &[u8]| {
+        let mut writer = Spec::new(SMALL, Encoding::Int8).writer();
+        writer.bytes(SectionKind::Prompts, bytes.to_vec());
+        Aligned::new(&writer.to_vec())
+    };
+    let section = |numbers: &[u32], text: &str| {
+        let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        bytes.extend(text.bytes());
+        bytes
+    };
+    let none = u32::MAX;
+    let good = section(&[2, 1, 0, 1, 4, 4, 7], "aA: b: ");
+    let file = with(&good);
+    let prompts = Model::from_bytes(&file).unwrap().prompts();
+    let all: Vec<_> = prompts.iter().map(|prompt| (prompt.name, prompt.text)).collect();
+    assert_eq!(all, [("a", "A: "), ("", "b: ")]);
+    assert_eq!(prompts.default_prompt().map(|prompt| prompt.text), Some("b: "));
+    assert_eq!(prompts.named("a").map(|prompt| prompt.text), Some("A: "));
+
+    for bytes in [
+        &section(&[2, 2, 0, 1, 4, 4, 7], "aA: b: ")[..],
+        &section(&[2, none - 1, 0, 1, 4, 4, 7], "aA: b: "),
+        &section(&[none, none, 0], ""),
+        &good[..24],
+        &section(&[0, none], ""),
+        &[1, 0, 0],
+        &[],
+    ] {
+        assert_eq!(refused(&with(bytes)), FormatError::Contents(SectionKind::Prompts, 0));
+    }
+    // Offsets that lead nowhere, and bytes that are not text, are no prompts.
+    for bytes in [
+        section(&[1, 0, 3, 1, 9], "abc"),
+        section(&[1, 0, 0, none, none], "abc"),
+        section(&[1, 0, 0, 1, 2], "\u{e9}"),
+    ] {
+        let file = with(&bytes);
+        let prompts = Model::from_bytes(&file).unwrap().prompts();
+        assert_eq!((prompts.iter().count(), prompts.default_prompt()), (0, None));
+    }
+    let file = with(&section(&[0, none, 0], ""));
+    assert!(Model::from_bytes(&file).unwrap().prompts().is_empty());
+    assert!(Model::from_bytes(&self::file()).unwrap().prompts().default_prompt().is_none());
 }
 
 /// The order of the table belongs to the specification, so the writer keeps to it.

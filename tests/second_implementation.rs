@@ -6,7 +6,8 @@
 #[path = "common/models.rs"]
 mod common;
 
-use bertlet::format::{Activation, Attention, Encoding};
+use bertlet::format::writer::Defaults;
+use bertlet::format::{Activation, Attention, Encoding, ProblemType, ScoreActivation};
 use bertlet::{
     Config, Head, Input, Isa, Layers, Model, Output, Pooling, SectionKind, features_len,
 };
@@ -697,6 +698,44 @@ fn rows_of_zeros() {
         run(model, Isa::detect(), 1, &input, &mut [output]).unwrap();
         assert_eq!(bits(&ours), bits(&theirs));
     }
+}
+
+/// The fields that do not change the arithmetic: the limit of texts, the activation, the prompts.
+#[test]
+fn what_a_file_states_of_texts_stands_where_the_page_says() {
+    let spec = small(Encoding::F32, Activation::Gelu);
+    let defaults = Defaults {
+        pooling: Pooling::Mean,
+        normalize: false,
+        problem_type: ProblemType::SingleLabel,
+        labels: spec.labels,
+        max_tokens: 31,
+        score_activation: ScoreActivation::Sigmoid,
+    };
+    let prompts = [("query", "search: "), ("\u{e9}", "")];
+    let prompts = prompts.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let mut writer = spec.writer_with(defaults);
+    writer.prompts(&prompts, Some(1));
+    let file = writer.to_vec();
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    assert_eq!((number(88), number(92)), (31, 2));
+    assert!(file[96..128].iter().all(|byte| *byte == 0));
+    let entry = (0..number(12)).map(|i| 128 + 64 * i).find(|entry| number(*entry) == 68).unwrap();
+    let (start, length) = (number(entry + 32), number(entry + 40));
+    let count = number(start);
+    assert_eq!((count, number(start + 4)), (2, 1));
+    let text = start + 8 + 4 * (2 * count + 1);
+    let part = |i: usize| {
+        let offset = |i: usize| text + number(start + 8 + 4 * i);
+        assert!(offset(i + 1) <= start + length);
+        std::str::from_utf8(&file[offset(i)..offset(i + 1)]).unwrap()
+    };
+    assert_eq!([part(0), part(1), part(2), part(3)], ["query", "search: ", "\u{e9}", ""]);
+    let file = Aligned::new(&file);
+    let model = Model::from_bytes(&file).unwrap();
+    assert_eq!(model.max_tokens(), 31);
+    assert_eq!(model.score_activation(), ScoreActivation::Sigmoid);
+    assert_eq!(model.prompts().default_prompt().unwrap().name, "\u{e9}");
 }
 
 /// The constants of the page are those of the code: a few known answers of the functions.

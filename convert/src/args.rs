@@ -77,7 +77,8 @@ pub struct Convert {
     /// Head of a checkpoint whose config.json names no known architecture
     #[arg(long, value_enum)]
     pub head: Option<HeadArg>,
-    /// Drop tensors with unknown names instead of failing
+    /// Drop what a model file cannot hold instead of failing: tensors with unknown names, modules of
+    /// sentence-transformers
     #[arg(long)]
     pub allow_unknown: bool,
     /// Number of threads [default: one per core]; the result does not depend on it

@@ -104,14 +104,16 @@ pub fn evaluate(model: &Path, task: Task, data: &Path, reference: Option<&Path>)
         Task::Classify => Examples::classify(&text, &labels),
     }
     .map_err(|(line, problem)| Error::new(data, format!("line {line}"), problem))?;
-    let inputs = examples
-        .tokenize(&tokenizer, loaded.config().max_position_embeddings)
-        .map_err(|e| Error::new(data, "", e))?;
+    let inputs =
+        examples.tokenize(&tokenizer, loaded.max_tokens()).map_err(|e| Error::new(data, "", e))?;
 
     let logits = measure::logits(loaded, head, &inputs.batch)
         .map_err(|e| Error::new(model, "", format!("cannot run: {e}")))?;
     let reference = reference.map(|path| {
-        let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
+        let source = source::open(
+            path,
+            source::OpenOptions { allow_missing_vocabulary: true, allow_unknown: true },
+        )?;
         let kind = match task {
             Task::Ner => HeadChoice::Token,
             Task::Classify => HeadChoice::Sequence,

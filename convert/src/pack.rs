@@ -2,7 +2,7 @@
 
 use bertlet::Pooling;
 use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer};
-use bertlet::format::{Encoding, SectionKind, round16};
+use bertlet::format::{Encoding, ScoreActivation, SectionKind, round16};
 use half::f16;
 
 use crate::bert::{Bert, LayerNorm, Linear, ProblemType, TaskHeads};
@@ -10,7 +10,7 @@ use crate::quantize::HadamardRotation;
 use crate::stored::{Int8Linear, StoredBert, StoredLinear, WordTable};
 
 /// The contents of a file apart from the weights.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Extras {
     /// Default pooling.
     pub pooling: Pooling,
@@ -18,12 +18,31 @@ pub struct Extras {
     pub normalize: bool,
     /// Labels of the classifier.
     pub labels: Vec<String>,
+    /// Tokens that texts are cut to; 0 for the positions.
+    pub max_tokens: usize,
+    /// How the sequence classifier's logits become scores.
+    pub score_activation: ScoreActivation,
     /// The tokenizer section. Empty for none.
     pub tokenizer: Vec<u8>,
     /// The provenance section, JSON. Empty for none.
     pub provenance: String,
     /// The self-test section. Empty for none.
     pub self_test: Vec<u8>,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self {
+            pooling: Pooling::None,
+            normalize: false,
+            labels: Vec::new(),
+            max_tokens: 0,
+            score_activation: ScoreActivation::OfProblem,
+            tokenizer: Vec::new(),
+            provenance: String::new(),
+            self_test: Vec::new(),
+        }
+    }
 }
 
 /// A file in f16 or f32, with attention in f32.
@@ -52,6 +71,8 @@ fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
                 normalize: extras.normalize,
                 problem_type,
                 labels: extras.labels.len(),
+                max_tokens: extras.max_tokens,
+                score_activation: extras.score_activation,
             },
         ),
     };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bertlet::format::Encoding;
 use bertlet::format::writer::Writer;
+use bertlet::format::{Encoding, ScoreActivation};
 use bertlet::selftest::{self, SelfTest};
 use bertlet::{Model, ModelFile, Pooling, RunError, SectionKind, Session};
 
@@ -65,7 +65,7 @@ pub struct ConvertOptions {
     pub normalize: bool,
     /// The head that the checkpoint has. `None` for the one that its architecture names.
     pub head: Option<HeadChoice>,
-    /// Drop tensors with unknown names instead of failing.
+    /// Drop what a model file cannot hold instead of failing.
     pub allow_unknown: bool,
     /// Number of threads, 0 for one per core. The result does not depend on it.
     pub threads: usize,
@@ -116,7 +116,9 @@ fn run(
 ) -> Result<ConversionReport> {
     let folder = beside(out)?;
     progress(Stage::Read, 0, 2);
-    let source = source::open(path, source::OpenOptions { allow_missing_vocabulary: true })?;
+    let allow_unknown = options.allow_unknown;
+    let source =
+        source::open(path, source::OpenOptions { allow_missing_vocabulary: true, allow_unknown })?;
     check_limits(&source)?;
     let section = tokenizer::section(&source)?;
     progress(Stage::Read, 1, 2);
@@ -130,7 +132,8 @@ fn run(
 
     let mut notes = source.notes.clone();
     notes.extend(remarks);
-    let extras = extras(&source, &bert, section.as_ref(), options)?;
+    let max_tokens = max_tokens(&source, &mut notes)?;
+    let extras = Extras { max_tokens, ..extras(&source, &bert, section.as_ref(), options)? };
     match &section {
         Some(section) => notes.extend(section.notes.iter().cloned()),
         None => notes.push("no vocabulary: the model takes token ids, not text".into()),
@@ -201,6 +204,7 @@ fn run(
             pooling: extras.pooling.name(),
             normalize: extras.normalize,
             labels: extras.labels.clone(),
+            max_tokens,
         },
         parameters: Parameters::of(&bert),
         tensors: totals(&tensors),
@@ -212,6 +216,9 @@ fn run(
         .map_err(|e| Error::new(out, "provenance", format!("cannot be written: {e}")))?;
     writer.bytes(SectionKind::Provenance, provenance);
     writer.bytes(SectionKind::SelfTest, self_test);
+    if !source.prompts.is_empty() {
+        writer.prompts(&source.prompts, source.default_prompt);
+    }
     let (self_test_values, bytes_by_encoding) = save(&writer, &folder, out)?;
     let source_bytes = summary
         .source_files
@@ -271,6 +278,30 @@ fn check_limits(source: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
+/// The tokens that texts are cut to: what the files of sentence-transformers state, else the tokenizer's
+/// limit, else the number of positions, and never more than these.
+fn max_tokens(source: &Checkpoint, notes: &mut Vec<String>) -> Result<usize> {
+    let positions = source.config.bert.max_position_embeddings;
+    let tokenizer = source.tokenizer.as_ref().and_then(|t| t.model_max_length);
+    let (file, field, stated) = match (source.max_seq_length, tokenizer) {
+        (Some(stated), _) => ("sentence_bert_config.json", "max_seq_length", stated),
+        (None, Some(stated)) => ("tokenizer_config.json", "model_max_length", stated),
+        (None, None) => return Ok(positions),
+    };
+    // [CLS], one token and [SEP].
+    if stated < 3 && stated < positions {
+        let problem = format!("{stated} leaves no room for a text");
+        return Err(Error::new(source.folder.join(file), field, problem)
+            .hint("correct it, or remove it for no limit"));
+    }
+    if stated > positions {
+        notes.push(format!(
+            "{file}: {field}: {stated} is more than the model's {positions} positions"
+        ));
+    }
+    Ok(stated.min(positions))
+}
+
 fn extras(
     source: &Checkpoint,
     bert: &Bert,
@@ -305,9 +336,23 @@ fn extras(
         pooling,
         normalize: options.normalize || source.normalize,
         labels,
+        score_activation: score_activation(source, bert),
         tokenizer: section.map(|section| section.bytes.clone()).unwrap_or_default(),
         ..Extras::default()
     })
+}
+
+/// What a cross-encoder's files state. Without a statement its one output has a sigmoid, as in
+/// sentence-transformers.
+fn score_activation(source: &Checkpoint, bert: &Bert) -> ScoreActivation {
+    match (&bert.heads.sequence_classifier, source.score_activation) {
+        (None, _) => ScoreActivation::OfProblem,
+        (Some(_), Some(stated)) => stated,
+        (Some((head, _)), None) if source.cross_encoder && head.bias.len() == 1 => {
+            ScoreActivation::Sigmoid
+        }
+        (Some(_), None) => ScoreActivation::OfProblem,
+    }
 }
 
 /// Chooses the linear layers to keep in f16, by measurements with the runtime.

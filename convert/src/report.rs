@@ -89,6 +89,8 @@ pub struct ChosenOptions {
     pub normalize: bool,
     /// Labels of the classifier.
     pub labels: Vec<String>,
+    /// Tokens that texts are cut to.
+    pub max_tokens: usize,
 }
 
 /// The inputs that an int8 model was calibrated on.

@@ -498,6 +498,77 @@ fn an_unknown_tensor_can_be_dropped() {
 }
 
 #[test]
+fn what_sentence_transformers_states_is_in_the_file() {
+    let folder = copy("micro-base");
+    let write = |file: &str, json: Value| {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, json.to_string()).unwrap();
+    };
+    let options = as_weights(WeightType::F32);
+    // The tokenizer's limit, if nothing else is stated; 10^30 is none.
+    for (stated, limit) in [(json!(24), 24), (json!(1e30), 64), (json!(512), 64)] {
+        write("tokenizer_config.json", json!({"model_max_length": stated}));
+        let (_folder, out, report) = converted(folder.path(), &options);
+        assert_eq!(ModelFile::open(&out).unwrap().model().max_tokens(), limit);
+        assert_eq!(report.summary.notes.len(), usize::from(stated == 512));
+    }
+    let class = "sentence_transformers.models";
+    write(
+        "modules.json",
+        json!([
+            {"path": "", "type": format!("{class}.Transformer")},
+            {"path": "1_Pooling", "type": format!("{class}.Pooling")},
+            {"path": "2_Normalize", "type": format!("{class}.Normalize")},
+        ]),
+    );
+    write("1_Pooling/config.json", json!({"pooling_mode": "mean"}));
+    write("sentence_bert_config.json", json!({"max_seq_length": 16}));
+    write(
+        "config_sentence_transformers.json",
+        json!({"prompts": {"query": "the query: ", "document": ""}, "default_prompt_name": "query"}),
+    );
+    let (_folder, out, report) = converted(folder.path(), &options);
+    assert_eq!(report.summary.options.max_tokens, 16);
+    let mut session = Session::open(&out).unwrap();
+    let model = session.model();
+    assert_eq!((model.default_pooling(), model.default_normalize()), (Pooling::Mean, true));
+    assert_eq!(model.max_tokens(), 16);
+    assert_eq!(model.prompts().len(), 2);
+    assert_eq!(model.prompts().default_prompt().unwrap().text, "the query: ");
+    model.verify().unwrap();
+    let prompted = session.embed("house").unwrap();
+    assert!(!prompted.truncated && session.embed(&*"house ".repeat(40)).unwrap().truncated);
+    let mut bare = Session::open(&out).unwrap().with_prompt("");
+    assert_eq!(bare.embed("the query: house").unwrap(), prompted);
+
+    write("sentence_bert_config.json", json!({"max_seq_length": 2}));
+    let error = refused(folder.path(), &options);
+    assert!(error.contains("max_seq_length: 2 leaves no room for a text"), "{error}");
+}
+
+#[test]
+fn scores_of_cross_encoders_follow_their_activation() {
+    use bertlet::heads::ScoreFunction;
+    let function = |change: &dyn Fn(&mut Value)| {
+        let folder = copy("micro-sequence-classification");
+        edit(&folder, "config.json", change);
+        let (_folder, out, _) = converted(folder.path(), &as_weights(WeightType::F32));
+        let file = ModelFile::open(&out).unwrap();
+        let head = bertlet::SequenceClassifier::new(&file.model()).unwrap();
+        assert!(head.logits_len() > 1);
+        head.score_function()
+    };
+    assert_eq!(function(&|_| ()), ScoreFunction::Softmax);
+    let identity = "torch.nn.modules.linear.Identity";
+    let nested = |c: &mut Value| c["sentence_transformers"] = json!({"activation_fn": identity});
+    assert_eq!(function(&nested), ScoreFunction::Identity);
+    let sigmoid = "torch.nn.modules.activation.Sigmoid";
+    let old = |c: &mut Value| c["sbert_ce_default_activation_function"] = json!(sigmoid);
+    assert_eq!(function(&old), ScoreFunction::Sigmoid);
+}
+
+#[test]
 fn wrong_options_are_refused() {
     let labels = |names: &[&str]| ConvertOptions {
         labels: Some(names.iter().map(|n| n.to_string()).collect()),

@@ -475,56 +475,281 @@ fn what_is_missing_is_named() {
     let dir = copy("micro-base");
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     assert!(error(&dir).contains("vocab.txt: is missing"));
-    let options = OpenOptions { allow_missing_vocabulary: true };
+    let options = OpenOptions { allow_missing_vocabulary: true, ..OpenOptions::default() };
     let source = source::open(dir.path(), options).unwrap();
     assert!(source.vocabulary.is_empty() && source.tokenizer.is_none());
     fs::write(dir.path().join("tf_model.h5"), "").unwrap();
     assert!(error(dir.path().join("tf_model.h5")).contains("no weights of a known format"));
 }
 
+/// Writes a JSON file into a copy, with its folder.
+fn write(dir: &TempDir, file: &str, json: Value) {
+    let path = dir.path().join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, json.to_string()).unwrap();
+}
+
+fn module(path: &str, kind: &str) -> Value {
+    json!({"path": path, "type": format!("sentence_transformers.models.{kind}")})
+}
+
+/// Opens a checkpoint, with a note for what a model file cannot hold.
+fn open_allowing(path: impl AsRef<Path>) -> Checkpoint {
+    let options = OpenOptions { allow_unknown: true, ..OpenOptions::default() };
+    source::open(path.as_ref(), options).unwrap()
+}
+
 #[test]
 fn sentence_transformers_modules_are_read() {
     let dir = copy("micro-base");
-    let write = |file: &str, json: Value| {
-        let path = dir.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, json.to_string()).unwrap();
-    };
-    let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
     let modules = |encoder: &str| {
         json!([
             module(encoder, "Transformer"),
             module("1_Pooling", "Pooling"),
-            module("2_Dense", "Dense"),
-            module("3_Normalize", "Normalize")
+            module("2_Dropout", "Dropout"),
+            // The packages of version 6.
+            {"path": "3_Normalize", "type": "sentence_transformers.base.modules.normalize.Normalize"},
         ])
     };
-    write("modules.json", modules(""));
-    write(
-        "1_Pooling/config.json",
-        json!({"word_embedding_dimension": 32, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}),
-    );
+    write(&dir, "modules.json", modules(""));
+    write(&dir, "1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true}));
     let source = open(&dir).unwrap();
     assert_eq!((source.pooling, source.normalize), (Some(Pooling::Mean), true));
-    assert_eq!(source.notes, ["modules.json: Dense is not supported and ignored"]);
+    assert!(source.notes.is_empty());
 
-    write(
-        "1_Pooling/config.json",
-        json!({"pooling_mode_cls_token": true, "pooling_mode_max_tokens": true}),
-    );
-    let source = open(&dir).unwrap();
-    assert_eq!((source.pooling, source.notes.len()), (None, 2));
-
-    // The encoder in a folder of its own.
-    write("modules.json", modules("0_Transformer"));
-    fs::create_dir(dir.path().join("0_Transformer")).unwrap();
-    for file in ["config.json", "vocab.txt", "model.safetensors"] {
-        fs::rename(dir.path().join(file), dir.path().join("0_Transformer").join(file)).unwrap();
+    // The encoder in a folder of its own, by the names of several versions.
+    for (folder, kind) in [("0_Transformer", "Transformer"), ("0_BERT", "BERT")] {
+        let dir = copy("micro-base");
+        write(&dir, "modules.json", json!([module(folder, kind), module("1_Pooling", "Pooling")]));
+        write(&dir, "1_Pooling/config.json", json!({"pooling_mode_max_tokens": true}));
+        // The version of sentence-transformers stood in the root's config.json.
+        write(&dir, &format!("{folder}/sentence_bert_config.json"), json!({"max_seq_length": 20}));
+        for file in ["config.json", "vocab.txt", "model.safetensors"] {
+            fs::rename(dir.path().join(file), dir.path().join(folder).join(file)).unwrap();
+        }
+        write(&dir, "config.json", json!({"__version__": "0.3.9"}));
+        assert_same(folder, &load(&dir).unwrap().0, &bert("micro-base"), 0.0);
+        let source = open(&dir).unwrap();
+        assert_eq!((source.pooling, source.max_seq_length), (Some(Pooling::Max), Some(20)));
+        // The folder inside lacks the pooling, and a note says where it is.
+        let inside = open(dir.path().join(folder)).unwrap();
+        assert!(inside.notes[0].contains("give that folder"), "{:?}", inside.notes);
     }
-    assert_same("0_Transformer", &load(&dir).unwrap().0, &bert("micro-base"), 0.0);
 
-    write("modules.json", modules("../elsewhere"));
+    write(&dir, "modules.json", modules("../elsewhere"));
     assert!(error(&dir).contains("not the name of a file in the same folder"));
+    write(&dir, "modules.json", json!({"0": "Transformer"}));
+    assert!(error(&dir).contains("modules.json: is not a list of modules"));
+    write(&dir, "modules.json", json!([module("", "Transformer"), module("4_Pooling", "Pooling")]));
+    assert!(error(&dir).contains("4_Pooling/config.json: is missing"));
+}
+
+#[test]
+fn modules_that_a_file_cannot_hold_are_refused_by_name() {
+    let dir = copy("micro-base");
+    write(&dir, "1_Pooling/config.json", json!({"pooling_mode": "mean"}));
+    for kind in ["Dense", "LayerNorm", "WeightedLayerPooling", "Router", "Asym", "CNN", "NewKind"] {
+        let list =
+            [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_X", kind), ("3_N", "Normalize")];
+        write(
+            &dir,
+            "modules.json",
+            list.map(|(path, kind)| module(path, kind)).into_iter().collect(),
+        );
+        let message = error(&dir);
+        let expected = format!("modules.json: 2_X: module {kind} is not supported here: ");
+        assert!(message.contains(&expected) && message.contains("--allow-unknown"), "{message}");
+        let source = open_allowing(&dir);
+        assert_eq!((source.pooling, source.normalize), (Some(Pooling::Mean), true));
+        assert!(source.notes[0].contains(kind) && source.notes[0].ends_with("; ignored"));
+    }
+    // Modules of the checkpoint's own, whatever their names, and modules in another order.
+    let own =
+        json!([module("", "Transformer"), {"path": "1_Pooling", "type": "custom_st.Pooling"}]);
+    write(&dir, "modules.json", own);
+    assert!(error(&dir).contains("module custom_st.Pooling is not supported"));
+    write(&dir, "modules.json", json!([module("", "Transformer"), module("3_N", "Normalize")]));
+    assert!(error(&dir).contains("module Normalize is not supported"));
+    write(&dir, "modules.json", json!([module("", "CLIPModel")]));
+    assert!(error(&dir).contains("[0]: module CLIPModel is not supported here: it reads images"));
+    let list = [("", "Transformer"), ("1_Pooling", "Pooling"), ("3_N", "Normalize")];
+    write(&dir, "modules.json", list.map(|(path, kind)| module(path, kind)).into_iter().collect());
+    write(&dir, "3_N/config.json", json!({"module_input_name": "token_embeddings"}));
+    assert!(error(&dir).contains("module_input_name: \"token_embeddings\" cannot be normalised"));
+}
+
+#[test]
+fn the_pooling_of_old_and_new_files_is_read_or_refused() {
+    let dir = copy("micro-base");
+    let modules = json!([module("", "Transformer"), module("1_Pooling", "Pooling")]);
+    write(&dir, "modules.json", modules);
+    let old = |keys: &[&str]| -> Value {
+        let all = ["cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens"];
+        let off = all.iter().map(|key| (format!("pooling_mode_{key}"), json!(false)));
+        off.chain(keys.iter().map(|key| (format!("pooling_mode_{key}"), json!(true)))).collect()
+    };
+    for (config, pooling) in [
+        (json!({"pooling_mode": "mean", "embedding_dimension": 32}), Pooling::Mean),
+        (json!({"pooling_mode": "cls"}), Pooling::Cls),
+        (json!({"pooling_mode": "max"}), Pooling::Max),
+        (json!({"pooling_mode": "mean_sqrt_len_tokens"}), Pooling::MeanSqrt),
+        (json!({"pooling_mode": "lasttoken"}), Pooling::Sep),
+        (json!({"pooling_mode": ["max"]}), Pooling::Max),
+        (json!({"pooling_mode": ["mean", "max"]}), Pooling::MeanMax),
+        // The new key counts.
+        (json!({"pooling_mode": "max", "pooling_mode_mean_tokens": true}), Pooling::Max),
+        (old(&["cls_token"]), Pooling::Cls),
+        (old(&["max_tokens"]), Pooling::Max),
+        (old(&["mean_tokens"]), Pooling::Mean),
+        (old(&["mean_sqrt_len_tokens"]), Pooling::MeanSqrt),
+        (old(&["lasttoken"]), Pooling::Sep),
+        // The default of sentence-transformers.
+        (json!({"word_embedding_dimension": 32}), Pooling::Mean),
+    ] {
+        write(&dir, "1_Pooling/config.json", config.clone());
+        assert_eq!(open(&dir).unwrap().pooling, Some(pooling), "{config}");
+    }
+    for (config, problem) in [
+        (
+            json!({"pooling_mode": "weightedmean"}),
+            "pooling_mode: \"weightedmean\" is not supported",
+        ),
+        (json!({"pooling_mode": "attention"}), "pooling_mode: \"attention\" is not supported"),
+        (json!({"pooling_mode": ["max", "mean"]}), "max, mean concatenated in this order"),
+        (old(&["weightedmean_tokens"]), "\"weightedmean\" is not supported"),
+        // sentence-transformers has the maximum first here.
+        (old(&["mean_tokens", "max_tokens"]), "max, mean concatenated in this order"),
+        (old(&["mean_tokens", "cls_token"]), "cls, mean concatenated in this order"),
+        (old(&["new_tokens"]), "\"pooling_mode_new_tokens\" is not supported"),
+    ] {
+        write(&dir, "1_Pooling/config.json", config.clone());
+        let message = error(&dir);
+        assert!(message.contains("1_Pooling/config.json: pooling_mode"), "{message}");
+        assert!(message.contains(problem) && message.contains("--allow-unknown"), "{message}");
+        let source = open_allowing(&dir);
+        assert_eq!((source.pooling, source.notes.len()), (None, 1), "{config}");
+        assert!(source.notes[0].starts_with("1_Pooling/config.json: "), "{:?}", source.notes);
+    }
+    for config in [
+        json!({"pooling_mode": 3}),
+        json!({"pooling_mode": []}),
+        json!({"pooling_mode_cls_token": 1}),
+    ] {
+        write(&dir, "1_Pooling/config.json", config);
+        assert!(error(&dir).contains("1_Pooling/config.json: pooling_mode"));
+    }
+}
+
+#[test]
+fn limits_and_prompts_of_sentence_transformers_are_read() {
+    let dir = copy("micro-base");
+    for (config, limit) in [
+        (json!({"max_seq_length": 20, "do_lower_case": false}), Some(20)),
+        (json!({"max_seq_length": 20.0}), Some(20)),
+        (json!({"max_seq_length": null}), None),
+        (json!({"processing_kwargs": {"text": {"max_length": 9}}, "max_seq_length": 20}), Some(9)),
+        (json!({"tokenizer_args": {"model_max_length": 11}, "max_seq_length": 20}), Some(11)),
+    ] {
+        write(&dir, "sentence_bert_config.json", config.clone());
+        assert_eq!(open(&dir).unwrap().max_seq_length, limit, "{config}");
+    }
+    for value in [json!(0), json!(-1), json!("256"), json!(1.5), json!([256])] {
+        write(&dir, "sentence_bert_config.json", json!({"max_seq_length": value}));
+        assert!(error(&dir).contains("sentence_bert_config.json: max_seq_length: "), "{value}");
+    }
+    write(&dir, "sentence_bert_config.json", json!({"do_lower_case": "yes"}));
+    assert!(error(&dir).contains("sentence_bert_config.json: do_lower_case: "));
+
+    // Lower case before a cased tokenizer, which keeps its accents.
+    write(&dir, "sentence_bert_config.json", json!({"do_lower_case": true}));
+    write(&dir, "tokenizer_config.json", json!({"do_lower_case": false}));
+    let source = open(&dir).unwrap();
+    let tokenizer = source.tokenizer.unwrap();
+    assert_eq!((tokenizer.lowercase, tokenizer.strip_accents), (true, Some(false)));
+    assert!(source.notes[0].contains("do_lower_case"), "{:?}", source.notes);
+    write(&dir, "tokenizer_config.json", json!({"do_lower_case": true}));
+    assert!(open(&dir).unwrap().notes.is_empty());
+
+    let prompts = |config: Value| write(&dir, "config_sentence_transformers.json", config);
+    prompts(json!({"prompts": {"query": "query: ", "none": null}, "default_prompt_name": "query"}));
+    let source = open(&dir).unwrap();
+    let default = &source.prompts[source.default_prompt.unwrap()];
+    assert_eq!(default, &("query".to_owned(), "query: ".to_owned()));
+    assert!(source.prompts.contains(&("none".to_owned(), String::new())));
+    // Prompts that are left out of the pooling.
+    write(&dir, "1_Pooling/config.json", json!({"pooling_mode": "mean", "include_prompt": false}));
+    assert!(error(&dir).contains("1_Pooling/config.json: include_prompt: false is not supported"));
+    assert_eq!(open_allowing(&dir).notes.len(), 1);
+    prompts(json!({"prompts": {"query": "", "document": ""}, "default_prompt_name": null}));
+    let source = open(&dir).unwrap();
+    assert_eq!((source.prompts.len(), source.default_prompt), (2, None));
+    prompts(json!({"prompts": {"query": ""}, "default_prompt_name": "passage"}));
+    assert!(error(&dir).contains("default_prompt_name: \"passage\" is not one of the prompts"));
+    prompts(json!({"prompts": {"query": 3}}));
+    assert!(error(&dir).contains("prompts.query: 3 is not a string"));
+}
+
+#[test]
+fn activations_of_cross_encoders_are_read_or_refused() {
+    use bertlet::format::ScoreActivation::{Identity, Sigmoid};
+    let dir = copy("micro-sequence-classification");
+    let old = "sbert_ce_default_activation_function";
+    let identity = "torch.nn.modules.linear.Identity";
+    let sigmoid = "torch.nn.modules.activation.Sigmoid";
+    for (key, value, activation) in [
+        (
+            "sentence_transformers",
+            json!({"activation_fn": identity, "version": "4.1.0"}),
+            Some(Identity),
+        ),
+        ("sentence_transformers", json!({"activation_fn": sigmoid}), Some(Sigmoid)),
+        ("sentence_transformers", json!({"version": "4.1.0"}), None),
+        (old, json!(identity), Some(Identity)),
+        (old, json!(sigmoid), Some(Sigmoid)),
+        (old, json!("torch.nn.Sigmoid"), Some(Sigmoid)),
+    ] {
+        let dir = copy("micro-sequence-classification");
+        edit(&dir, "config.json", |config| config[key] = value.clone());
+        let source = open(&dir).unwrap();
+        assert_eq!((source.score_activation, source.cross_encoder), (activation, true), "{value}");
+    }
+    let source = open(&dir).unwrap();
+    assert_eq!((source.score_activation, source.cross_encoder), (None, false));
+    // The file of version 5.4 and later counts more than config.json.
+    edit(&dir, "config.json", |config| config[old] = json!(identity));
+    let config = json!({"model_type": "CrossEncoder", "activation_fn": sigmoid});
+    write(&dir, "config_sentence_transformers.json", config);
+    assert_eq!(open(&dir).unwrap().score_activation, Some(Sigmoid));
+
+    for unknown in ["torch.nn.modules.activation.Tanh", "my_code.Sigmoid", ""] {
+        let dir = copy("micro-sequence-classification");
+        edit(&dir, "config.json", |config| config[old] = json!(unknown));
+        let message = error(&dir);
+        assert!(
+            message.contains(&format!("config.json: {old}: {unknown:?} is not supported")),
+            "{message}"
+        );
+        assert_eq!(open_allowing(&dir).score_activation, None);
+    }
+}
+
+#[test]
+fn packed_weights_and_own_code_are_refused() {
+    for (key, value, field) in [
+        ("quantization_config", json!({"quant_method": "bitsandbytes"}), "quantization_config"),
+        ("auto_map", json!({"AutoModel": "modeling.Model"}), "auto_map.AutoModel"),
+    ] {
+        let dir = copy("micro-base");
+        edit(&dir, "config.json", |config| config[key] = value.clone());
+        let message = error(&dir);
+        assert!(message.contains(&format!("config.json: {field}: ")), "{message}");
+        assert_eq!(open_allowing(&dir).notes.len(), 1);
+        edit(&dir, "config.json", |config| config[key] = json!(null));
+        assert!(open(&dir).unwrap().notes.is_empty());
+    }
+    let dir = copy("micro-base");
+    edit(&dir, "config.json", |config| config["auto_map"] = json!({"AutoConfig": "x.Config"}));
+    assert_eq!(open(&dir).unwrap().notes, ["config.json: auto_map.AutoConfig is not used"]);
 }
 
 // ---- Tokenizer settings ----

@@ -220,7 +220,8 @@ pub struct Config {
     pub intermediate_size: usize,
     /// Words in the vocabulary.
     pub vocab_size: usize,
-    /// Tokens of the longest input, special ones included.
+    /// Tokens that the checkpoint cuts texts to, special ones included; an encoder may be made for more, up
+    /// to the model's positions.
     pub max_tokens: usize,
     /// Token types (segments).
     pub type_vocab_size: usize,
@@ -404,7 +405,7 @@ pub unsafe extern "C" fn bertlet_model_config(model: *const Model, config: *mut 
             num_attention_heads: shape.num_attention_heads,
             intermediate_size: shape.intermediate_size,
             vocab_size: shape.vocab_size,
-            max_tokens: shape.max_position_embeddings,
+            max_tokens: model.max_tokens(),
             type_vocab_size: shape.type_vocab_size,
             labels: model.labels().len(),
             pooling: model.default_pooling() as u32,
@@ -540,7 +541,8 @@ pub unsafe extern "C" fn bertlet_encoder_new(
             slice_mut(place(&mut rest, labels)?, labels)?,
         ];
         let inner = encoder::Encoder::new(model, isa, rest, max_tokens)?;
-        handle.write(Encoder { runner: TextRunner::new(inner, buffer), isa, logits, spans });
+        let runner = TextRunner::new(inner, buffer).with_max_tokens(max_tokens);
+        handle.write(Encoder { runner, isa, logits, spans });
         encoder.write(handle);
         Ok(())
     })
@@ -610,6 +612,7 @@ pub unsafe extern "C" fn bertlet_encode(
 
 /// As `bertlet_encode`, on a text, or a pair of texts unless `second` is NULL. `layers` (NULL), `pooling` and
 /// `normalize` (those of `bertlet_model_config`) are what the checkpoint was made for.
+/// If it has a default prompt, that stands before the text.
 ///
 /// Without pooling the answer is `[tokens][width]`, so `count` depends on the text: ask for it first, with
 /// NULL for `features` and a count of 0. This only counts tokens.
@@ -657,8 +660,8 @@ pub unsafe extern "C" fn bertlet_embed(
 }
 
 /// The scores of a text, or of a pair of texts unless `second` is NULL: one per label
-/// (`bertlet_model_label`). The checkpoint says what they are: probabilities
-/// over the labels, one probability per label, or (regression) plain values.
+/// (`bertlet_model_label`). The checkpoint says what they are: probabilities over the labels, one probability per
+/// label (also if there is one label), or the logits themselves.
 ///
 /// If `overlap` is -1, a text longer than the encoder's limit is cut, and `truncated` (may be NULL) says
 /// so. Otherwise the text is read in windows that share `overlap` tokens, and the scores are those of the mean

@@ -104,7 +104,8 @@ impl From<TaskError> for Status {
             TaskError::NotPooled
             | TaskError::OneText
             | TaskError::NotAPair
-            | TaskError::NotAText => Self::NoSuchChoice,
+            | TaskError::NotAText
+            | TaskError::PromptInWord => Self::NoSuchChoice,
             TaskError::NoSuchLabel => Self::NoSuchIndex,
         }
     }

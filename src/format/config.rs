@@ -63,11 +63,23 @@ numbered! {
 numbered! {
     /// What the sequence classifier's logits mean.
     ProblemType {
-        /// One of the labels: softmax.
+        /// One of the labels: softmax; one sigmoid where there is one label.
         SingleLabel = 0,
         /// Any of the labels: one sigmoid per label.
         MultiLabel = 1,
         /// Numbers: the logits themselves.
         Regression = 2,
+    }
+}
+
+numbered! {
+    /// How the sequence classifier's logits become scores: the `activation_fn` of a cross-encoder.
+    ScoreActivation {
+        /// As [`ProblemType`] says.
+        OfProblem = 0,
+        /// The logits themselves.
+        Identity = 1,
+        /// One sigmoid per label.
+        Sigmoid = 2,
     }
 }

@@ -25,7 +25,9 @@
 //! | 76 | u32 | 1 if pooled vectors are L2-normalised by default |
 //! | 80 | u32 | `problem_type` of the sequence classifier: 0 single label, 1 multi label, 2 regression |
 //! | 84 | u32 | number of labels |
-//! | 88 | 40 bytes | zero |
+//! | 88 | u32 | `max_tokens`, at which texts are cut: at most `max_position_embeddings`, or 0 for that |
+//! | 92 | u32 | activation of the sequence classifier's scores: 0 as `problem_type` says, 1 identity, 2 sigmoid |
+//! | 96 | 32 bytes | zero |
 //!
 //! | offset | type | table entry field |
 //! |---|---|---|
@@ -118,6 +120,7 @@ mod config;
 mod error;
 mod labels;
 mod model;
+mod prompts;
 mod records;
 mod sections;
 pub(crate) mod selftest;
@@ -127,10 +130,11 @@ mod weights;
 #[doc(hidden)]
 pub mod writer;
 
-pub use config::{Activation, Attention, Config, ProblemType};
+pub use config::{Activation, Attention, Config, ProblemType, ScoreActivation};
 pub use error::FormatError;
 pub use labels::Labels;
 pub use model::Model;
+pub use prompts::{Prompt, Prompts};
 #[doc(hidden)]
 pub use sections::round16;
 pub use sections::{Encoding, Section, SectionKind};

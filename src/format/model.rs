@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 
 use super::records::{Entry, Header, choice, head_checksum};
 use super::sections::{Layout, OptionalSections, Section, SectionKind, layer_start, layout};
-use super::{ALIGNMENT, Config, FormatError, Labels, ProblemType, checksum};
+use super::{
+    ALIGNMENT, Config, FormatError, Labels, ProblemType, Prompts, ScoreActivation, checksum,
+};
 use crate::outputs::{Pooling, sections_on_pooler};
 
 /// A model: a validated view of a file's bytes, which it borrows and never copies.
@@ -25,6 +27,8 @@ struct Head {
     normalize: bool,
     problem_type: ProblemType,
     labels: usize,
+    max_tokens: usize,
+    score_activation: ScoreActivation,
     optional: OptionalSections,
     /// Bytes of header and table.
     length: usize,
@@ -69,6 +73,12 @@ impl<'a> Model<'a> {
             normalize: choice("normalize", header.normalize, |n| (n <= 1).then_some(n == 1))?,
             problem_type: choice("problem_type", header.problem_type, ProblemType::from_number)?,
             labels: choice("labels", header.labels, |n| (n <= 1 << 20).then_some(n as usize))?,
+            max_tokens: header.max_tokens(config.max_position_embeddings)?,
+            score_activation: choice(
+                "score_activation",
+                header.score_activation,
+                ScoreActivation::from_number,
+            )?,
             optional: OptionalSections::new(entries(table).skip(first_optional).map(|e| e.kind)),
             length,
             checksum: computed,
@@ -140,6 +150,9 @@ impl<'a> Model<'a> {
         if has(SectionKind::Labels) && !self.labels().agree() {
             return Err(FormatError::Contents(SectionKind::Labels, 0));
         }
+        if has(SectionKind::Prompts) && !self.prompts().agree() {
+            return Err(FormatError::Contents(SectionKind::Prompts, 0));
+        }
         Ok(())
     }
 
@@ -158,6 +171,20 @@ impl<'a> Model<'a> {
     /// What the sequence classifier's logits mean.
     pub fn problem_type(&self) -> ProblemType {
         self.head.problem_type
+    }
+    /// How the sequence classifier's logits become scores.
+    pub fn score_activation(&self) -> ScoreActivation {
+        self.head.score_activation
+    }
+    /// The tokens that texts are cut to, special ones included, unless the caller says otherwise: the
+    /// limit that the checkpoint states (`max_seq_length`, else `model_max_length`), at most
+    /// `max_position_embeddings`.
+    pub fn max_tokens(&self) -> usize {
+        self.head.max_tokens
+    }
+    /// The texts that may stand before others.
+    pub fn prompts(&self) -> Prompts<'a> {
+        Prompts::new(self.bytes_of(SectionKind::Prompts).unwrap_or(&[]))
     }
     /// The bytes of the file.
     pub fn bytes(&self) -> &'a [u8] {

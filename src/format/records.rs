@@ -96,7 +96,9 @@ record! {
         76 normalize: u32,
         80 problem_type: u32,
         84 labels: u32,
-        88 reserved: [u8; 40],
+        88 max_tokens: u32,
+        92 score_activation: u32,
+        96 reserved: [u8; 32],
     }
 }
 
@@ -166,6 +168,15 @@ impl Header {
             return Err(FormatError::TrailingBytes { need, have });
         }
         Ok(header)
+    }
+
+    /// Most tokens of a text in a model with this many positions.
+    pub fn max_tokens(&self, positions: usize) -> Result<usize, FormatError> {
+        match self.max_tokens as usize {
+            0 => Ok(positions),
+            tokens if tokens <= positions => Ok(tokens),
+            _ => Err(FormatError::Field { name: "max_tokens", value: self.max_tokens.into() }),
+        }
     }
 
     /// Number of sections.

@@ -54,6 +54,9 @@ numbered! {
         Provenance = 66,
         /// Inputs with their expected outputs: bytes, see [the specification](crate::format#self-test).
         SelfTest = 67,
+        /// Prompts that may stand before a text: bytes: u32 count `n`, u32 index of the default one (all
+        /// ones: none), u32 offsets `[2 n + 1]` into the UTF-8 text that follows: name, prompt, name, ...
+        Prompts = 68,
     }
 }
 
@@ -109,7 +112,9 @@ impl SectionKind {
                 Layout::Norm
             }
             Self::MaskedLmBias => Layout::Vector,
-            Self::Tokenizer | Self::Labels | Self::Provenance | Self::SelfTest => Layout::Bytes,
+            Self::Tokenizer | Self::Labels | Self::Provenance | Self::SelfTest | Self::Prompts => {
+                Layout::Bytes
+            }
             _ => Layout::Matrix,
         }
     }
@@ -132,7 +137,9 @@ impl SectionKind {
             Self::TokenClassifier | Self::SequenceClassifier => (labels, hidden),
             Self::NextSentence | Self::QuestionAnswering => (2, hidden),
             Self::MaskedLmBias => (vocab, 1),
-            Self::Tokenizer | Self::Labels | Self::Provenance | Self::SelfTest => (0, 0),
+            Self::Tokenizer | Self::Labels | Self::Provenance | Self::SelfTest | Self::Prompts => {
+                (0, 0)
+            }
         }
     }
 }

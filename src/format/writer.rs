@@ -11,7 +11,8 @@ use super::model::head_length;
 use super::records::{Entry, Header, head_checksum};
 use super::sections::{OptionalSections, layout};
 use super::{
-    ALIGNMENT, Config, Encoding, MAGIC, ProblemType, SectionKind, VERSION, labels, round16,
+    ALIGNMENT, Config, Encoding, MAGIC, ProblemType, ScoreActivation, SectionKind, VERSION, labels,
+    prompts, round16,
 };
 use crate::kernels::{Rotation, TABLE_GROUP};
 use crate::outputs::Pooling;
@@ -28,6 +29,10 @@ pub struct Defaults {
     pub problem_type: ProblemType,
     /// Outputs of the classifier; 0 where there is none.
     pub labels: usize,
+    /// Tokens that texts are cut to; 0 for `max_position_embeddings`.
+    pub max_tokens: usize,
+    /// How the sequence classifier's logits become scores.
+    pub score_activation: ScoreActivation,
 }
 
 /// Collects the sections of a file, which must come in the order of the table: see
@@ -195,6 +200,11 @@ impl Writer {
         self.bytes(SectionKind::Labels, labels::write(names));
     }
 
+    /// Adds the prompts, names with texts, and which of them is the default.
+    pub fn prompts(&mut self, prompts: &[(String, String)], default: Option<usize>) {
+        self.bytes(SectionKind::Prompts, prompts::write(prompts, default));
+    }
+
     /// Adds a section of bytes.
     pub fn bytes(&mut self, kind: SectionKind, bytes: Vec<u8>) {
         self.push(kind, 0, Encoding::Bytes, bytes);
@@ -251,6 +261,8 @@ impl Writer {
             normalize: defaults.normalize.into(),
             problem_type: defaults.problem_type as u32,
             labels: defaults.labels as u32,
+            max_tokens: defaults.max_tokens as u32,
+            score_activation: defaults.score_activation as u32,
             reserved: [0; _],
         };
         let head = |header: Header| {

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use crate::encoder::{Encoder, Input};
 use crate::error::RunError;
-use crate::format::{Labels, Model, ProblemType};
+use crate::format::{Labels, Model, ProblemType, ScoreActivation};
 use crate::outputs::{Head, Output, require_masked_lm};
 use math::exp;
 
@@ -66,12 +66,35 @@ impl<'a> TokenClassifier<'a> {
     }
 }
 
+/// What turns the logits of a text into scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreFunction {
+    /// Nothing: scores are the logits.
+    Identity,
+    /// One sigmoid per label.
+    Sigmoid,
+    /// A softmax over the labels.
+    Softmax,
+}
+
+impl ScoreFunction {
+    /// Its name: `identity`, `sigmoid` or `softmax`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Sigmoid => "sigmoid",
+            Self::Softmax => "softmax",
+        }
+    }
+}
+
 /// Labels of an input, a text or a pair of texts (`BertForSequenceClassification`).
 #[derive(Clone, Copy, Debug)]
 pub struct SequenceClassifier<'a> {
     labels: Labels<'a>,
     count: usize,
     problem: ProblemType,
+    activation: ScoreActivation,
 }
 
 impl<'a> SequenceClassifier<'a> {
@@ -81,7 +104,8 @@ impl<'a> SequenceClassifier<'a> {
     /// [`RunError::MissingHead`].
     pub fn new(model: &Model<'a>) -> Result<Self, RunError> {
         let count = Head::SequenceClassifier.require(model, 1)?;
-        Ok(Self { labels: model.labels(), count, problem: model.problem_type() })
+        let (problem, activation) = (model.problem_type(), model.score_activation());
+        Ok(Self { labels: model.labels(), count, problem, activation })
     }
 
     /// Names of the labels.
@@ -89,7 +113,7 @@ impl<'a> SequenceClassifier<'a> {
         self.labels
     }
 
-    /// How logits become scores.
+    /// What logits mean.
     pub fn problem(&self) -> ProblemType {
         self.problem
     }
@@ -112,13 +136,26 @@ impl<'a> SequenceClassifier<'a> {
         logits(encoder, input, Head::SequenceClassifier, out)
     }
 
-    /// Turns logits into scores, in place. The checkpoint's problem type decides: softmax over the
-    /// labels, a sigmoid per label, or (regression) no change.
+    /// The function that turns logits into scores: the activation that the checkpoint states, as
+    /// cross-encoders do, else what its problem type means.
+    pub fn score_function(&self) -> ScoreFunction {
+        match (self.activation, self.problem) {
+            (ScoreActivation::Identity, _)
+            | (ScoreActivation::OfProblem, ProblemType::Regression) => ScoreFunction::Identity,
+            // The softmax of one logit is 1, whatever the text.
+            (ScoreActivation::OfProblem, ProblemType::SingleLabel) if self.count > 1 => {
+                ScoreFunction::Softmax
+            }
+            _ => ScoreFunction::Sigmoid,
+        }
+    }
+
+    /// Turns logits into scores, in place; see [`SequenceClassifier::score_function`].
     pub fn scores(&self, logits: &mut [f32]) {
-        match self.problem {
-            ProblemType::SingleLabel => softmax(logits),
-            ProblemType::MultiLabel => logits.iter_mut().for_each(|x| *x = sigmoid(*x)),
-            ProblemType::Regression => {}
+        match self.score_function() {
+            ScoreFunction::Softmax => softmax(logits),
+            ScoreFunction::Sigmoid => logits.iter_mut().for_each(|x| *x = sigmoid(*x)),
+            ScoreFunction::Identity => {}
         }
     }
 }

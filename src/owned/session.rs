@@ -32,13 +32,17 @@ use crate::tokenizer::TokenBuffer;
 /// # }
 /// ```
 ///
-/// A text longer than the model takes is cut, and the answer says so; [`Session::with_windows`] reads
-/// all of it. [`TextRunner`] does the same work without an allocator.
+/// A text longer than the limit that the model file states ([`Model::max_tokens`]) is cut, and the answer
+/// says so; [`Session::with_windows`] reads all of it, [`Session::with_max_tokens`] sets another limit. [`TextRunner`] does the same work without an allocator.
 pub struct Session<'m> {
     model: Held<'m>,
     isa: Isa,
     pool: Option<ThreadPool>,
     windows: bool,
+    /// Instead of the model's limit.
+    max_tokens: Option<usize>,
+    /// Instead of the model's default prompt.
+    prompt: Option<String>,
     /// The encoder uses it from the first multiple of 64.
     scratch: Vec<u8>,
     tokens: Tokens,
@@ -220,6 +224,8 @@ impl<'m> Session<'m> {
             isa: Isa::detect(),
             pool: None,
             windows: false,
+            max_tokens: None,
+            prompt: None,
             scratch: Vec::new(),
             tokens: Tokens::default(),
         }
@@ -244,6 +250,26 @@ impl<'m> Session<'m> {
     /// [`default_overlap`] tokens, those over a passage [`TextRunner::answer_overlap`].
     pub fn with_windows(mut self, windows: bool) -> Self {
         self.windows = windows;
+        self
+    }
+
+    /// The same with texts of up to `tokens` tokens, whatever the model file states.
+    ///
+    /// # Errors
+    /// [`RunError::TooManyTokens`] if the model has fewer positions.
+    pub fn with_max_tokens(mut self, tokens: usize) -> Result<Self, RunError> {
+        let limit = self.model().config().max_position_embeddings;
+        if tokens > limit {
+            return Err(RunError::TooManyTokens { have: tokens, limit });
+        }
+        self.max_tokens = Some(tokens);
+        Ok(self)
+    }
+
+    /// The same with this text before every text that is embedded, instead of the model's default prompt;
+    /// "" for none. [`Model::prompts`] has the texts that the checkpoint names.
+    pub fn with_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.prompt = Some(prompt.into());
         self
     }
 
@@ -304,7 +330,8 @@ impl<'m> Session<'m> {
         self.encoder(input.input_ids.len())?.encode(input, outputs)
     }
 
-    /// A runner for texts and ids of up to `tokens` tokens, without windows, in this session's memory.
+    /// A runner for ids of up to `tokens` tokens, and texts of as many or the session's limit, without
+    /// windows, in this session's memory.
     ///
     /// # Errors
     /// As [`Session::reserve`].
@@ -325,15 +352,18 @@ impl<'m> Session<'m> {
             offsets: &mut offsets[..tokens],
             words: &mut words[..tokens],
         };
-        Ok(TextRunner::new(encoder, buffer))
+        let runner = TextRunner::new(encoder, buffer);
+        let limit = self.max_tokens.unwrap_or(runner.max_tokens());
+        Ok(runner.with_max_tokens(limit))
     }
 
     /// A runner for as many tokens as the model takes, with windows if the session has them.
     fn task(&mut self, text: Text<'_>) -> Result<TextRunner<'_, '_>, RunError> {
-        let limit = self.model().config().max_position_embeddings;
-        let overlap = default_overlap(limit, matches!(text, Text::Pair(..)));
-        let overlap = self.windows.then_some(overlap);
-        Ok(self.runner(limit)?.with_overlap(overlap))
+        let (windows, pair) = (self.windows, matches!(text, Text::Pair(..)));
+        let positions = self.model().config().max_position_embeddings;
+        let runner = self.runner(positions)?;
+        let overlap = default_overlap(runner.max_tokens(), pair);
+        Ok(runner.with_overlap(windows.then_some(overlap)))
     }
 
     /// The vector of a text, pooled and normalised as the model file says.
@@ -354,8 +384,12 @@ impl<'m> Session<'m> {
         text: impl Into<Text<'t>>,
         features: &Features,
     ) -> Result<Embedding, TaskError> {
-        let (text, Features { layers, pooling, .. }) = (text.into(), *features);
-        let mut runner = self.task(text)?;
+        let Features { layers, pooling, .. } = *features;
+        let (mut joined, model) = (String::new(), self.model());
+        let prompt = self.prompt.as_deref();
+        let prompt = prompt.unwrap_or(model.prompts().default_prompt().unwrap_or_default().text);
+        let text = text.into().with_prompt(prompt, &mut joined);
+        let mut runner = self.task(text)?.with_prompt("");
         let config = *runner.model().config();
         let mut values = Vec::new();
         let run = if pooling == Pooling::None && runner.overlap().is_none() {
@@ -497,7 +531,7 @@ impl<'m> Session<'m> {
         let mut runner = self.task(Text::Str(text))?;
         let (head, tokenizer) = (MaskedLm::new(&runner.model())?, runner.tokenizer()?);
         let vocab = head.logits_len(1);
-        let mut positions = vec![0; runner.encoder().max_tokens()];
+        let mut positions = vec![0; runner.max_tokens()];
         let mut logits = vec![0.0; vocab];
         let (count, run) = loop {
             match runner.fill_mask(text, &mut positions, &mut logits) {
@@ -548,6 +582,7 @@ impl<'m> Session<'m> {
         let (question, windows) = (question.into(), self.windows);
         let limit = self.model().config().max_position_embeddings;
         let mut runner = self.runner(limit)?;
+        let limit = runner.max_tokens();
         if windows {
             let overlap = runner.answer_overlap(question.text)?;
             runner.set_overlap(Some(overlap));

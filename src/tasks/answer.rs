@@ -43,7 +43,7 @@ impl TextRunner<'_, '_> {
     /// # Errors
     /// [`TaskError::EncoderTooShort`] if the question leaves no room.
     pub fn answer_overlap(&self, question: &str) -> Result<usize, TaskError> {
-        let (asked, have) = (self.tokenizer()?.count(question)?, self.encoder.max_tokens());
+        let (asked, have) = (self.tokenizer()?.count(question)?, self.max_tokens);
         match have.saturating_sub(asked + 3) {
             0 => Err(TaskError::EncoderTooShort { need: asked + 4, have }),
             room => Ok(room / 4),
@@ -54,7 +54,7 @@ impl TextRunner<'_, '_> {
     /// With an overlap the passage may be of any length, and the answer is the most probable one of all
     /// windows. An answer is widened to whole words, as transformers does.
     ///
-    /// The token buffer needs all its parts; `logits` needs two values per token of the encoder.
+    /// The token buffer needs all its parts; `logits` needs two values per token of the limit.
     ///
     /// # Errors
     /// Any [`TaskError`].
@@ -65,7 +65,7 @@ impl TextRunner<'_, '_> {
         logits: &mut [f32],
     ) -> Result<(Option<Answer<'t>>, RunInfo), TaskError> {
         let (head, question) = (QuestionAnswering::new(&self.model())?, question.into());
-        let (buffer, need) = (&self.buffer, self.encoder.max_tokens());
+        let (buffer, need) = (&self.buffer, self.max_tokens);
         for (what, have) in [
             ("ids", buffer.input_ids.len()),
             ("token types", buffer.token_type_ids.len()),
@@ -79,7 +79,7 @@ impl TextRunner<'_, '_> {
         }
         let mut best: Option<(f32, Range<u32>)> = None;
         let text = Text::Pair(question.text, passage);
-        let ran = self.windows(text, Truncation::OnlySecond, &mut |encoder, window| {
+        let ran = self.windows("", text, Truncation::OnlySecond, &mut |encoder, window| {
             let logits = &mut logits[..2 * window.encoded.len];
             head.logits(encoder, &window.input, logits)?;
             let start = window.encoded.first.len() + 2;

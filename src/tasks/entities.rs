@@ -278,7 +278,7 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
             return self.tag_ids(runner, input, scratch);
         }
         let (tokenizer, limit) = (runner.tokenizer()?, runner.row_limit()?);
-        let layout = Layout { labels: self.labels.len(), window: runner.encoder.max_tokens() };
+        let layout = Layout { labels: self.labels.len(), window: runner.max_tokens };
         // The parts are divided for as many tokens as there is room for, and shortened afterwards.
         let bytes = scratch.len();
         let capacity = layout.rows(bytes, limit);

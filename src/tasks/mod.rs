@@ -73,6 +73,8 @@ pub enum TaskError {
     Truncated,
     /// The model has no label of that name.
     NoSuchLabel,
+    /// The prompt ends, and the text starts, inside a word.
+    PromptInWord,
 }
 
 impl fmt::Display for TaskError {
@@ -96,6 +98,9 @@ impl fmt::Display for TaskError {
             ),
             Self::NotPooled => f.write_str("windows need pooled vectors; choose a pooling"),
             Self::OneText => f.write_str("this task reads one text; give no second text"),
+            Self::PromptInWord => f.write_str(
+                "the prompt and the text meet inside a word; join them first, or end the prompt with a space",
+            ),
             Self::NotAPair => f.write_str("this task reads a pair; give a second text"),
             Self::NotAText => f.write_str("this task reads running text; give no words or ids"),
             Self::Truncated => f.write_str(

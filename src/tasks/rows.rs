@@ -174,9 +174,9 @@ pub(super) type RowsOf<'f, 'a, 's> =
     &'f mut dyn FnMut(&mut Encoder<'a, 's>, &Input<'_>, &mut [f32]) -> Result<(), RunError>;
 
 impl<'a, 's> TextRunner<'a, 's> {
-    /// The most rows that a text gets: without windows, as many as the encoder takes.
+    /// The most rows that a text gets: without windows, the runner's limit.
     pub(super) fn row_limit(&self) -> Result<usize, TaskError> {
-        match self.encoder.max_tokens() {
+        match self.max_tokens {
             have @ 0..3 => Err(TaskError::EncoderTooShort { need: 3, have }),
             size if self.overlap.is_none() => Ok(size),
             _ => Ok(usize::MAX),
@@ -191,7 +191,7 @@ impl<'a, 's> TextRunner<'a, 's> {
         run: RowsOf<'_, 'a, 's>,
     ) -> Result<RunInfo, TaskError> {
         let (tokens, width) = (table.ids.len() - 2, rows.width);
-        let size = self.encoder.max_tokens() - 2;
+        let size = self.max_tokens - 2;
         let overlap = self.overlap.unwrap_or(0);
         if overlap >= size {
             return Err(TokenizeError::OverlapTooLarge { window: size }.into());

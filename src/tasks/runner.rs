@@ -19,8 +19,30 @@ pub enum Text<'t> {
     Pair(&'t str, &'t str),
     /// Words that are already separate, as in tagged corpora.
     Words(&'t [&'t str]),
-    /// Token ids, used as they are: neither cut nor divided into windows.
+    /// Token ids, used as they are, up to the encoder's limit: neither cut nor divided into windows.
     Ids(Input<'t>),
+}
+
+#[cfg(feature = "std")]
+impl<'t> Text<'t> {
+    /// This text, or the first of a pair, with a prompt before it; `joined` holds the result. Words and ids
+    /// have no prompt.
+    pub fn with_prompt<'j>(self, prompt: &str, joined: &'j mut String) -> Text<'j>
+    where
+        't: 'j,
+    {
+        let (Self::Str(first) | Self::Pair(first, _)) = self else { return self };
+        if prompt.is_empty() {
+            return self;
+        }
+        joined.clear();
+        joined.push_str(prompt);
+        joined.push_str(first);
+        match self {
+            Self::Pair(_, second) => Text::Pair(joined, second),
+            _ => Text::Str(joined),
+        }
+    }
 }
 
 impl<'t> From<&'t str> for Text<'t> {
@@ -50,7 +72,7 @@ impl<'t> From<Input<'t>> for Text<'t> {
 /// How a text was run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunInfo {
-    /// Whether a part of the text was left out because it was longer than the encoder's limit.
+    /// Whether a part of the text was left out because it was longer than the runner's limit.
     pub truncated: bool,
     /// Number of windows.
     pub windows: usize,
@@ -102,8 +124,12 @@ impl Features {
 
 /// Runs tasks on texts, in memory of the caller. Allocates nothing.
 ///
-/// A text longer than the encoder's limit is cut, and the result says so; or, with an overlap, it is
-/// read in windows of as many tokens as the encoder takes, of which neighbours share `overlap` tokens.
+/// Texts have at most [`TextRunner::max_tokens`] tokens: what the model file states, up to the encoder's
+/// limit. A longer text is cut, and the result says so; or, with an overlap, it is read in windows of as
+/// many tokens, of which neighbours share `overlap`. Ids are limited by the encoder alone.
+///
+/// [`TextRunner::embed`] puts the model's default prompt before the text, as sentence-transformers does.
+///
 /// Logits and pooled vectors of a text are then the mean over its windows: their sum, in order,
 /// divided once by their number, and normalised once at the end. Entities and vectors of words are
 /// stitched as [`WindowPlan::owner`](super::WindowPlan::owner) says.
@@ -129,14 +155,38 @@ pub struct TextRunner<'a, 's> {
     tokenizer: Result<Tokenizer<'a>, TaskError>,
     pub(super) buffer: TokenBuffer<'s>,
     pub(super) overlap: Option<usize>,
+    pub(super) max_tokens: usize,
+    prompt: &'a str,
 }
 
 impl<'a, 's> TextRunner<'a, 's> {
-    /// A runner without windows. `buffer` needs room for as many tokens as the encoder takes: ids, for
-    /// pairs also token types, for answers also offsets and words.
+    /// A runner without windows, with the limit and the default prompt of the model file. `buffer` needs
+    /// room for as many tokens as the runner's limit: ids, for pairs also token types, for answers also
+    /// offsets and words.
     pub fn new(encoder: Encoder<'a, 's>, buffer: TokenBuffer<'s>) -> Self {
-        let tokenizer = encoder.model().tokenizer();
-        Self { encoder, tokenizer, buffer, overlap: None }
+        let (model, limit) = (encoder.model(), encoder.max_tokens());
+        Self {
+            encoder,
+            tokenizer: model.tokenizer(),
+            buffer,
+            overlap: None,
+            max_tokens: model.max_tokens().min(limit),
+            prompt: model.prompts().default_prompt().unwrap_or_default().text,
+        }
+    }
+
+    /// The same with texts of up to `tokens` tokens, whatever the model file states, and at most as many
+    /// as the encoder takes.
+    pub fn with_max_tokens(mut self, tokens: usize) -> Self {
+        self.max_tokens = tokens.min(self.encoder.max_tokens());
+        self
+    }
+
+    /// The same with another text before those that [`TextRunner::embed`] reads; "" for none. Names are in
+    /// [`Model::prompts`].
+    pub fn with_prompt(mut self, prompt: &'a str) -> Self {
+        self.prompt = prompt;
+        self
     }
 
     /// The same with windows that share `overlap` tokens, or without windows.
@@ -160,9 +210,9 @@ impl<'a, 's> TextRunner<'a, 's> {
         &mut self.encoder
     }
 
-    /// The most tokens of an input or a window.
+    /// The most tokens of a text or a window.
     pub fn max_tokens(&self) -> usize {
-        self.encoder.max_tokens()
+        self.max_tokens
     }
 
     /// The model.
@@ -187,17 +237,29 @@ impl<'a, 's> TextRunner<'a, 's> {
         text: impl Into<Text<'t>>,
         mut each: impl FnMut(&mut Encoder<'a, 's>, &Window<'_>) -> Result<(), TaskError>,
     ) -> Result<RunInfo, TaskError> {
-        self.windows(text.into(), Truncation::LongestFirst, &mut each)
+        self.windows("", text.into(), Truncation::LongestFirst, &mut each)
     }
 
+    /// Runs the windows of a text with `prompt` before it.
     pub(super) fn windows(
         &mut self,
+        prompt: &str,
         text: Text<'_>,
         truncation: Truncation,
         each: &mut dyn FnMut(&mut Encoder<'a, 's>, &Window<'_>) -> Result<(), TaskError>,
     ) -> Result<RunInfo, TaskError> {
-        let Self { encoder, buffer, .. } = self;
+        let Self { encoder, buffer, max_tokens, .. } = self;
+        let prompted;
         let (first, second) = match text {
+            Text::Str(first) | Text::Pair(first, _) if !prompt.is_empty() => {
+                if !(prompt.ends_with(is_between_words) || first.starts_with(is_between_words)) {
+                    return Err(TaskError::PromptInWord);
+                }
+                // What meets between words gives the same tokens as in one text.
+                prompted = [prompt, first];
+                let second = if let Text::Pair(_, second) = text { Some(second) } else { None };
+                (Source::Words(&prompted), second.map(Source::from))
+            }
             Text::Str(text) => (Source::from(text), None),
             Text::Pair(first, second) => (first.into(), Some(second.into())),
             Text::Words(words) => (words.into(), None),
@@ -213,7 +275,7 @@ impl<'a, 's> TextRunner<'a, 's> {
             let (need, have) = (buffer.input_ids.len(), buffer.token_type_ids.len());
             return Err(TooSmall { what: "token types", need, have }.into());
         }
-        let limits = Limits { max_length: encoder.max_tokens(), truncation };
+        let limits = Limits { max_length: *max_tokens, truncation };
         let mut run = |buffer: &TokenBuffer<'_>, encoded: Encoded, index| {
             let n = encoded.len;
             let input = Input {
@@ -252,12 +314,13 @@ impl<'a, 's> TextRunner<'a, 's> {
         window: &mut [f32],
         mut run: impl FnMut(&mut Encoder<'a, 's>, &Input<'_>, &mut [f32]) -> Result<(), RunError>,
     ) -> Result<RunInfo, TaskError> {
-        self.mean_of(text.into(), out, window, &mut run)
+        self.mean_of("", text.into(), out, window, &mut run)
     }
 
     #[allow(clippy::type_complexity)]
     fn mean_of(
         &mut self,
+        prompt: &str,
         text: Text<'_>,
         out: &mut [f32],
         window: &mut [f32],
@@ -267,7 +330,7 @@ impl<'a, 's> TextRunner<'a, 's> {
         if self.overlap.is_some() && have < need {
             return Err(TooSmall { what: "the values of a window", need, have }.into());
         }
-        let ran = self.windows(text, Truncation::LongestFirst, &mut |encoder, part| {
+        let ran = self.windows(prompt, text, Truncation::LongestFirst, &mut |encoder, part| {
             if part.index == 0 {
                 return Ok(run(encoder, &part.input, out)?);
             }
@@ -282,11 +345,12 @@ impl<'a, 's> TextRunner<'a, 's> {
         Ok(ran)
     }
 
-    /// Writes the features of a text to `out`, which has as many values as
+    /// Writes the features of a text, with the runner's prompt before it, to `out`, which has as many values as
     /// [`features_len`](crate::features_len) says; `window` is scratch, see [`TextRunner::mean`].
     ///
     /// # Errors
-    /// Any [`TaskError`]; [`TaskError::NotPooled`] for windows without pooling.
+    /// Any [`TaskError`]; [`TaskError::NotPooled`] for windows without pooling,
+    /// [`TaskError::PromptInWord`] for a prompt that does not end with a space or punctuation.
     pub fn embed<'t>(
         &mut self,
         text: impl Into<Text<'t>>,
@@ -301,7 +365,7 @@ impl<'a, 's> TextRunner<'a, 's> {
         }
         // The mean is normalised, not what it is made of: windows count alike whatever their length.
         let each = Features { normalize: features.normalize && !windows, ..*features };
-        let ran = self.mean_of(text, out, window, &mut |encoder, input, out| {
+        let ran = self.mean_of(self.prompt, text, out, window, &mut |encoder, input, out| {
             encoder.encode(input, &mut [each.output(out)])
         })?;
         if features.normalize && windows {
@@ -322,7 +386,7 @@ impl<'a, 's> TextRunner<'a, 's> {
         window: &mut [f32],
     ) -> Result<RunInfo, TaskError> {
         let head = SequenceClassifier::new(&self.model())?;
-        self.mean_of(text.into(), logits, window, &mut |encoder, input, out| {
+        self.mean_of("", text.into(), logits, window, &mut |encoder, input, out| {
             head.logits(encoder, input, out)
         })
     }
@@ -341,14 +405,15 @@ impl<'a, 's> TextRunner<'a, 's> {
             return Err(TaskError::NotAPair);
         }
         let (mut logits, mut window) = ([0.0; 2], [0.0; 2]);
-        let ran = self.mean_of(text, &mut logits, &mut window, &mut |encoder, input, out| {
-            out.copy_from_slice(&head.logits(encoder, input)?);
-            Ok(())
-        })?;
+        let ran =
+            self.mean_of("", text, &mut logits, &mut window, &mut |encoder, input, out| {
+                out.copy_from_slice(&head.logits(encoder, input)?);
+                Ok(())
+            })?;
         Ok((logits, ran))
     }
 
-    /// Finds every `[MASK]` of a text, cut to the encoder's limit, and writes the logits of the words
+    /// Finds every `[MASK]` of a text, cut to the runner's limit, and writes the logits of the words
     /// for each: positions (indices of tokens) to `positions`, `[masks][vocabulary]` to `logits`.
     /// Returns the number of masks. [`MaskedLm::top`] finds the likeliest words.
     ///
@@ -364,27 +429,36 @@ impl<'a, 's> TextRunner<'a, 's> {
         // A mask has one place: windows would only repeat it.
         let overlap = self.overlap.take();
         let mut count = 0;
-        let ran = self.windows(text.into(), Truncation::LongestFirst, &mut |encoder, window| {
-            count = 0;
-            for position in mask_positions(&tokenizer, window.input.input_ids) {
-                if let Some(to) = positions.get_mut(count) {
-                    *to = position;
+        let ran =
+            self.windows("", text.into(), Truncation::LongestFirst, &mut |encoder, window| {
+                count = 0;
+                for position in mask_positions(&tokenizer, window.input.input_ids) {
+                    if let Some(to) = positions.get_mut(count) {
+                        *to = position;
+                    }
+                    count += 1;
                 }
-                count += 1;
-            }
-            let need = head.logits_len(count);
-            for (what, need, have) in
-                [("masks", count, positions.len()), ("logits", need, logits.len())]
-            {
-                if have < need {
-                    return Err(TooSmall { what, need, have }.into());
+                let need = head.logits_len(count);
+                for (what, need, have) in
+                    [("masks", count, positions.len()), ("logits", need, logits.len())]
+                {
+                    if have < need {
+                        return Err(TooSmall { what, need, have }.into());
+                    }
                 }
-            }
-            // A text without a mask is still checked.
-            let (positions, logits) = (&positions[..count], &mut logits[..need]);
-            Ok(head.logits(encoder, &window.input, positions, logits)?)
-        });
+                // A text without a mask is still checked.
+                let (positions, logits) = (&positions[..count], &mut logits[..need]);
+                Ok(head.logits(encoder, &window.input, positions, logits)?)
+            });
         self.overlap = overlap;
         Ok((count, ran?))
     }
+}
+
+/// Whether a character never belongs to a word with its neighbours: a space, or common punctuation.
+fn is_between_words(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{A0}' | '\u{2010}'..='\u{2027}' | '\u{3000}'..='\u{3003}')
+        || matches!(c, '\u{3008}'..='\u{3011}' | '\u{FF01}' | '\u{FF08}' | '\u{FF09}' | '\u{FF0C}')
+        || matches!(c, '\u{FF1A}' | '\u{FF1B}' | '\u{FF1F}' | ' ')
+        || c.is_ascii_punctuation()
 }

@@ -82,7 +82,7 @@ impl TextRunner<'_, '_> {
         let each = Features { layers, pooling: Pooling::None, normalize: false };
         let width = crate::features_len(self.model().config(), 1, &layers, Pooling::None)?;
         let text = Text::Words(words);
-        let layout = Layout { width, window: self.encoder.max_tokens() };
+        let layout = Layout { width, window: self.max_tokens };
         let bytes = scratch.len();
         let capacity = layout.rows(bytes, limit);
         if layout.bytes(capacity) > bytes {

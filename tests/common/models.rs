@@ -5,7 +5,7 @@ use std::io::Write;
 use std::ops::{Deref, DerefMut};
 
 use bertlet::format::writer::{Defaults, QuantizedMatrix, Writer, xxh64};
-use bertlet::format::{Activation, Attention, Encoding, ProblemType, round16};
+use bertlet::format::{Activation, Attention, Encoding, ProblemType, ScoreActivation, round16};
 use bertlet::kernels::{Rotation, TABLE_GROUP};
 use bertlet::{
     Config, Encoder, Executor, Input, Isa, Model, Output, Pooling, RunError, SectionKind,
@@ -168,7 +168,13 @@ impl Spec {
             normalize: true,
             problem_type: ProblemType::SingleLabel,
             labels: self.labels,
+            max_tokens: 0,
+            score_activation: ScoreActivation::OfProblem,
         };
+        self.writer_with(defaults)
+    }
+
+    pub fn writer_with(&self, defaults: Defaults) -> Writer {
         let writer = Writer::new(self.config, defaults);
         let mut builder = Builder { spec: *self, random: Random::new(self.seed), writer };
         builder.all();
@@ -332,7 +338,9 @@ pub mod field {
     pub const NORMALIZE: usize = 76;
     pub const PROBLEM_TYPE: usize = 80;
     pub const LABELS: usize = 84;
-    pub const RESERVED: usize = 88;
+    pub const MAX_TOKENS: usize = 88;
+    pub const SCORE_ACTIVATION: usize = 92;
+    pub const RESERVED: usize = 96;
 }
 
 /// Updates the checksum of header and section table, if `bytes` holds both.

@@ -6,6 +6,7 @@ mod common;
 mod command;
 mod entities;
 mod golden;
+mod limits;
 mod pipeline;
 mod same_bits;
 mod texts;

@@ -111,7 +111,7 @@ pub fn probe(
         let examples = Examples::ner(text)
             .map_err(|(line, problem)| Error::new(path, format!("line {line}"), problem))?;
         let inputs = examples
-            .tokenize(&tokenizer, loaded.config().max_position_embeddings)
+            .tokenize(&tokenizer, loaded.max_tokens())
             .map_err(|e| Error::new(path, "", e))?;
         match examples {
             Examples::Ner(sentences) => Ok((sentences, inputs)),

@@ -10,6 +10,7 @@ mod dtype;
 mod files;
 mod hints;
 mod map;
+mod modules;
 mod pickle;
 mod safetensors;
 mod sstable;
@@ -23,7 +24,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use bertlet::Pooling;
-use serde_json::Value;
+use bertlet::format::ScoreActivation;
 
 pub use config::ModelConfig;
 pub use dtype::DType;
@@ -34,6 +35,7 @@ pub use weights::CheckpointFormat;
 
 use crate::error::{Error, Result};
 use files::Files;
+use modules::Modules;
 use tensors::Tensors;
 
 /// How to open a checkpoint.
@@ -41,6 +43,8 @@ use tensors::Tensors;
 pub struct OpenOptions {
     /// Accept a checkpoint without `vocab.txt` and `tokenizer.json`.
     pub allow_missing_vocabulary: bool,
+    /// Accept what a model file cannot hold, with a note, and leave it out.
+    pub allow_unknown: bool,
 }
 
 /// An opened checkpoint.
@@ -62,6 +66,16 @@ pub struct Checkpoint {
     pub pooling: Option<Pooling>,
     /// Whether `modules.json` of sentence-transformers normalises the pooled vector.
     pub normalize: bool,
+    /// Tokens that texts are cut to, as the files of sentence-transformers state it.
+    pub max_seq_length: Option<usize>,
+    /// Prompts: names and texts.
+    pub prompts: Vec<(String, String)>,
+    /// Index of the prompt that stands before every text.
+    pub default_prompt: Option<usize>,
+    /// Whether the checkpoint says that it is a cross-encoder.
+    pub cross_encoder: bool,
+    /// Activation of a cross-encoder, if the files state it.
+    pub score_activation: Option<ScoreActivation>,
     /// Remarks for the user: what the converter ignores.
     pub notes: Vec<String>,
     /// Every file that was read.
@@ -92,14 +106,11 @@ impl Checkpoint {
 /// least ambiguous format first.
 pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
     let mut files = Files::default();
-    let modules = read_modules(path, &mut files)?;
-    let found = match weights::find(path, &mut files) {
-        // Old sentence-transformers models have the encoder in a subfolder.
-        Err(missing) => match &modules.encoder {
-            Some(encoder) if path.is_dir() => weights::find(encoder, &mut files)?,
-            _ => return Err(missing),
-        },
-        Ok(found) => found,
+    let mut modules = Modules::read(path, options.allow_unknown, &mut files)?;
+    // Old sentence-transformers models have the encoder in a subfolder.
+    let found = match &modules.encoder {
+        Some(encoder) if path.is_dir() => weights::find(encoder, &mut files)?,
+        _ => weights::find(path, &mut files)?,
     };
     let folder = found.folder();
 
@@ -113,12 +124,17 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
             Error::new(folder.join("config.json"), "", "is missing")
                 .hint("put it into the folder of the weights (Google's name is bert_config.json)")
         })?;
-    let config = config::parse(&config_file, &files.json(&config_file)?)?;
+    let json = files.json(&config_file)?;
+    let config = config::parse(&config_file, &json)?;
+    modules.read_config(&config_file, &json)?;
 
     check_vocabulary(&folder, &config)?;
     let (vocabulary, tokenizer) =
         match tokenizer::read(&folder, &mut files, config.bert.vocab_size)? {
-            Some((vocabulary, tokenizer)) => (vocabulary, Some(tokenizer)),
+            Some((vocabulary, mut tokenizer)) => {
+                modules.lower_case(&mut tokenizer);
+                (vocabulary, Some(tokenizer))
+            }
             None if options.allow_missing_vocabulary => (Vec::new(), None),
             None => {
                 return Err(Error::new(folder.join("vocab.txt"), "", "is missing")
@@ -142,6 +158,11 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
         tokenizer,
         pooling: modules.pooling,
         normalize: modules.normalize,
+        max_seq_length: modules.max_seq_length,
+        prompts: modules.prompts,
+        default_prompt: modules.default_prompt,
+        cross_encoder: modules.cross_encoder,
+        score_activation: modules.score_activation,
         notes,
         files: files.into_records(),
         tensors,
@@ -173,70 +194,5 @@ fn check_vocabulary(folder: &Path, config: &ModelConfig) -> Result<()> {
         Some(problem) => Err(Error::new(&config.file, "vocab_size", problem)
             .hint("use the vocabulary that the checkpoint was trained with")),
         None => Ok(()),
-    }
-}
-
-/// What sentence-transformers' `modules.json` lists.
-#[derive(Default)]
-struct Modules {
-    encoder: Option<PathBuf>,
-    pooling: Option<Pooling>,
-    normalize: bool,
-    notes: Vec<String>,
-}
-
-fn read_modules(path: &Path, files: &mut Files) -> Result<Modules> {
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    let mut modules = Modules::default();
-    let file = folder.join("modules.json");
-    let Some(json) = files.json_if_there(&file)? else {
-        // Some checkpoints have the pooling without modules.json.
-        modules.read_pooling(&folder.join("1_Pooling/config.json"), files)?;
-        return Ok(modules);
-    };
-    for module in json.as_array().map_or(&[][..], Vec::as_slice) {
-        let kind = module["type"].as_str().unwrap_or_default();
-        let kind = kind.rsplit('.').next().unwrap_or_default();
-        let inner = match module["path"].as_str().unwrap_or_default() {
-            "" => folder.to_owned(),
-            name => files::inside(folder, name, &file, "path")?,
-        };
-        match kind {
-            "Transformer" => modules.encoder = (inner != folder).then_some(inner),
-            "Pooling" => modules.read_pooling(&inner.join("config.json"), files)?,
-            "Normalize" => modules.normalize = true,
-            other => {
-                modules.notes.push(format!("modules.json: {other} is not supported and ignored"))
-            }
-        }
-    }
-    Ok(modules)
-}
-
-impl Modules {
-    fn read_pooling(&mut self, file: &Path, files: &mut Files) -> Result<()> {
-        let Some(json) = files.json_if_there(file)? else {
-            return Ok(());
-        };
-        let on: Vec<_> = json
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true))
-            .map(|(key, _)| key.as_str())
-            .collect();
-        self.pooling = match on.as_slice() {
-            ["pooling_mode_cls_token"] => Some(Pooling::Cls),
-            ["pooling_mode_mean_tokens"] => Some(Pooling::Mean),
-            ["pooling_mode_max_tokens"] => Some(Pooling::Max),
-            ["pooling_mode_mean_sqrt_len_tokens"] => Some(Pooling::MeanSqrt),
-            [] => None,
-            several => {
-                let modes = several.join(" with ");
-                self.notes.push(format!("1_Pooling: {modes} is not supported and ignored"));
-                None
-            }
-        };
-        Ok(())
     }
 }

@@ -22,7 +22,7 @@ Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME]
 Writes one page that needs nothing else: choose a layer, see all its heads side by side, point at a
 square to read how much the token of its row attends to the token of its column, click to see its head
 alone. Layers and heads are counted from 1. A tab in TEXT separates the two texts of a pair. TEXT is cut to
-128 tokens, so that the page stays usable, and the page says so.
+128 tokens (or --max-tokens N), so that the page stays usable, and the page says so.
 
 Example:
   bertlet attention model.bertlet \"The cat sat because it was tired.\" --html attention.html
@@ -46,13 +46,16 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let config = *file.model().config();
     let mut session = options.session(&file)?;
-    let limit = config.max_position_embeddings.min(MAX_TOKENS);
     let mut samples = Samples::open(&options, &file)?;
     let tokenizer = options.tokenizer(&file)?;
     let Some(sample) = samples.next()? else { return Ok(()) };
 
-    let mut runner =
-        session.runner(limit).map_err(|error| Failure::work(options.model.display(), error))?;
+    let usual = file.model().max_tokens().min(MAX_TOKENS);
+    let limit = options.max_tokens(&file.model())?.unwrap_or(usual);
+    let mut runner = session
+        .runner(limit)
+        .map_err(|error| Failure::work(options.model.display(), error))?
+        .with_max_tokens(limit);
     let (mut ids, mut types) = (Vec::new(), None);
     let run = runner
         .each_window(sample.text(), |_, window| {

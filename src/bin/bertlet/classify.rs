@@ -10,7 +10,7 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, set_windows, texts_help};
+use crate::options::{Options, Takes, set_windows, text_value, texts_help};
 use crate::output::Answers;
 use crate::samples::Samples;
 
@@ -22,10 +22,13 @@ pub const COMMAND: Command = Command {
 Usage: bertlet classify MODEL [FILE|-] [options]
 
 Writes {\"label\":..,\"score\":..,\"scores\":{..},\"logits\":[..]} for each text, with \"truncated\":true where the
-text was cut to what the model takes. The checkpoint says what scores are: probabilities over the labels, one
-probability per label, or the logits themselves (regression).
+text was cut to the model's limit. The checkpoint says what scores are (inspect shows it): probabilities over
+the labels (softmax), one probability per label (sigmoid, also for a single label), or the logits themselves
+(identity).
 
       --window       read all of a long text, in overlapping windows, and average their logits
+      --prompt NAME  the model's prompt of this name before each text, or the first text of a pair (inspect
+                     lists them; none)
 
 ",
         texts_help!(),
@@ -38,15 +41,22 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let mut window = false;
-    let options = Options::parse(parser, Takes::Texts, &mut |name, _| {
-        window |= name == "--window";
-        Ok(name == "--window")
+    let (mut window, mut prompt) = (false, String::new());
+    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
+        match name {
+            "--window" => window = true,
+            "--prompt" => prompt = text_value(parser, name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     })?;
     if window && options.ids {
         return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
     }
     let file = options.open()?;
+    let model = file.model();
+    let prompt = if prompt.is_empty() { "" } else { options.prompt(&model, Some(&prompt))? };
+    let mut joined = String::new();
     let head = SequenceClassifier::new(&file.model())
         .map_err(|error| Failure::work(options.model.display(), error))?;
     let mut samples = Samples::open(&options, &file)?;
@@ -56,7 +66,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut logits = zeros(head.logits_len())?;
     let mut scores = zeros(head.logits_len())?;
     while let Some(sample) = samples.next()? {
-        let text = sample.text();
+        let text = sample.text().with_prompt(prompt, &mut joined);
         set_windows(&mut runner, window, &text);
         let run = runner
             .classify(text, &mut logits, &mut scores)

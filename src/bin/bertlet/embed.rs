@@ -10,7 +10,7 @@ use crate::Command;
 use crate::export::{Format, Ragged, Rows};
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, set_windows, texts_help, value};
+use crate::options::{Options, Takes, set_windows, text_value, texts_help, value};
 use crate::output::Answers;
 use crate::samples::Samples;
 
@@ -21,7 +21,7 @@ pub const COMMAND: Command = Command {
         "\
 Usage: bertlet embed MODEL [FILE|-] [options]
 
-Writes {\"embedding\":[..]} for each text, with \"truncated\":true if the text was cut to what the model takes.
+Writes {\"embedding\":[..]} for each text, with \"truncated\":true if the text was cut to the model's limit.
 Without --layers and --pooling: the last layer, pooled and normalised as the model file says.
 
       --layers L     embeddings, first, last, second-to-last, a number as in hidden_states (0, -1),
@@ -30,6 +30,8 @@ Without --layers and --pooling: the last layer, pooled and normalised as the mod
       --words P      one vector per word: lines are words with spaces between them; of a word's tokens the first,
                      the mean or the last (null for words that were cut or have no token)
       --normalize    divide vectors by their length
+      --prompt NAME  the model's prompt of this name before each text (inspect lists them; the model's default,
+                     if it has one; \"\" for none)
       --window       read all of a long text, in overlapping windows: the mean of their vectors; for a word,
                      those of the window with the most context around it
       --format F     jsonl; npy: one array [texts, width]; safetensors: the same array, named embeddings, or
@@ -49,12 +51,14 @@ Example:
 fn run(parser: Parser) -> Result<(), Failure> {
     let (mut layers, mut pooling, mut normalize, mut window) = (None, None, false, false);
     let (mut words, mut format) = (None::<WordPooling>, Format::Jsonl);
+    let mut prompt = None;
     let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         match name {
             "--layers" => layers = Some(value(parser, name)?),
             "--pooling" => pooling = Some(value(parser, name)?),
             "--words" => words = Some(value(parser, name)?),
             "--normalize" => normalize = true,
+            "--prompt" => prompt = Some(text_value(parser, name)?),
             "--window" => window = true,
             "--format" => format = value(parser, name)?,
             _ => return Ok(false),
@@ -66,11 +70,15 @@ fn run(parser: Parser) -> Result<(), Failure> {
             "--words pools the tokens of each word, --pooling those of the text; give one of them",
         ));
     }
+    if words.is_some() && prompt.is_some() {
+        return Err(Failure::usage("--prompt: lines of separate words have no prompt"));
+    }
     if words.is_some() && options.ids {
         return Err(Failure::usage("--words: lines of ids are used as they are; give texts"));
     }
     let file = options.open()?;
     let model = file.model();
+    let prompt = options.prompt(&model, prompt.as_deref())?;
     let as_model_says = layers.is_none() && pooling.is_none() && words.is_none();
     let default_pooling = if words.is_some() { Pooling::None } else { model.default_pooling() };
     let features = Features {
@@ -95,13 +103,15 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut sink = Sink::open(&options, format, pooling, words, width)?;
     let mut samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
-    let mut runner = options.runner(&mut session)?;
+    // Here the prompt is joined with the text, whatever its last character.
+    let mut runner = options.runner(&mut session)?.with_prompt("");
+    let mut joined = String::new();
     let (mut vectors, mut scratch, mut counts) = (zeros(width)?, Vec::new(), Vec::new());
     let mut of_window = zeros(width)?;
     // Texts that were cut, and the first of them.
     let mut cut: Option<(u64, String)> = None;
     while let Some(sample) = samples.next()? {
-        let text = sample.text();
+        let text = sample.text().with_prompt(prompt, &mut joined);
         set_windows(&mut runner, window, &text);
         let run = if let Some(pooling) = words {
             let words = sample.words();
@@ -131,9 +141,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
     }
     if let Some((count, first)) = cut.filter(|_| !sink.is_json()) {
         eprintln!(
-            "bertlet: {first}: cut to the model's {} tokens ({count} in all); --window reads all of a \
+            "bertlet: {first}: cut to {} tokens ({count} in all); --window reads all of a \
              text",
-            config.max_position_embeddings
+            runner.max_tokens()
         );
     }
     sink.finish()

@@ -61,7 +61,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut runner = options.runner(&mut session)?;
     let mut answers = Answers::open(&options)?;
     let mut logits = zeros::<f32>(head.logits_len(1))?;
-    let mut positions = zeros(runner.max_tokens())?;
+    let mut positions = zeros(runner.encoder().max_tokens())?;
     let mut best = vec![Fill::default(); top.min(logits.len())];
     while let Some(sample) = samples.next()? {
         let (count, run) = loop {

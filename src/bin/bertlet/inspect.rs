@@ -5,7 +5,7 @@ use std::io::Write;
 
 use bertlet::format::{Attention, Encoding, ProblemType, SectionKind, VERSION};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Config, Head, Model};
+use bertlet::{Config, Head, Model, SequenceClassifier};
 use lexopt::Parser;
 
 use crate::Command;
@@ -117,7 +117,8 @@ fn count(config: &Config, kind: SectionKind, (rows, cols): (usize, usize)) -> u6
         SectionKind::Tokenizer
         | SectionKind::Labels
         | SectionKind::Provenance
-        | SectionKind::SelfTest => 0,
+        | SectionKind::SelfTest
+        | SectionKind::Prompts => 0,
         _ => rows * (cols + 1),
     }
 }
@@ -232,9 +233,21 @@ impl Facts<'_> {
             .plain("threads", self.threads)
             .string("pooling", model.default_pooling().name())
             .plain("normalize", model.default_normalize())
+            .plain("max_tokens", model.max_tokens())
             .list("heads", self.heads(), json::string)
             .list("labels", model.labels().iter(), json::string)
             .string("problem", problem(model.problem_type()));
+        if let Ok(head) = SequenceClassifier::new(model) {
+            all.string("scores", head.score_function().name());
+        }
+        all.object("prompts", |object| {
+            model.prompts().iter().for_each(|prompt| {
+                object.string(prompt.name, prompt.text);
+            });
+        });
+        if let Some(prompt) = model.prompts().default_prompt() {
+            all.string("default_prompt_name", prompt.name);
+        }
         if let Some(tokenizer) = self.tokenizer() {
             let settings = tokenizer.settings();
             all.object("tokenizer", |object| {
@@ -292,6 +305,13 @@ impl Facts<'_> {
         let (positions, types) = (config.max_position_embeddings, config.type_vocab_size);
         let words = grouped(config.vocab_size);
         row(out, "input", format_args!("up to {positions} tokens of {types} types, {words} words"));
+        let limit = format!("{} tokens, unless --max-tokens says otherwise", model.max_tokens());
+        row(out, "text limit", limit);
+        for prompt in model.prompts().iter() {
+            let default = Some(prompt) == model.prompts().default_prompt();
+            let default = if default { " (the default)" } else { "" };
+            row(out, "prompt", format_args!("{:?}: {:?}{default}", prompt.name, prompt.text));
+        }
         row(out, "attention", attention(config.attention));
         let normalized = if model.default_normalize() { ", normalised" } else { "" };
         row(out, "pooling", format_args!("{}{normalized}", model.default_pooling().name()));
@@ -300,6 +320,9 @@ impl Facts<'_> {
         let labels: Vec<_> = model.labels().iter().collect();
         if !labels.is_empty() {
             row(out, "labels", labels.join(", "));
+        }
+        if let Ok(head) = SequenceClassifier::new(model) {
+            row(out, "scores", head.score_function().name());
         }
         let tokenizer = self.tokenizer().map(|tokenizer| {
             let settings = tokenizer.settings();

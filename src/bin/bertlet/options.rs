@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use bertlet::tasks::{Text, TextRunner, default_overlap};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Isa, ModelFile, Session};
+use bertlet::{Isa, Model, ModelFile, Session};
 use lexopt::{Arg, Parser};
 
 use crate::failure::Failure;
@@ -20,6 +20,7 @@ Input: FILE, or - for stdin: one text per line, a tab between the two texts of a
       --text TEXT    one text, from the command line
       --ids          lines of JSON instead: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
                      the last two optional
+      --max-tokens N cut texts to N tokens, not to the limit that the model file states (see inspect)
   -o, --output OUT   write there instead of stdout
       --json         one JSON object per line, also on a terminal
       --threads N    threads (1)
@@ -64,6 +65,8 @@ pub struct Options {
     pub output: Option<PathBuf>,
     pub isa: Isa,
     pub threads: usize,
+    /// Tokens that texts are cut to, where the model's own limit is not wanted.
+    pub max_tokens: Option<usize>,
 }
 
 /// The value of an option, as what it must be.
@@ -93,7 +96,7 @@ impl Options {
         let mut source = None;
         let (mut ids, mut json, mut output) = (false, false, None);
         let mut isa = std::env::var("BERTLET_ISA").ok().filter(|name| !name.is_empty());
-        let mut threads = 1;
+        let (mut threads, mut max_tokens) = (1, None);
         let texts = takes == Takes::Texts;
         while let Some(argument) = parser.next()? {
             let name = match argument {
@@ -130,6 +133,9 @@ impl Options {
                     }
                 }
                 "--ids" if texts => ids = true,
+                "--max-tokens" if takes != Takes::Model => {
+                    max_tokens = Some(value(&mut parser, "--max-tokens")?);
+                }
                 "--text" if texts && source.is_none() => {
                     source = Some(Source::Text(parser.value()?));
                 }
@@ -158,7 +164,7 @@ impl Options {
         };
         let output = output.filter(|path: &PathBuf| path.as_os_str() != "-");
         let source = source.unwrap_or(Source::Stdin);
-        Ok(Self { model, source, ids, json, output, isa, threads })
+        Ok(Self { model, source, ids, json, output, isa, threads, max_tokens })
     }
 
     /// Whether answers are JSON: asked for, or not written to a terminal.
@@ -187,10 +193,45 @@ impl Options {
         })
     }
 
-    /// A runner for as many tokens as the model takes.
+    /// `--max-tokens`, as far as the model takes it.
+    pub fn max_tokens(&self, model: &Model<'_>) -> Result<Option<usize>, Failure> {
+        let positions = model.config().max_position_embeddings;
+        match self.max_tokens {
+            Some(tokens) if !(1..=positions).contains(&tokens) => Err(Failure::usage(format!(
+                "--max-tokens {tokens}: the model takes 1 to {positions} tokens"
+            ))),
+            tokens => Ok(tokens),
+        }
+    }
+
+    /// A runner for ids of as many tokens as the model takes, and texts up to their limit.
     pub fn runner<'s>(&self, session: &'s mut Session<'_>) -> Result<TextRunner<'s, 's>, Failure> {
-        let limit = session.model().config().max_position_embeddings;
-        session.runner(limit).map_err(|error| Failure::work(self.model.display(), error))
+        let (model, positions) =
+            (session.model(), session.model().config().max_position_embeddings);
+        let limit = self.max_tokens(&model)?.unwrap_or(model.max_tokens());
+        let runner = session.runner(positions);
+        let runner = runner.map_err(|error| Failure::work(self.model.display(), error))?;
+        Ok(runner.with_max_tokens(limit))
+    }
+
+    /// The text of the prompt with this name; without a name that of the model's default prompt, and for
+    /// an empty name none.
+    pub fn prompt<'m>(&self, model: &Model<'m>, name: Option<&str>) -> Result<&'m str, Failure> {
+        let prompts = model.prompts();
+        let Some(name) = name else {
+            return Ok(prompts.default_prompt().unwrap_or_default().text);
+        };
+        if self.ids {
+            return Err(Failure::usage("--prompt: lines of ids are used as they are; give texts"));
+        }
+        if name.is_empty() {
+            return Ok("");
+        }
+        prompts.named(name).map(|prompt| prompt.text).ok_or_else(|| {
+            let names: Vec<_> = prompts.iter().map(|prompt| format!("{:?}", prompt.name)).collect();
+            let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+            Failure::usage(format!("--prompt {name:?}: the model's prompts are: {names}"))
+        })
     }
 
     /// The model's tokenizer.

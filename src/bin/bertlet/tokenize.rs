@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bertlet::tasks::{TaskError, Text};
-use bertlet::tokenizer::Tokenizer;
+use bertlet::tokenizer::{Limits, TokenBuffer, Tokenizer};
 use lexopt::Parser;
 
 use crate::Command;
@@ -21,8 +21,8 @@ pub const COMMAND: Command = Command {
 Usage: bertlet tokenize MODEL [FILE|-] [options]
 
 Writes {\"input_ids\":[..],\"token_type_ids\":[..],\"offsets\":[[start,end],..],\"tokens\":[..]} for each text, which
-can be piped into --ids. Offsets are bytes, [0,0] for [CLS] and [SEP]. Texts are not cut, however many positions
-the model has.
+can be piped into --ids. Offsets are bytes, [0,0] for [CLS] and [SEP]. Texts are cut only where --max-tokens says
+so, whatever the model takes; then \"truncated\":true says that a text was.
 
 ",
         texts_help!(),
@@ -43,12 +43,14 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let tokenizer = options.tokenizer(&file)?;
     let mut samples = Samples::open(&options, &file)?;
     let mut tokens = Tokens::default();
+    let limit = options.max_tokens(&file.model())?;
     let mut answers = Answers::open(&options)?;
     while let Some(sample) = samples.next()? {
-        tokens.read(&tokenizer, sample.text()).map_err(|error| sample.refused(error))?;
+        let read = tokens.read(&tokenizer, sample.text(), limit);
+        let truncated = read.map_err(|error| sample.refused(error))?;
         let token = |id: &u32| tokenizer.token(*id).unwrap_or("");
         if answers.json {
-            write_json(answers.line(), &tokens, token);
+            write_json(answers.line(), &tokens, truncated, token);
         } else {
             write_plain(answers.line(), &tokens, token);
         }
@@ -66,14 +68,36 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn read(&mut self, tokenizer: &Tokenizer<'_>, text: Text<'_>) -> Result<(), TaskError> {
+    /// Returns whether the text was cut to `limit` tokens.
+    fn read(
+        &mut self,
+        tokenizer: &Tokenizer<'_>,
+        text: Text<'_>,
+        limit: Option<usize>,
+    ) -> Result<bool, TaskError> {
         *self = Self::default();
-        self.push(tokenizer.cls_id(), 0, (0, 0));
         let texts = match text {
             Text::Pair(first, second) => [Some(first), Some(second)],
             Text::Str(text) => [Some(text), None],
             _ => [None, None],
         };
+        if let (Some(limit), [Some(first), second]) = (limit, texts) {
+            self.ids.resize(limit, 0);
+            self.types.resize(limit, 0);
+            self.offsets.resize(limit, (0, 0));
+            let mut buffer = TokenBuffer {
+                input_ids: &mut self.ids,
+                token_type_ids: &mut self.types,
+                offsets: &mut self.offsets,
+                words: &mut [],
+            };
+            let read = tokenizer.encode(first, second, &Limits::new(limit), &mut buffer)?;
+            self.ids.truncate(read.len);
+            self.types.truncate(read.len);
+            self.offsets.truncate(read.len);
+            return Ok(read.truncated);
+        }
+        self.push(tokenizer.cls_id(), 0, (0, 0));
         for (text, kind) in texts.into_iter().flatten().zip(0..) {
             for token in tokenizer.tokens(text) {
                 let token = token?;
@@ -81,7 +105,7 @@ impl Tokens {
             }
             self.push(tokenizer.sep_id(), kind, (0, 0));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn push(&mut self, id: u32, kind: u8, offset: (u32, u32)) {
@@ -91,13 +115,21 @@ impl Tokens {
     }
 }
 
-fn write_json<'t>(line: &mut Vec<u8>, tokens: &Tokens, token: impl Fn(&u32) -> &'t str) {
+fn write_json<'t>(
+    line: &mut Vec<u8>,
+    tokens: &Tokens,
+    truncated: bool,
+    token: impl Fn(&u32) -> &'t str,
+) {
     let mut object = Object::new(line);
     object
         .list("input_ids", &tokens.ids, json::plain)
         .list("token_type_ids", &tokens.types, json::plain)
         .list("offsets", tokens.offsets.iter().copied(), json::pair)
         .list("tokens", &tokens.ids, |out, id| json::string(out, token(id)));
+    if truncated {
+        object.plain("truncated", true);
+    }
     object.end();
 }
 

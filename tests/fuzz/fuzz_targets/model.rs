@@ -73,6 +73,7 @@ fn try_file(bytes: &[u8], isa: Isa) {
         }
     };
     let _ = model.verify();
+    let _ = (model.prompts().iter().count(), model.prompts().default_prompt());
     let _ = (model.labels().iter().map(str::len).sum::<usize>(), model.labels().get(usize::MAX));
     let _ = (model.provenance(), model.tokenizer_bytes(), format!("{model:?}"));
     let config = *model.config();
