@@ -135,6 +135,6 @@ pub use outputs::{
 #[cfg(feature = "std")]
 pub use owned::{
     AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, ModelFile,
-    NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
+    NamedEntity, OpenError, Printable, Session, ThreadPool, WordVectors, with_scratch,
 };
 pub use threads::{Executor, Serial};
