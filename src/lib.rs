@@ -144,7 +144,7 @@ pub use outputs::{
 #[cfg(feature = "std")]
 pub use owned::{
     Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, ModelFile,
-    NamedEntity, NextSentenceScore, OpenError, Session, ThreadPool, WordVectors,
+    NamedEntity, NextSentenceScore, OpenError, Printable, Session, ThreadPool, WordVectors,
 };
 // What the commands share.
 #[cfg(feature = "std")]

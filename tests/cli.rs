@@ -135,7 +135,7 @@ fn wrong_usage_is_status_2() {
         ),
         (
             &["embed", model, "--format", "npy"],
-            "bertlet: this --format is completed at its end; name a file with -o",
+            "bertlet: this --format is completed at its end; name a file with -o, or stdout with -o -",
         ),
         (&["attention", model], "bertlet: no text given; put it after the model, in quotes"),
         (&["attention", model, "a text"], "bertlet: no page named; say where with --html FILE"),

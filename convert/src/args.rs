@@ -47,7 +47,7 @@ pub struct Convert {
     /// Checkpoint folder, or a weights file with its config.json in the same folder
     #[arg(value_name = "SOURCE", required = true)]
     pub source: Option<PathBuf>,
-    /// File to write [default: NAME.bertlet in the current folder]
+    /// File to write, - for stdout [default: NAME.bertlet in the current folder]
     #[arg(short, long, value_name = "FILE.bertlet")]
     pub output: Option<PathBuf>,
     /// Type of the stored weights

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use bertlet::tasks::{Aggregation, EntityOptions, Features, TaskError};
-use bertlet::{Layers, Model, ModelFile, Pooling, Session};
+use bertlet::{Layers, Model, Pooling, Session};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::report::{ConversionReport, size};
-use bertlet_convert::{ConvertOptions, convert};
+use bertlet_convert::{ConvertOptions, convert_in_memory};
 
 use crate::{Bar, answer};
 
@@ -34,32 +34,31 @@ const OTHERS: [&str; 3] = [
     "The train to Vienna leaves at noon.",
 ];
 
-/// Converts the checkpoints into a temporary folder, and runs them.
+/// Converts the checkpoints in memory, and runs them.
 pub fn run() -> Result<()> {
-    let folder =
-        tempfile::tempdir().map_err(|e| Error::new(std::env::temp_dir(), "", e.to_string()))?;
     let ink = Ink { on: std::io::stdout().is_terminal() };
-    let mut files = Vec::new();
+    let mut images = Vec::new();
     for name in ["tiny-ner", "tiny-sst2"] {
-        let file = folder.path().join(name).with_extension("bertlet");
         let mut bar = Bar::default();
         let source = Path::new(MODELS).join(name);
         let started = Instant::now();
-        let report =
-            convert(&source, &file, &ConvertOptions::default(), &mut |step, done, total| {
+        let done =
+            convert_in_memory(&source, &ConvertOptions::default(), &mut |step, done, total| {
                 bar.show(step, done, total);
             });
         bar.clear();
-        answer(&converted(&ink, name, &report?, started.elapsed().as_secs_f64()))?;
-        files.push(ModelFile::open(&file).map_err(Error::opening)?);
+        let (image, report) = done?;
+        answer(&converted(&ink, name, &report, started.elapsed().as_secs_f64()))?;
+        images.push(image);
     }
-    let show = |file: &ModelFile, shown: std::result::Result<String, TaskError>| match shown {
+    let model = |i: usize| Model::from_bytes(&images[i]).map_err(|e| Error::new("demo", "", e));
+    let show = |shown: std::result::Result<String, TaskError>| match shown {
         Ok(text) => answer(&text),
-        Err(e) => Err(Error::new(file.path(), "", e)),
+        Err(e) => Err(Error::new("demo", "", e)),
     };
-    show(&files[0], entities(&ink, files[0].model()))?;
-    show(&files[1], sentiment(&ink, files[1].model()))?;
-    show(&files[1], similarity(&ink, files[1].model()))?;
+    show(entities(&ink, model(0)?))?;
+    show(sentiment(&ink, model(1)?))?;
+    show(similarity(&ink, model(1)?))?;
     answer("\nThe models ran on one core. Their outputs have the same bits on every machine.\n")
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bertlet::Printable;
+
 /// Shorthand for results of the converter.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -50,7 +52,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        write!(f, "{}", Printable(self.file.display()))?;
         if !self.field.is_empty() {
             write!(f, ": {}", OneLine(&self.field))?;
         }
@@ -62,18 +64,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// A text that may quote names from a hostile file. Control characters are escaped, so that it stays on
-/// one line and cannot drive a terminal. A text that is too long to read is cut.
+/// A text that may quote names from a hostile file, escaped. A text that is too long to read is cut.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 1000;
         for c in self.0.chars().take(LONGEST) {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_default())?,
-                false => write!(f, "{c}")?,
-            }
+            write!(f, "{}", Printable(c))?;
         }
         match self.0.chars().nth(LONGEST) {
             Some(_) => f.write_str("..."),
@@ -90,9 +88,9 @@ mod tests {
 
     #[test]
     fn names_of_hostile_files_stay_on_one_line() {
-        let e = Error::new("f", "a\nb\x1b[2J", "x".repeat(2000)).hint("hint");
+        let e = Error::new("f\x07", "a\nb\x1b[2J", "x".repeat(2000)).hint("hint");
         let line = e.to_string();
-        assert!(line.starts_with("f: a\\nb\\u{1b}[2J: xxx"), "{line}");
+        assert!(line.starts_with("f\\u{7}: a\\nb\\u{1b}[2J: xxx"), "{line}");
         assert!(line.ends_with("x...; hint") && line.len() < 1100);
     }
 }

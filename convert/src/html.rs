@@ -6,6 +6,7 @@ use crate::report::{ConversionReport, StateError, Summary, TensorRow, short, siz
 
 /// Escapes a text for HTML.
 fn escape(text: &str) -> String {
+    let text = bertlet::Printable(text).to_string();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

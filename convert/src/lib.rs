@@ -18,4 +18,4 @@ pub mod stored;
 mod texts;
 pub mod tokenizer;
 
-pub use pipeline::{ConvertOptions, WeightType, convert};
+pub use pipeline::{ConvertOptions, WeightType, convert, convert_in_memory};

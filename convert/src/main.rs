@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use bertlet::{AtomicFile, Printable};
 use bertlet_convert::error::{Error, Result};
 use bertlet_convert::evaluate::{self, Task};
 use bertlet_convert::html;
-use bertlet_convert::pipeline::Stage;
+use bertlet_convert::pipeline::{STDOUT, Stage, check_output, write_output};
 use bertlet_convert::probe;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use args::{Cli, Command, TaskArg};
 
 fn main() -> ExitCode {
+    AtomicFile::remove_on_signals();
     let cli = Cli::parse();
     let done = match &cli.command {
         None => convert_command(&cli.convert),
@@ -50,8 +53,10 @@ fn convert_command(args: &args::Convert) -> Result<()> {
     let started = Instant::now();
     let source = args.source.as_deref().expect("clap requires it");
     let output = args.output.clone().unwrap_or_else(|| default_output(source));
-    if let Some(page) = &args.report {
-        check_page(page)?;
+    let report = args.report.as_deref();
+    check_targets(&output, report, args.json);
+    if let Some(page) = report {
+        check_output(page, source, &args.options())?;
     }
     let mut bar = Bar::default();
     let report =
@@ -63,28 +68,53 @@ fn convert_command(args: &args::Convert) -> Result<()> {
     eprint!("{}", report.text());
     eprintln!("  {:.1} s", started.elapsed().as_secs_f64());
     if let Some(page) = &args.report {
-        std::fs::write(page, html::page(&report))
-            .map_err(|e| Error::new(page, "", format!("cannot be written: {e}")))?;
+        write_output(page, html::page(&report).as_bytes())?;
     }
     if args.json {
-        let json = serde_json::to_string_pretty(&report).expect("a report is JSON");
-        answer(&(json + "\n"))?;
+        answer_json(serde_json::to_string_pretty(&report))?;
     }
     Ok(())
 }
 
-/// Refuses a report that could not be written, before the long work.
-fn check_page(page: &Path) -> Result<()> {
-    let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if page.is_dir() {
-        return Err(Error::new(page, "--report", "is a folder").hint("name the file to write"));
-    }
-    match folder {
-        Some(folder) if !folder.is_dir() => {
-            Err(Error::new(folder, "--report", "is not a folder").hint("create it first"))
+/// Ends with wrong usage where two outputs would go to one place.
+fn check_targets(output: &Path, report: Option<&Path>, json: bool) {
+    let stdout = |path: &Path| {
+        path == Path::new(STDOUT)
+            || ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+                .iter()
+                .any(|name| path == Path::new(name))
+            || AtomicFile::would_replace(path, "/dev/stdout".as_ref())
+    };
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(".".as_ref()).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let both = report.filter(|report| {
+        stdout(output) && stdout(report)
+            || AtomicFile::would_replace(output, report)
+            || place(output).is_some_and(|output| place(report) == Some(output))
+                && !is_shared(output)
+    });
+    let problem = match both {
+        Some(report) => format!("-o and --report both write to {}", Printable(report.display())),
+        None if json && stdout(output) => "-o and --json both write to stdout".into(),
+        None if json && report.is_some_and(stdout) => {
+            "--report and --json both write to stdout".into()
         }
-        _ => Ok(()),
-    }
+        None => return,
+    };
+    Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
+}
+
+/// Whether a path is there and no regular file, so that several may write to it.
+fn is_shared(path: &Path) -> bool {
+    path.metadata().is_ok_and(|about| !about.is_file())
+}
+
+/// Writes JSON to standard output.
+fn answer_json(json: serde_json::Result<String>) -> Result<()> {
+    answer(&(Printable(json.expect("answers are JSON").as_str()).json() + "\n"))
 }
 
 /// `NAME.bertlet` in the current folder, for a source `NAME`, `NAME.safetensors` and so on.
@@ -104,7 +134,7 @@ fn evaluate_command(args: &args::Evaluate) -> Result<()> {
     };
     let scores = evaluate::evaluate(&args.model, task, &args.data, args.reference.as_deref())?;
     match args.json {
-        true => answer(&(serde_json::to_string(&scores).expect("scores are JSON") + "\n")),
+        true => answer_json(serde_json::to_string(&scores)),
         false => answer(&scores.text()),
     }
 }
@@ -119,7 +149,7 @@ fn probe_command(args: &args::Probe) -> Result<()> {
     bar.clear();
     let table = table?;
     match args.json {
-        true => answer(&(serde_json::to_string(&table).expect("a table is JSON") + "\n")),
+        true => answer_json(serde_json::to_string(&table)),
         false => answer(&table.text()),
     }
 }

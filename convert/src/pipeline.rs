@@ -1,12 +1,13 @@
 //! The conversion of a checkpoint to a model file: read, quantise, measure, write.
 
 use std::collections::BTreeSet;
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bertlet::format::writer::Writer;
-use bertlet::format::{Encoding, ScoreActivation};
+use bertlet::format::{Encoding, MAGIC, ScoreActivation};
 use bertlet::selftest::{self, SelfTest};
-use bertlet::{Model, ModelFile, Pooling, RunError, SectionKind, Session};
+use bertlet::{AtomicFile, Model, ModelFile, Pooling, RunError, SectionKind, Session};
 
 use crate::bert::Bert;
 use crate::error::{Error, Result};
@@ -89,36 +90,90 @@ pub type Progress<'p> = &'p mut (dyn FnMut(Stage, usize, usize) + Send);
 
 /// Converts the checkpoint at `source` to the model file `out`.
 ///
-/// The model is written to a temporary folder next to `out`, mapped, checked against its checksums and
-/// self-test vectors, and then renamed. So `out` is replaced by a complete, verified file or, after an error,
-/// not at all.
+/// The model is written as [`AtomicFile`] does, mapped, checked against its checksums and self-test vectors,
+/// and then renamed. So `out` is replaced by a complete, verified file or, after an error, not at all. A
+/// device, a pipe and `-`, which means stdout, get the file once it is verified in memory.
 ///
 /// # Errors
-/// If the checkpoint or an option is not valid, or a file cannot be read or written.
+/// If the checkpoint or an option is not valid, a file cannot be read or written, or `out` is a file that is
+/// read (see [`check_output`]).
 pub fn convert(
     source: &Path,
     out: &Path,
     options: &ConvertOptions,
     progress: Progress<'_>,
 ) -> Result<ConversionReport> {
+    check_output(out, source, options)?;
+    on_threads(options, || {
+        let model = run(source, Some(out), options, progress)?;
+        let summary = save(&model.writer, out)?;
+        Ok(model.report(summary))
+    })
+}
+
+/// Converts the checkpoint at `source` to a model file in memory.
+///
+/// # Errors
+/// If the checkpoint or an option is not valid, or a file cannot be read.
+pub fn convert_in_memory(
+    source: &Path,
+    options: &ConvertOptions,
+    progress: Progress<'_>,
+) -> Result<(Image, ConversionReport)> {
+    on_threads(options, || {
+        let model = run(source, None, options, progress)?;
+        let image = Image::new(&model.writer);
+        let summary = check(&image, "memory".into()).map_err(|e| {
+            Error::new(source, "", format!("the converted model does not run: {e}"))
+        })?;
+        Ok((image, model.report(summary)))
+    })
+}
+
+fn on_threads<T: Send>(
+    options: &ConvertOptions,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
         .map_err(|e| Error::new("--threads", "", e))?;
-    pool.install(|| run(source, out, options, progress))
+    pool.install(work)
 }
 
+/// A converted model.
+struct Converted {
+    writer: Writer,
+    summary: Summary,
+    tensors: Vec<TensorReport>,
+}
+
+impl Converted {
+    fn report(self, mut file: FileSummary) -> ConversionReport {
+        let weights = |f: &&SourceFile| !f.name.ends_with(".json") && !f.name.ends_with(".txt");
+        file.source_bytes = self.summary.source_files.iter().filter(weights).map(|f| f.bytes).sum();
+        ConversionReport {
+            file,
+            summary: self.summary,
+            tensors: self.tensors.into_iter().map(TensorRow::from).collect(),
+        }
+    }
+}
+
+/// Reads, quantises and measures. The file `out` must not be one that is read.
 fn run(
     path: &Path,
-    out: &Path,
+    out: Option<&Path>,
     options: &ConvertOptions,
     progress: Progress<'_>,
-) -> Result<ConversionReport> {
-    let folder = beside(out)?;
+) -> Result<Converted> {
     progress(Stage::Read, 0, 2);
     let allow_unknown = options.allow_unknown;
     let source =
         source::open(path, source::OpenOptions { allow_missing_vocabulary: true, allow_unknown })?;
+    if let Some(out) = out {
+        source.files.iter().try_for_each(|file| differ(out, &file.path))?;
+    }
     check_limits(&source)?;
     let section = tokenizer::section(&source)?;
     progress(Stage::Read, 1, 2);
@@ -212,46 +267,95 @@ fn run(
         notes,
         error: ErrorSummary::new(quality, baseline.batch().len()),
     };
-    let provenance = serde_json::to_vec(&summary)
-        .map_err(|e| Error::new(out, "provenance", format!("cannot be written: {e}")))?;
+    let provenance = serde_json::to_vec(&summary).map_err(|e| {
+        Error::new(&source.weights, "provenance", format!("cannot be written: {e}"))
+    })?;
     writer.bytes(SectionKind::Provenance, provenance);
     writer.bytes(SectionKind::SelfTest, self_test);
     if !source.prompts.is_empty() {
         writer.prompts(&source.prompts, source.default_prompt);
     }
-    let (self_test_values, bytes_by_encoding) = save(&writer, &folder, out)?;
-    let source_bytes = summary
-        .source_files
-        .iter()
-        .filter(|f| !f.name.ends_with(".json") && !f.name.ends_with(".txt"))
-        .map(|f| f.bytes)
-        .sum();
-    Ok(ConversionReport {
-        file: FileSummary {
-            name: file_name(out),
-            bytes: writer.file_length(),
-            source_bytes,
-            bytes_by_encoding,
-            self_test_values,
-        },
-        summary,
-        tensors: tensors.into_iter().map(TensorRow::from).collect(),
-    })
+    Ok(Converted { writer, summary, tensors })
 }
 
-/// The folder of `out`.
-fn beside(out: &Path) -> Result<PathBuf> {
+/// The path that means stdout.
+pub const STDOUT: &str = "-";
+
+/// Refuses an output that cannot be written, or that is a file of the checkpoint or the calibration texts,
+/// under any of its names. Reads nothing of them.
+///
+/// # Errors
+/// They name the output and what is wrong with it.
+pub fn check_output(out: &Path, source: &Path, options: &ConvertOptions) -> Result<()> {
+    let out = if out == Path::new(STDOUT) { Path::new("/dev/stdout") } else { out };
+    differ(out, source)?;
+    options.calibration.iter().try_for_each(|texts| differ(out, texts))?;
+    if holds_a_source(out) {
+        let folder = if source.is_dir() { Some(source) } else { source.parent() };
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        differ_from_all(out, folder.unwrap_or(Path::new(".")), 2)?;
+    }
     if out.is_dir() {
         return Err(Error::new(out, "", "is a folder").hint("name the file to write"));
     }
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    match folder.is_dir() {
-        true => Ok(folder),
-        false => Err(Error::new(&folder, "", "is not a folder").hint("create it first")),
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::new(folder, "", "is not a folder").hint("create it first"));
     }
+    AtomicFile::check(out).map_err(|e| unwritable(out, &e))
+}
+
+/// Whether a checkpoint may be in the file: it is there, not empty, and no model file.
+fn holds_a_source(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
+    read.is_err() || !start.is_empty() && start != MAGIC
+}
+
+/// Compares `out` with all files of a folder, and of the folders in it: `depth` levels.
+fn differ_from_all(out: &Path, folder: &Path, depth: u32) -> Result<()> {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true if depth > 0 => differ_from_all(out, &path, depth - 1)?,
+            true => {}
+            false => differ(out, &path)?,
+        }
+    }
+    Ok(())
+}
+
+fn differ(out: &Path, read: &Path) -> Result<()> {
+    match AtomicFile::would_replace(out, read) {
+        false => Ok(()),
+        true => Err(Error::new(out, "", format!("would replace {} of the source", read.display()))
+            .hint("name another file with -o")),
+    }
+}
+
+fn unwritable(out: &Path, e: &dyn std::fmt::Display) -> Error {
+    Error::new(out, "", format!("cannot be written: {e}"))
+        .hint("make room, or choose another place")
+}
+
+/// Writes a file as [`convert`] does.
+///
+/// # Errors
+/// If it cannot be written; then `out` is as it was.
+pub fn write_output(out: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = create(out)?;
+    let written = file.write_all(bytes).and_then(|()| file.finish());
+    written.map_err(|e| unwritable(out, &e))
+}
+
+fn create(out: &Path) -> Result<AtomicFile> {
+    let file =
+        if out == Path::new(STDOUT) { AtomicFile::stdout() } else { AtomicFile::create(out) };
+    file.map_err(|e| unwritable(out, &e))
 }
 
 /// Checks the limits of the file format and the runtime.
@@ -407,31 +511,42 @@ fn measure(
     Ok((quality, selftest::write(&mut session.encoder(tokens)?, &inputs)?))
 }
 
-/// Writes, maps, verifies and renames the file. Returns the number of self-test values, and the bytes by
-/// encoding.
-fn save(
-    writer: &Writer,
-    folder: &Path,
-    out: &Path,
-) -> Result<(usize, std::collections::BTreeMap<&'static str, usize>)> {
-    let failed = |e: &dyn std::fmt::Display| Error::new(out, "", format!("cannot be written: {e}"));
-    // A temporary folder, which is removed whatever happens.
-    let room =
-        tempfile::Builder::new().prefix(".bertlet-").tempdir_in(folder).map_err(|e| failed(&e))?;
-    let file = room.path().join("model");
-    writer.save(&file).map_err(|e| failed(&e))?;
-    let checked = || -> std::result::Result<_, Broken> {
-        let file = ModelFile::open(&file)?;
-        let model = file.model();
-        model.verify()?;
-        let test = SelfTest::of(&model)?;
-        let mut values = vec![0.0; test.values()];
-        let report = test.run(&mut Session::new(model).encoder(test.tokens())?, &mut values)?;
-        Ok((report.values, FileSummary::bytes_by_encoding(&model)))
+/// Writes, maps, verifies and renames the file.
+fn save(writer: &Writer, out: &Path) -> Result<FileSummary> {
+    let failed = |e: &dyn std::fmt::Display| unwritable(out, e);
+    let name = if out == Path::new(STDOUT) { "stdout".into() } else { file_name(out) };
+    let file = create(out)?;
+    let Some(path) = file.temporary_path().map(Path::to_owned) else {
+        let image = Image::new(writer);
+        let summary = check(&image, name).map_err(|e| failed(&e))?;
+        let mut file = file;
+        file.write_all(&image).and_then(|()| file.finish()).map_err(|e| failed(&e))?;
+        return Ok(summary);
     };
-    let checked = checked().map_err(|e| failed(&e))?;
-    std::fs::rename(&file, out).map_err(|e| failed(&e))?;
-    Ok(checked)
+    let mut buffer = BufWriter::with_capacity(1 << 20, file);
+    writer.write(&mut buffer).map_err(|e| failed(&e))?;
+    let file = buffer.into_inner().map_err(|e| failed(e.error()))?;
+    let summary = ModelFile::open(&path).map_err(Into::into);
+    let summary = summary.and_then(|file| check(file.model().bytes(), name));
+    let summary = summary.map_err(|e| failed(&e))?;
+    file.finish().map_err(|e| failed(&e))?;
+    Ok(summary)
+}
+
+/// Compares a model file with its checksums and self-test vectors.
+fn check(bytes: &[u8], name: String) -> std::result::Result<FileSummary, Broken> {
+    let model = Model::from_bytes(bytes)?;
+    model.verify()?;
+    let test = SelfTest::of(&model)?;
+    let mut values = vec![0.0; test.values()];
+    let report = test.run(&mut Session::new(model).encoder(test.tokens())?, &mut values)?;
+    Ok(FileSummary {
+        name,
+        bytes: bytes.len(),
+        source_bytes: 0,
+        bytes_by_encoding: FileSummary::bytes_by_encoding(&model),
+        self_test_values: report.values,
+    })
 }
 
 /// Names relative to the checkpoint's folder, so that the file does not depend on where it was made.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use bertlet::Model;
 use bertlet::format::Encoding;
+use bertlet::{Model, Printable};
 use serde::Serialize;
 
 use crate::bert::{Bert, LayerNorm, Linear, Matrix};
@@ -363,7 +363,7 @@ impl ConversionReport {
         let Summary { model, options, parameters, tensors, error, .. } = summary;
         let mut out = format!(
             "{}: {} in {} from {} of {}\n",
-            file.name,
+            Printable(&file.name),
             size(file.bytes as u64),
             options.weights,
             size(file.source_bytes),
@@ -432,7 +432,7 @@ impl ConversionReport {
             error.pooled_cosine, error.lowest_pooled_cosine
         ));
         for note in &summary.notes {
-            line(format!("note: {note}"));
+            line(format!("note: {}", Printable(note)));
         }
         out
     }

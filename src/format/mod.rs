@@ -142,7 +142,7 @@ pub use verify::BadNumber;
 pub(crate) use weights::{Layer, Linear};
 
 /// First bytes of every file.
-const MAGIC: [u8; 8] = *b"bertlet\0";
+pub const MAGIC: [u8; 8] = *b"bertlet\0";
 /// The version of the format that this library writes and reads.
 pub const VERSION: u32 = 1;
 /// Alignment of sections, of the file's length and of the address that it is read at, in bytes.

@@ -1,16 +1,16 @@
-//! Model files, mapped into memory.
+//! Model files in memory: mapped, or read.
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use crate::format::{FormatError, Model};
 
-/// A model file, mapped: its pages are read when they are first used, and shared with every other
-/// process that maps the same file.
+/// A model file in memory. [`ModelFile::open`] maps it: its pages are read when they are first used, and
+/// shared with every other process that maps the same file. [`ModelFile::read`] makes a private copy.
 ///
 /// ```no_run
 /// let file = bertlet::ModelFile::open("minilm.bertlet")?;
@@ -85,27 +85,39 @@ impl ModelFile {
     ///
     /// While it is mapped, nobody may shorten or overwrite the file in place: the operating system
     /// would stop the process, or the answers would change. Replace it by renaming another file to
-    /// its name, as the converter does.
+    /// its name, as the converter does, or use [`ModelFile::read`].
     ///
     /// # Errors
     /// [`OpenError`], which names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref().to_owned();
-        match Self::map(&path) {
+        Self::with(path.as_ref(), read_only)
+    }
+
+    /// Reads a file into memory of this process, and validates it as [`Model::from_bytes`] does. What
+    /// happens to the file afterwards changes nothing. For files that others may shorten or overwrite; it
+    /// takes time and memory for the whole file.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::with(path.as_ref(), copy)
+    }
+
+    fn with(path: &Path, load: fn(&File) -> io::Result<Mmap>) -> Result<Self, OpenError> {
+        let load = || {
+            // Asked before opening, which would wait for the other end of a pipe.
+            if !std::fs::metadata(path).map_err(Cause::System)?.is_file() {
+                return Err(Cause::NotRegular);
+            }
+            let map = File::open(path).and_then(|file| load(&file)).map_err(Cause::System)?;
+            let model = Model::from_bytes(&map).map_err(Cause::Format)?.over(&[]);
+            Ok((map, model))
+        };
+        let path = path.to_owned();
+        match load() {
             Ok((map, model)) => Ok(Self { path, map, model }),
             Err(cause) => Err(OpenError { path, cause }),
         }
-    }
-
-    fn map(path: &Path) -> Result<(Mmap, Model<'static>), Cause> {
-        // Asked before opening, which would wait for the other end of a pipe.
-        if !std::fs::metadata(path).map_err(Cause::System)?.is_file() {
-            return Err(Cause::NotRegular);
-        }
-        let file = File::open(path).map_err(Cause::System)?;
-        let map = read_only(&file).map_err(Cause::System)?;
-        let model = Model::from_bytes(&map).map_err(Cause::Format)?.over(&[]);
-        Ok((map, model))
     }
 
     /// The model.
@@ -117,6 +129,14 @@ impl ModelFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The contents of a file, in pages that no file stands behind.
+fn copy(mut file: &File) -> io::Result<Mmap> {
+    let length = usize::try_from(file.metadata()?.len());
+    let mut map = MmapMut::map_anon(length.map_err(|_| io::ErrorKind::OutOfMemory)?)?;
+    file.read_exact(&mut map)?;
+    map.make_read_only()
 }
 
 #[allow(unsafe_code)]

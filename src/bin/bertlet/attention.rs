@@ -17,7 +17,7 @@ pub const COMMAND: Command = Command {
     name: "attention",
     about: "draws which token looks at which, as an HTML page",
     help: "\
-Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME]
+Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME] [--read]
 
 Writes one page that needs nothing else: choose a layer, see all its heads side by side, point at a
 square to read how much the token of its row attends to the token of its column, click to see its head
@@ -43,6 +43,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
         Ok(true)
     })?;
     let page = page.ok_or_else(|| Failure::usage("no page named; say where with --html FILE"))?;
+    output::check(&page, &options)?;
     let file = options.open()?;
     let config = *file.model().config();
     let mut session = options.session(&file)?;
@@ -111,7 +112,7 @@ fn data(tokens: &[&str], layers: usize, heads: usize, maps: &[f32], cut: bool) -
 
 fn write_page(path: &Path, data: &str) -> Result<(), Failure> {
     let (head, tail) = PAGE.split_once("%DATA%").expect("the page has a place for the data");
-    let failed = |error: &_| Failure::write(path.display(), error);
+    let failed = |error: &_| Failure::write(output::name(path), error);
     let mut out = output::create(path)?;
     [head, data, tail]
         .into_iter()

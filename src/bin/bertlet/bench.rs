@@ -19,7 +19,7 @@ pub const COMMAND: Command = Command {
     name: "bench",
     about: "measures the speed at several lengths, against the machine's peak",
     help: "\
-Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--profile] [--json]
+Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--profile] [--json] [--read]
        bertlet bench MODEL --protocol
 
 Runs inputs of each length for about two seconds, one at a time, and tells the median and the shortest
@@ -342,6 +342,7 @@ impl<'m> Bench<'m> {
     /// Writes the last hidden states of each line of ids.
     fn states(&mut self, model: &Path, ids: &Path, states: &Path) -> Result<(), Failure> {
         let file = std::fs::File::open(ids).map_err(|error| Failure::work(ids.display(), error))?;
+        [model, ids].into_iter().try_for_each(|read| output::differ(states, read))?;
         let mut out = BufWriter::new(output::create(states)?);
         let hidden = self.session.model().config().hidden_size;
         for (i, line) in BufReader::new(file).lines().enumerate() {

@@ -1,6 +1,7 @@
 //! `bertlet embed`: hidden states as features.
 
 use std::io::Write;
+use std::path::Path;
 
 use bertlet::tasks::{Features, WordFeatures, WordPooling, default_overlap};
 use bertlet::{Layers, Pooling, features_len, with_scratch};
@@ -11,7 +12,7 @@ use crate::export::{Format, Ragged, Rows};
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
 use crate::options::{Options, Takes, set_windows, text_value, texts_help, value};
-use crate::output::Answers;
+use crate::output::{Answers, STDOUT};
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
@@ -36,7 +37,7 @@ Without --layers and --pooling: the last layer, pooled and normalised as the mod
                      those of the window with the most context around it
       --format F     jsonl; npy: one array [texts, width]; safetensors: the same array, named embeddings, or
                      with --pooling none one array [tokens, width] per text, named 0, 1, 2 ... (with --words
-                     [words, width], zeros for null). npy and safetensors need -o
+                     [words, width], zeros for null). npy and safetensors need -o (-o - is stdout)
 
 ",
         texts_help!(),
@@ -167,9 +168,10 @@ impl Sink {
         let path = match (format, &options.output) {
             (Format::Jsonl, _) => return Ok(Self::Lines(Answers::open(options)?, pooling)),
             (_, Some(path)) => path,
+            (_, None) if options.to_stdout => Path::new(STDOUT),
             (_, None) => {
                 return Err(Failure::usage(
-                    "this --format is completed at its end; name a file with -o",
+                    "this --format is completed at its end; name a file with -o, or stdout with -o -",
                 ));
             }
         };
@@ -226,6 +228,7 @@ impl Sink {
                     object.end();
                 } else {
                     write_plain(answers.line(), vectors, width);
+                    return answers.end_lines(now);
                 }
                 answers.end(now)
             }

@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use bertlet::AtomicFile;
 
 use crate::failure::Failure;
-use crate::output::create;
+use crate::output::{create, name};
 
 /// How vectors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,10 @@ const HEADER: usize = 128;
 
 /// One array `[rows, width]`, whose header is completed when the number of rows is known.
 pub struct Rows {
-    path: PathBuf,
-    out: BufWriter<AtomicFile>,
+    name: String,
+    out: AtomicFile,
+    /// The same file behind its header, or, where that cannot be completed later, a file of their own.
+    values: BufWriter<File>,
     format: Format,
     width: usize,
     rows: u64,
@@ -48,15 +50,19 @@ pub struct Rows {
 
 impl Rows {
     pub fn create(path: &Path, format: Format, width: usize) -> Result<Self, Failure> {
-        let mut out = BufWriter::with_capacity(1 << 16, create(path)?);
-        out.write_all(&[0; HEADER]).map_err(|error| Failure::write(path.display(), &error))?;
-        Ok(Self { path: path.to_owned(), out, format, width, rows: 0 })
+        let (name, mut out) = (name(path), create(path)?);
+        let values = match out.temporary_path() {
+            Some(_) => out.write_all(&[0; HEADER]).and_then(|()| out.file().try_clone()),
+            None => out.spool(),
+        };
+        let values = values.map_err(|error| Failure::write(&name, &error))?;
+        let values = BufWriter::with_capacity(1 << 16, values);
+        Ok(Self { name, out, values, format, width, rows: 0 })
     }
 
     pub fn push(&mut self, row: &[f32]) -> Result<(), Failure> {
         self.rows += 1;
-        write_floats(&mut self.out, row)
-            .map_err(|error| Failure::write(self.path.display(), &error))
+        write_floats(&mut self.values, row).map_err(|error| Failure::write(&self.name, &error))
     }
 
     pub fn finish(mut self) -> Result<(), Failure> {
@@ -64,15 +70,18 @@ impl Rows {
             Format::Safetensors => safetensors_header(self.rows, self.width),
             _ => npy_header(self.rows, self.width),
         };
-        let patch = |out: &mut BufWriter<AtomicFile>| {
-            out.flush()?;
-            let file = out.get_mut().file();
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&header)
+        let complete = || {
+            self.values.flush()?;
+            if self.out.temporary_path().is_some() {
+                self.out.file().seek(SeekFrom::Start(0))?;
+                self.out.write_all(&header)?;
+            } else {
+                self.out.write_all(&header)?;
+                copy(self.values.get_mut(), self.out.file())?;
+            }
+            self.out.finish()
         };
-        patch(&mut self.out).map_err(|error| Failure::write(self.path.display(), &error))?;
-        let (file, _) = self.out.into_parts();
-        file.finish().map_err(|error| Failure::write(self.path.display(), &error))
+        complete().map_err(|error| Failure::write(&self.name, &error))
     }
 }
 
@@ -107,26 +116,24 @@ const LONGEST_HEADER: usize = 100_000_000;
 /// One array `[tokens, width]` per text, named `0`, `1` and so on. The header of a safetensors file
 /// comes first and names them all, so the values wait in a file of their own.
 pub struct Ragged {
-    path: PathBuf,
-    values: BufWriter<AtomicFile>,
+    name: String,
+    out: AtomicFile,
+    values: BufWriter<File>,
     width: usize,
     tokens: Vec<u32>,
 }
 
 impl Ragged {
     pub fn create(path: &Path, width: usize) -> Result<Self, Failure> {
-        // In the same folder, which has room for it. It never gets its name.
-        let mut name = path.as_os_str().to_owned();
-        name.push(".values");
-        let values = create(Path::new(&name))?;
+        let (name, out) = (name(path), create(path)?);
+        let values = out.spool().map_err(|error| Failure::write(&name, &error))?;
         let values = BufWriter::with_capacity(1 << 16, values);
-        Ok(Self { path: path.to_owned(), values, width, tokens: Vec::new() })
+        Ok(Self { name, out, values, width, tokens: Vec::new() })
     }
 
     pub fn push(&mut self, rows: &[f32]) -> Result<(), Failure> {
         self.tokens.push((rows.len() / self.width) as u32);
-        write_floats(&mut self.values, rows)
-            .map_err(|error| Failure::write(self.path.display(), &error))
+        write_floats(&mut self.values, rows).map_err(|error| Failure::write(&self.name, &error))
     }
 
     pub fn finish(mut self) -> Result<(), Failure> {
@@ -141,7 +148,7 @@ impl Ragged {
             ));
             if header.len() > LONGEST_HEADER {
                 return Err(Failure::work(
-                    self.path.display(),
+                    &self.name,
                     "too many texts for one safetensors file; use --format jsonl, or several files",
                 ));
             }
@@ -150,14 +157,14 @@ impl Ragged {
         // Values start at a multiple of eight.
         header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
 
-        let mut out = create(&self.path)?;
-        let written = self.values.flush().and_then(|()| {
-            out.write_all(&(header.len() as u64).to_le_bytes())?;
-            out.write_all(header.as_bytes())?;
-            copy(self.values.get_mut().file(), out.file())
-        });
-        let written = written.and_then(|()| out.finish());
-        written.map_err(|error| Failure::write(self.path.display(), &error))
+        let complete = || {
+            self.values.flush()?;
+            self.out.write_all(&(header.len() as u64).to_le_bytes())?;
+            self.out.write_all(header.as_bytes())?;
+            copy(self.values.get_mut(), self.out.file())?;
+            self.out.finish()
+        };
+        complete().map_err(|error| Failure::write(&self.name, &error))
     }
 }
 

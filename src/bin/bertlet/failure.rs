@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use bertlet::OpenError;
+use bertlet::{OpenError, Printable};
 
 /// Why a command ends without having done its work.
 #[derive(Debug)]
@@ -43,10 +43,7 @@ impl Failure {
     pub fn message(&self) -> Option<String> {
         match self {
             Self::Help | Self::Closed => None,
-            Self::Usage(message) | Self::Work(message) => {
-                let plain = |c: char| if c.is_control() { ' ' } else { c };
-                Some(message.chars().map(plain).collect())
-            }
+            Self::Usage(message) | Self::Work(message) => Some(Printable(message).to_string()),
         }
     }
 

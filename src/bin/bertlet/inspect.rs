@@ -5,7 +5,7 @@ use std::io::Write;
 
 use bertlet::format::{Attention, Encoding, ProblemType, SectionKind, VERSION};
 use bertlet::tokenizer::Tokenizer;
-use bertlet::{Config, Head, Model, SequenceClassifier};
+use bertlet::{Config, Head, Model, Printable, SequenceClassifier};
 use lexopt::Parser;
 
 use crate::Command;
@@ -18,7 +18,7 @@ pub const COMMAND: Command = Command {
     name: "inspect",
     about: "shows what is in a model file",
     help: "\
-Usage: bertlet inspect MODEL [--max-tokens N] [--json]
+Usage: bertlet inspect MODEL [--max-tokens N] [--json] [--read]
 
 Shows the configuration, the parameters of each part, the work and the memory for an input, the sections
 of the file, the labels, and where the model came from.
@@ -64,6 +64,8 @@ fn run(parser: Parser) -> Result<(), Failure> {
     } else {
         facts.write_plain(answers.line());
         answers.line().pop();
+        answers.end_lines(true)?;
+        return answers.finish();
     }
     answers.end(true)?;
     answers.finish()
@@ -398,24 +400,26 @@ impl Facts<'_> {
 }
 
 fn row(out: &mut Vec<u8>, name: &str, text: impl Display) {
-    writeln!(out, "{name:<16}{text}").expect("memory takes everything");
+    writeln!(out, "{name:<16}{}", Printable(text)).expect("memory takes everything");
 }
 
 /// Objects as indented lines, everything else as JSON.
 fn outline(out: &mut Vec<u8>, value: &Value<'_>, depth: usize) {
     let indent = "  ".repeat(depth);
     let Value::Object(fields) = value else {
-        return writeln!(out, "{indent}{value}").expect("memory takes everything");
+        return writeln!(out, "{indent}{}", Printable(value)).expect("memory takes everything");
     };
     for (name, value) in fields {
         let written = match value {
             Value::Object(_) => {
-                let written = writeln!(out, "{indent}{name}");
+                let written = writeln!(out, "{indent}{}", Printable(name));
                 outline(out, value, depth + 1);
                 written
             }
-            Value::String(text) => writeln!(out, "{indent}{name}: {text}"),
-            _ => writeln!(out, "{indent}{name}: {value}"),
+            Value::String(text) => {
+                writeln!(out, "{indent}{}: {}", Printable(name), Printable(text))
+            }
+            _ => writeln!(out, "{indent}{}: {}", Printable(name), Printable(value)),
         };
         written.expect("memory takes everything");
     }

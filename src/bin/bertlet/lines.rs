@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
 
+use bertlet::Printable;
+
 use crate::failure::Failure;
 use crate::options::Source;
 
@@ -51,7 +53,7 @@ impl Lines {
                 ("stdin".into(), Some(Box::new(stdin)), Vec::new())
             }
             Source::File(path) => {
-                let name = path.display().to_string();
+                let name = Printable(path.display()).to_string();
                 let file = File::open(path).map_err(|error| Failure::work(&name, error))?;
                 length = file.metadata().ok().filter(fs_is_file).map(|about| about.len());
                 (name, Some(Box::new(file)), Vec::new())

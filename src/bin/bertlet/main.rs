@@ -53,6 +53,7 @@ const COMMANDS: &[Command] = &[
 ];
 
 fn main() -> ExitCode {
+    bertlet::AtomicFile::remove_on_signals();
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_else(|| OsString::from("bertlet"));
     let Some(first) = arguments.next() else {

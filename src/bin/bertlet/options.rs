@@ -11,6 +11,7 @@ use bertlet::{Isa, Model, ModelFile, Session};
 use lexopt::{Arg, Parser};
 
 use crate::failure::Failure;
+use crate::output::{self, STDOUT};
 
 /// The part of the help that all text commands share.
 macro_rules! texts_help {
@@ -23,6 +24,7 @@ Input: FILE, or - for stdin: one text per line, a tab between the two texts of a
       --max-tokens N cut texts to N tokens, not to the limit that the model file states (see inspect)
   -o, --output OUT   write there instead of stdout
       --json         one JSON object per line, also on a terminal
+      --read         read MODEL into memory instead of mapping it
       --threads N    threads (1)
       --isa NAME     instruction set (the fastest that the CPU has; also BERTLET_ISA)
 "
@@ -63,6 +65,10 @@ pub struct Options {
     json: bool,
     /// Where answers go; stdout where `None`.
     pub output: Option<PathBuf>,
+    /// `-o -` names stdout.
+    pub to_stdout: bool,
+    /// The model is read, not mapped.
+    read: bool,
     pub isa: Isa,
     pub threads: usize,
     /// Tokens that texts are cut to, where the model's own limit is not wanted.
@@ -94,7 +100,7 @@ impl Options {
     ) -> Result<Self, Failure> {
         let mut model = None;
         let mut source = None;
-        let (mut ids, mut json, mut output) = (false, false, None);
+        let (mut ids, mut json, mut read, mut output) = (false, false, false, None);
         let mut isa = std::env::var("BERTLET_ISA").ok().filter(|name| !name.is_empty());
         let (mut threads, mut max_tokens) = (1, None);
         let texts = takes == Takes::Texts;
@@ -123,6 +129,7 @@ impl Options {
             match name.as_str() {
                 "-h" | "--help" => return Err(Failure::Help),
                 "--json" => json = true,
+                "--read" => read = true,
                 "--isa" => isa = Some(text_value(&mut parser, "--isa")?),
                 "--threads" => {
                     threads = value(&mut parser, "--threads")?;
@@ -162,9 +169,13 @@ impl Options {
             Some(name) => Isa::named(&name)
                 .map_err(|error| Failure::usage(format!("--isa {name}: {error}")))?,
         };
-        let output = output.filter(|path: &PathBuf| path.as_os_str() != "-");
+        let to_stdout = output.as_ref().is_some_and(|path: &PathBuf| path.as_os_str() == STDOUT);
+        let output = output.filter(|_| !to_stdout);
         let source = source.unwrap_or(Source::Stdin);
-        Ok(Self { model, source, ids, json, output, isa, threads, max_tokens })
+        let options =
+            Self { model, source, ids, json, output, to_stdout, read, isa, threads, max_tokens };
+        output::check(options.output.as_deref().unwrap_or(STDOUT.as_ref()), &options)?;
+        Ok(options)
     }
 
     /// Whether answers are JSON: asked for, or not written to a terminal.
@@ -179,7 +190,7 @@ impl Options {
 
     /// Opens the model.
     pub fn open(&self) -> Result<ModelFile, Failure> {
-        Ok(ModelFile::open(&self.model)?)
+        Ok(if self.read { ModelFile::read(&self.model) } else { ModelFile::open(&self.model) }?)
     }
 
     /// What runs the model.

@@ -3,13 +3,13 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use bertlet::AtomicFile;
 use bertlet::tasks::Offset;
 use bertlet::tokenizer::Tokenizer;
+use bertlet::{AtomicFile, Printable};
 
 use crate::failure::Failure;
 use crate::json::Object;
-use crate::options::Options;
+use crate::options::{Options, Source};
 
 /// Where answers go, one per line.
 pub struct Answers {
@@ -44,8 +44,8 @@ impl Write for Target {
 impl Answers {
     pub fn open(options: &Options) -> Result<Self, Failure> {
         let (name, target) = match &options.output {
-            Some(path) => (path.display().to_string(), Target::File(create(path)?)),
-            None => ("stdout".into(), Target::Stdout(io::stdout())),
+            Some(path) => (name(path), Target::File(create(path)?)),
+            None => (name(Path::new(STDOUT)), Target::Stdout(io::stdout())),
         };
         let out = BufWriter::with_capacity(1 << 16, target);
         Ok(Self { name, out, line: Vec::new(), json: options.json() })
@@ -58,11 +58,12 @@ impl Answers {
 
     /// Ends the line. `now` flushes stdout; a file is written when there is enough.
     pub fn end(&mut self, now: bool) -> Result<(), Failure> {
-        if !self.json {
-            // Names in a model file may hold control sequences for the terminal.
-            let control = |byte: &&mut u8| byte.is_ascii_control() && **byte != b'\n';
-            self.line.iter_mut().filter(control).for_each(|byte| *byte = b'?');
-        }
+        escape(&mut self.line, self.json);
+        self.end_lines(now)
+    }
+
+    /// Ends several lines, of which each is printable.
+    pub fn end_lines(&mut self, now: bool) -> Result<(), Failure> {
         self.line.push(b'\n');
         let written = self.out.write_all(&self.line);
         self.line.clear();
@@ -85,9 +86,61 @@ impl Answers {
     }
 }
 
+/// Escapes what could drive a terminal, in a text or in a line of JSON: names in a model file may hold it.
+fn escape(line: &mut Vec<u8>, json: bool) {
+    // JSON escapes all that is below, and most texts hold nothing else.
+    if line.iter().all(|byte| (b' '..0x7f).contains(byte)) {
+        return;
+    }
+    let Ok(text) = str::from_utf8(line) else { return };
+    if text.chars().all(|c| Printable(c).is_plain()) {
+        return;
+    }
+    let escaped = if json { Printable(text).json() } else { Printable(text).to_string() };
+    *line = escaped.into_bytes();
+}
+
+/// The path that means stdout.
+pub const STDOUT: &str = "-";
+
+/// The name of an output in messages.
+pub fn name(path: &Path) -> String {
+    if path == Path::new(STDOUT) { "stdout".into() } else { path.display().to_string() }
+}
+
+/// Refuses an output that is the model or the texts, and one that cannot be written, before anything is
+/// read.
+pub fn check(path: &Path, options: &Options) -> Result<(), Failure> {
+    let path = if path == Path::new(STDOUT) { Path::new("/dev/stdout") } else { path };
+    let input = match &options.source {
+        Source::File(path) => Some(path.as_path()),
+        Source::Stdin => Some(Path::new("/dev/stdin")),
+        Source::Text(_) => None,
+    };
+    let read = [Some(options.model.as_path()), input];
+    read.into_iter().flatten().try_for_each(|read| differ(path, read))?;
+    AtomicFile::check(path).map_err(|error| Failure::write(path.display(), &error))
+}
+
+/// Refuses to write a file that is read.
+pub fn differ(path: &Path, read: &Path) -> Result<(), Failure> {
+    match AtomicFile::would_replace(path, read) {
+        false => Ok(()),
+        true => Err(Failure::work(
+            path.display(),
+            format_args!(
+                "would replace {}, which this command reads; name another file to write",
+                read.display()
+            ),
+        )),
+    }
+}
+
 /// Starts a file that appears at `path` when it is finished.
 pub fn create(path: &Path) -> Result<AtomicFile, Failure> {
-    AtomicFile::create(path).map_err(|error| Failure::write(path.display(), &error))
+    let out =
+        if path == Path::new(STDOUT) { AtomicFile::stdout() } else { AtomicFile::create(path) };
+    out.map_err(|error| Failure::write(name(path), &error))
 }
 
 /// Adds the start and the end of a range in all units.

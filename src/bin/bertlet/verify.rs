@@ -1,7 +1,7 @@
 //! `bertlet verify`: whether a file is whole, and answers as it did where it was made.
 
-use bertlet::Session;
 use bertlet::selftest::{Report, SelfTest, SelfTestError};
+use bertlet::{Printable, Session};
 use lexopt::Parser;
 
 use crate::Command;
@@ -12,7 +12,7 @@ pub const COMMAND: Command = Command {
     name: "verify",
     about: "checks a model file's checksums and numbers, and its self-test vectors if it has some",
     help: "\
-Usage: bertlet verify MODEL [--isa NAME] [--threads N]
+Usage: bertlet verify MODEL [--isa NAME] [--threads N] [--read]
 
 Reads every byte of MODEL, compares the checksums of its sections, and checks the rules for numbers on
 which equal bits depend; then runs the inputs that the file holds and compares every bit of the outputs
@@ -42,6 +42,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
         Err(error) => return Err(Failure::work(&name, error)),
     };
     let sections = model.sections().count();
+    let name = Printable(name);
     print(&format!("{name}: {sections} sections have their checksums; {self_test}\n"))
 }
 
