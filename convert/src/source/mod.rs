@@ -25,6 +25,7 @@ use bertlet::Pooling;
 use serde_json::Value;
 
 pub use config::ModelConfig;
+pub(crate) use config::check_distinct;
 pub use dtype::DType;
 pub use files::FileRecord;
 pub use tensors::TensorInfo;
