@@ -134,7 +134,7 @@ pub use outputs::{
 };
 #[cfg(feature = "std")]
 pub use owned::{
-    AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, ModelFile,
-    NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
+    AtomicFile, Classification, Embedding, Entities, FilledMask, FoundAnswer, FoundAnswers,
+    ModelFile, NamedEntity, OpenError, Session, ThreadPool, WordVectors, with_scratch,
 };
 pub use threads::{Executor, Serial};

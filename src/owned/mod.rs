@@ -9,6 +9,6 @@ pub use atomic::AtomicFile;
 pub use file::{ModelFile, OpenError};
 pub use pool::ThreadPool;
 pub use session::{
-    Classification, Embedding, Entities, FilledMask, FoundAnswer, NamedEntity, Session,
-    WordVectors, with_scratch,
+    Classification, Embedding, Entities, FilledMask, FoundAnswer, FoundAnswers, NamedEntity,
+    Session, WordVectors, with_scratch,
 };

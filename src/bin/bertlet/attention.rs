@@ -49,7 +49,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let limit = config.max_position_embeddings.min(MAX_TOKENS);
     let mut samples = Samples::open(&options, &file)?;
     let tokenizer = options.tokenizer(&file)?;
-    let Some(sample) = samples.next()? else { return Ok(()) };
+    let Some(sample) = samples.first()? else { return Ok(()) };
 
     let mut runner =
         session.runner(limit).map_err(|error| Failure::work(options.model.display(), error))?;

@@ -28,7 +28,7 @@ probability per label, or the logits themselves (regression).
       --window       read all of a long text, in overlapping windows, and average their logits
 
 ",
-        texts_help!(),
+        texts_help!(pairs),
         "
 Example:
   bertlet classify model.bertlet --text \"A quiet triumph.\"
@@ -39,7 +39,7 @@ Example:
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let mut window = false;
-    let options = Options::parse(parser, Takes::Texts, &mut |name, _| {
+    let options = Options::parse(parser, Takes::Pairs, &mut |name, _| {
         window |= name == "--window";
         Ok(name == "--window")
     })?;
@@ -47,15 +47,15 @@ fn run(parser: Parser) -> Result<(), Failure> {
         return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
     }
     let file = options.open()?;
-    let head = SequenceClassifier::new(&file.model())
-        .map_err(|error| Failure::work(options.model.display(), error))?;
-    let mut samples = Samples::open(&options, &file)?;
+    let head =
+        SequenceClassifier::new(&file.model()).map_err(|error| options.refused(&file, error))?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
-    let mut answers = Answers::open(&options)?;
+    let answers = Answers::open(&options)?;
     let mut logits = zeros(head.logits_len())?;
     let mut scores = zeros(head.logits_len())?;
-    while let Some(sample) = samples.next()? {
+    samples.each(answers, &mut |sample, answers| {
         let text = sample.text();
         set_windows(&mut runner, window, &text);
         let run = runner
@@ -63,10 +63,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
             .map_err(|error| sample.refused(error))?;
         scores.copy_from_slice(&logits);
         head.scores(&mut scores);
-        write(&mut answers, &head, (&logits, &scores), run.truncated);
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        write(answers, &head, (&logits, &scores), run.truncated);
+        Ok(())
+    })
 }
 
 fn write(

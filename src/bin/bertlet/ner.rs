@@ -74,16 +74,16 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let model = file.model();
     let failed = |error: TaskError| Failure::work(options.model.display(), error);
-    let head = TokenClassifier::new(&model).map_err(|error| failed(error.into()))?;
+    let head = TokenClassifier::new(&model).map_err(|error| options.refused(&file, error))?;
     let mut labels = vec![Label::default(); head.logits_len(1)];
     let recognizer = EntityRecognizer::new(&model, &mut labels).map_err(failed)?;
-    let mut samples = Samples::open(&options, &file)?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
     let tokenizer = runner.tokenizer().ok();
-    let mut answers = Answers::open(&options)?;
+    let answers = Answers::open(&options)?;
     let mut scratch = Vec::new();
-    while let Some(sample) = samples.next()? {
+    samples.each(answers, &mut |sample, answers| {
         let words = if wanted.words { sample.words() } else { Vec::new() };
         let text = match (sample.ids, wanted.words) {
             (Some(ids), _) => Text::Ids(ids),
@@ -96,16 +96,15 @@ fn run(parser: Parser) -> Result<(), Failure> {
         });
         let found = found.map_err(|error| sample.refused(error))?;
         if wanted.words {
-            write_tags(&mut answers, &words, &found.tags);
+            write_tags(answers, &words, &found.tags);
         } else {
-            write_entities(&mut answers, &found.entities, |entity| {
-                Place::new(&sample, tokenizer.as_ref(), entity)
+            write_entities(answers, &found.entities, |entity| {
+                Place::new(sample, tokenizer.as_ref(), entity)
             });
         }
-        end(&mut answers, recognizer.labels().len(), &found);
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        end(answers, recognizer.labels().len(), &found);
+        Ok(())
+    })
 }
 
 /// What was found in a text.

@@ -12,14 +12,33 @@ use lexopt::{Arg, Parser};
 
 use crate::failure::Failure;
 
-/// The part of the help that all text commands share.
+/// The part of the help that all text commands share: with pairs of texts, or without.
 macro_rules! texts_help {
+    (pairs) => {
+        concat!(
+            "\
+Input: FILE, or - for stdin: one text per line. A tab makes a pair of what is before the first tab and what is
+after it, also in --text; a tab at the end makes an empty second text.
+",
+            texts_help!(options)
+        )
+    };
     () => {
+        concat!(
+            "\
+Input: FILE, or - for stdin: one text per line. A tab is a space like any other.
+",
+            texts_help!(options)
+        )
+    };
+    (options) => {
         "\
-Input: FILE, or - for stdin: one text per line, a tab between the two texts of a pair.
       --text TEXT    one text, from the command line
-      --ids          lines of JSON instead: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
+      --jsonl        lines of JSON: {\"text\":..,\"text_pair\":..,\"id\":..}, the last two optional, so that a text
+                     may hold any character; the answer repeats the id
+      --ids          lines of JSON with tokens: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
                      the last two optional
+      --keep-going   a line that cannot be used gives {\"error\":..}, and the run goes on (status 1 at its end)
   -o, --output OUT   write there instead of stdout
       --json         one JSON object per line, also on a terminal
       --threads N    threads (1)
@@ -39,8 +58,10 @@ pub enum Takes {
     Model,
     /// `MODEL TEXT`.
     ModelAndText,
-    /// `MODEL [FILE|-]`, and the options for texts.
+    /// `MODEL [FILE|-]`, and the options for texts. A tab is a space.
     Texts,
+    /// The same, and a tab makes a pair of texts.
+    Pairs,
 }
 
 /// Where texts come from.
@@ -58,6 +79,12 @@ pub struct Options {
     pub source: Source,
     /// Lines are JSON with ids.
     pub ids: bool,
+    /// Lines are JSON with texts.
+    pub jsonl: bool,
+    /// Whether the task takes pairs of texts.
+    pub pairs: bool,
+    /// Lines that cannot be used are answered with an error.
+    pub keep_going: bool,
     /// JSON was asked for.
     json: bool,
     /// Where answers go; stdout where `None`.
@@ -73,6 +100,15 @@ where
 {
     let text = text_value(parser, option)?;
     text.parse().map_err(|error| Failure::usage(format!("{option} {text:?}: {error}")))
+}
+
+/// The value of an option that counts something.
+pub fn count(parser: &mut Parser, option: &str, most: usize) -> Result<usize, Failure> {
+    let text = text_value(parser, option)?;
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| {
+        Failure::usage(format!("{option} {text:?}: give a whole number from 1 to {most}"))
+    })
 }
 
 /// The value of an option, as text.
@@ -91,10 +127,11 @@ impl Options {
     ) -> Result<Self, Failure> {
         let mut model = None;
         let mut source = None;
-        let (mut ids, mut json, mut output) = (false, false, None);
+        let (mut ids, mut jsonl, mut keep_going) = (false, false, false);
+        let (mut json, mut output) = (false, None);
         let mut isa = std::env::var("BERTLET_ISA").ok().filter(|name| !name.is_empty());
         let mut threads = 1;
-        let texts = takes == Takes::Texts;
+        let texts = matches!(takes, Takes::Texts | Takes::Pairs);
         while let Some(argument) = parser.next()? {
             let name = match argument {
                 Arg::Value(path) if model.is_none() => {
@@ -110,8 +147,9 @@ impl Options {
                     continue;
                 }
                 Arg::Value(other) => {
+                    let hint = if texts { "give a text with --text, and " } else { "" };
                     return Err(Failure::usage(format!(
-                        "{other:?} is one argument too many; quote a text with spaces"
+                        "{other:?} is one argument too many; {hint}quote a text with spaces"
                     )));
                 }
                 Arg::Long(name) => format!("--{name}"),
@@ -121,15 +159,10 @@ impl Options {
                 "-h" | "--help" => return Err(Failure::Help),
                 "--json" => json = true,
                 "--isa" => isa = Some(text_value(&mut parser, "--isa")?),
-                "--threads" => {
-                    threads = value(&mut parser, "--threads")?;
-                    if !(1..=MAX_THREADS).contains(&threads) {
-                        return Err(Failure::usage(format!(
-                            "--threads {threads}: give 1 to {MAX_THREADS}"
-                        )));
-                    }
-                }
+                "--threads" => threads = count(&mut parser, "--threads", MAX_THREADS)?,
                 "--ids" if texts => ids = true,
+                "--jsonl" if texts => jsonl = true,
+                "--keep-going" if texts => keep_going = true,
                 "--text" if texts && source.is_none() => {
                     source = Some(Source::Text(parser.value()?));
                 }
@@ -138,11 +171,7 @@ impl Options {
                 }
                 "-o" | "--output" if texts => output = Some(parser.value()?.into()),
                 _ if own(&name, &mut parser)? => {}
-                _ => {
-                    return Err(Failure::usage(format!(
-                        "unknown option {name}; --help lists the options"
-                    )));
-                }
+                _ => return Err(Failure::UnknownOption(name)),
             }
         }
         let model = model.ok_or_else(|| {
@@ -151,6 +180,9 @@ impl Options {
         if takes == Takes::ModelAndText && source.is_none() {
             return Err(Failure::usage("no text given; put it after the model, in quotes"));
         }
+        if ids && jsonl {
+            return Err(Failure::usage("--ids and --jsonl: give one of them"));
+        }
         let isa = match isa {
             None => Isa::detect(),
             Some(name) => Isa::named(&name)
@@ -158,7 +190,8 @@ impl Options {
         };
         let output = output.filter(|path: &PathBuf| path.as_os_str() != "-");
         let source = source.unwrap_or(Source::Stdin);
-        Ok(Self { model, source, ids, json, output, isa, threads })
+        let pairs = matches!(takes, Takes::Pairs | Takes::ModelAndText);
+        Ok(Self { model, source, ids, jsonl, pairs, keep_going, json, output, isa, threads })
     }
 
     /// Whether answers are JSON: asked for, or not written to a terminal.
