@@ -417,6 +417,7 @@ bertlet_status bertlet_next_sentence(bertlet_encoder *encoder,
 //
 // `max_answer` is the number of tokens of the longest answer; 15 is usual. `overlap` is -1, or the tokens of
 // the passage that neighbouring windows share; then the answer is the most probable one of all windows.
+// Windows share at least `max_answer` - 1 tokens, so that no answer is lost where a window ends.
 // `truncated` (may be NULL) says whether the passage was cut.
 bertlet_status bertlet_answer_question(bertlet_encoder *encoder,
                                        const char *question,

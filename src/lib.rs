@@ -143,8 +143,9 @@ pub use outputs::{
 };
 #[cfg(feature = "std")]
 pub use owned::{
-    Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, ModelFile,
-    NamedEntity, NextSentenceScore, OpenError, Printable, Session, ThreadPool, WordVectors,
+    Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, FoundAnswers,
+    ModelFile, NamedEntity, NextSentenceScore, OpenError, Printable, Session, ThreadPool,
+    WordVectors,
 };
 // What the commands share.
 #[cfg(feature = "std")]

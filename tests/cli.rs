@@ -110,7 +110,47 @@ fn wrong_usage_is_status_2() {
              mean-max, mean-sqrt or sep",
         ),
         (&["embed", model, "a.txt", "--text", "b"], "bertlet: give a file or --text, not both"),
-        (&["embed", model, "--threads", "0"], "bertlet: --threads 0: give 1 to 256"),
+        (
+            &["embed", model, "--threads", "0"],
+            "bertlet: --threads \"0\": give a whole number from 1 to 256",
+        ),
+        (
+            &["fill-mask", model, "--top", "x"],
+            "bertlet: --top \"x\": give a whole number from 1 to 18446744073709551615",
+        ),
+        (
+            &["answer", model, "--top", "0"],
+            "bertlet: --top \"0\": give a whole number from 1 to 1000",
+        ),
+        (&["nre"], "bertlet: no command \"nre\"; did you mean ner? see bertlet --help"),
+        (
+            &["fill_mask"],
+            "bertlet: no command \"fill_mask\"; did you mean fill-mask? see bertlet --help",
+        ),
+        (
+            &[model, "ner"],
+            &format!(
+                "bertlet: no command {model:?}; the command comes before the model; see bertlet --help"
+            ),
+        ),
+        (
+            &["ner", model, "--agregation", "first"],
+            "bertlet: unknown option --agregation; did you mean --aggregation? --help lists the options",
+        ),
+        (
+            &["embed", model, "--normalise"],
+            "bertlet: unknown option --normalise; did you mean --normalize? --help lists the options",
+        ),
+        (
+            &["classify", model, "--question", "who"],
+            "bertlet: unknown option --question: bertlet answer has it, classify has not; --help lists \
+             the options",
+        ),
+        (
+            &["ner", model, "hello", "world"],
+            "bertlet: \"world\" is one argument too many; give a text with --text, and quote a text with \
+             spaces",
+        ),
         (
             &["embed", model, "--window", "--pooling", "none"],
             "bertlet: --window averages pooled vectors; choose another --pooling than none",
@@ -492,6 +532,38 @@ fn texts_of_any_kind_get_an_answer_or_an_error() {
     assert_eq!(status, 1);
     assert!(message.contains("tokenizer: the model has none"), "{message}");
     assert_eq!(answers(&["embed", name(&bare), "--ids"], "{\"input_ids\":[2,3]}").len(), 1);
+}
+
+#[test]
+fn a_text_in_the_place_of_a_file_is_a_hint() {
+    let model = name(&MODELS.float);
+    for command in ["embed", "tokenize"] {
+        assert_eq!(
+            error(&[command, model, "hello"], ""),
+            (
+                "bertlet: hello: no such file; to give a text itself, write --text \"hello\""
+                    .into(),
+                1
+            )
+        );
+    }
+}
+
+/// A line that is longer than any text ends the run, or is answered with an error.
+#[test]
+#[ignore = "reads 257 MiB of text; .ci/full runs it"]
+fn lines_without_end_are_refused() {
+    let model = name(&MODELS.float);
+    let long = [&b"hello\n"[..], &b"a".repeat(257 << 20), b"\nhello\n"].concat();
+    let (message, status) = error(&["tokenize", model], &long);
+    assert_eq!(status, 1);
+    let problem = "stdin: line 2: longer than 256 MiB; break it into lines";
+    assert_eq!(message, format!("bertlet: {problem}"));
+    let output = run(&["tokenize", model, "--keep-going"], &long);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]), (3, &lines[2]));
+    assert_eq!(lines[1], serde_json::json!({ "error": problem }));
 }
 
 #[test]

@@ -120,8 +120,8 @@ pub struct Evaluate {
     /// What to score: entities (F1) or classes of texts (accuracy)
     #[arg(long, value_enum)]
     pub task: TaskArg,
-    /// ner: one word and its IOB2 tag per line, an empty line between sentences; classify: a header line,
-    /// then one label TAB text per line
+    /// ner: one word and its tag per line, an empty line between sentences; classify: one label TAB text per
+    /// line, the first line may be a heading
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Also score this checkpoint in f32

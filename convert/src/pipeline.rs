@@ -21,7 +21,7 @@ use crate::report::{
     ChosenOptions, ConversionReport, DroppedTensor, ErrorSummary, FileSummary, ModelShape,
     Parameters, SourceFile, Summary, TensorCounts, TensorRow,
 };
-use crate::source::{self, Checkpoint};
+use crate::source::{self, Checkpoint, check_distinct};
 use crate::stored::StoredBert;
 use crate::texts::{Texts, file_name};
 use crate::tokenizer;
@@ -431,6 +431,11 @@ fn extras(
             );
         }
     };
+    let (file, field) = match &options.labels {
+        None => (&source.config.file, "id2label"),
+        Some(_) => (&source.weights, "--labels"),
+    };
+    check_distinct(file, field, &labels)?;
     let pooling = options.pooling.or(source.pooling).unwrap_or(Pooling::None);
     if pooling == Pooling::Pooler && bert.pooler.is_none() {
         return Err(Error::new(&source.weights, "--pooling", "the checkpoint has no pooler")

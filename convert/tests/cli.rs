@@ -135,7 +135,38 @@ fn models_are_scored() {
         folder.path(),
         &["evaluate", "tiny-ner.bertlet", "--task", "classify", "--data", "ner.tsv"],
     );
-    assert!(text(&out.stderr).contains("SequenceClassifier: is not in the model"));
+    let error = text(&out.stderr);
+    let expected = "tiny-ner.bertlet: the model has no sequence classifier; it has a token classifier: --task ner";
+    assert!(error.contains(expected), "{error}");
+
+    // Data that does not fit the model, and data without a heading.
+    for (model, task, data, expected) in [
+        ("tiny-ner", "ner", "", "has no words to score"),
+        (
+            "tiny-ner",
+            "ner",
+            "Angela B-PERSON\n",
+            "the data has \"PERSON\", the model has \"LOC\", ",
+        ),
+        ("tiny-sst2", "classify", "", "has no texts to score"),
+        ("tiny-sst2", "classify", "label\ttext\n", "has no texts to score"),
+        ("tiny-sst2", "classify", "label\ttext\nbest\ta joy\n", "line 2: \"best\" is not a label"),
+    ] {
+        fs::write(folder.path().join("data.tsv"), data).unwrap();
+        let file = format!("{model}.bertlet");
+        let out = run(folder.path(), &["evaluate", &file, "--task", task, "--data", "data.tsv"]);
+        let error = text(&out.stderr);
+        assert_eq!((out.status.code(), text(&out.stdout)), (Some(1), String::new()), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+    for (data, count) in [("1\ta joy\n0\tsimply awful\n", 2), ("label\ttext\n1\ta joy\n", 1)] {
+        fs::write(folder.path().join("data.tsv"), data).unwrap();
+        let args =
+            ["evaluate", "tiny-sst2.bertlet", "--task", "classify", "--data", "data.tsv", "--json"];
+        let scores: Value = serde_json::from_slice(&run(folder.path(), &args).stdout).unwrap();
+        assert_eq!((&scores["count"], &scores["model"]["score"]), (&count.into(), &1.0.into()));
+        assert_eq!(scores["heading"].is_string(), count == 1, "{scores}");
+    }
 }
 
 #[test]

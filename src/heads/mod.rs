@@ -160,6 +160,23 @@ impl<'a> SequenceClassifier<'a> {
     }
 }
 
+/// Inserts an item into a list that is sorted by score, best first; among equals, the earlier one comes
+/// first. Of a full list the last item falls out. `count` is the number of items in the list.
+#[inline]
+pub(crate) fn keep_best<T>(best: &mut [T], count: &mut usize, item: T, score: impl Fn(&T) -> f32) {
+    let new = score(&item);
+    // Almost every item stops here: its score does not exceed the lowest of the best.
+    if *count == best.len() && best.last().is_none_or(|last| new <= score(last)) {
+        return;
+    }
+    let at = best[..*count].partition_point(|item| score(item) >= new);
+    *count = (*count + 1).min(best.len());
+    if at < *count {
+        best[at..*count].rotate_right(1);
+        best[at] = item;
+    }
+}
+
 /// A candidate for a `[MASK]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -212,16 +229,7 @@ impl MaskedLm {
         softmax(logits);
         let mut count = 0;
         for (id, score) in logits.iter().copied().enumerate() {
-            // Almost every word stops here: its score does not exceed the lowest of the best.
-            if count == best.len() && best.last().is_none_or(|last| score <= last.score) {
-                continue;
-            }
-            let at = best[..count].partition_point(|fill| fill.score >= score);
-            count = (count + 1).min(best.len());
-            if at < count {
-                best[at..count].rotate_right(1);
-                best[at] = Fill { id: id as u32, score };
-            }
+            keep_best(best, &mut count, Fill { id: id as u32, score }, |fill| fill.score);
         }
         count
     }
@@ -308,36 +316,57 @@ impl QuestionAnswering {
         logits(encoder, input, Head::QuestionAnswering, out)
     }
 
-    /// The best span of at most `longest` tokens within `context`; `None` if there is no span.
-    ///
-    /// As in transformers, probabilities are taken over the context and the first token: `[CLS]`,
-    /// which some checkpoints point to if there is no answer. Among equal spans the first one wins.
+    /// Turns logits into probabilities, in place: those of starts and those of ends, each over the
+    /// context and the first token. That is `[CLS]`, which checkpoints point to where the context has
+    /// no answer. Returns the probability of no answer: that of a start times that of an end at
+    /// `[CLS]`; 0 where the context holds the first token. The other rows are left as they are.
+    pub fn probabilities(&self, logits: &mut [f32], context: Range<usize>) -> f32 {
+        let rows = logits.as_chunks_mut::<2>().0;
+        let context = context.start..context.end.min(rows.len());
+        let cls = (context.start > 0 && !rows.is_empty()).then_some(0);
+        let candidates = || cls.into_iter().chain(context.clone());
+        for which in [0, 1] {
+            let largest = candidates().fold(f32::MIN, |most, t| most.max(rows[t][which]));
+            let mut sum = 0f64;
+            for t in candidates() {
+                rows[t][which] = exp(rows[t][which] - largest);
+                sum += f64::from(rows[t][which]);
+            }
+            candidates().for_each(|t| rows[t][which] /= sum as f32);
+        }
+        cls.map_or(0.0, |cls| rows[cls][0] * rows[cls][1])
+    }
+
+    /// All spans of at most `longest` tokens within `context`, with their probabilities. `probabilities`
+    /// are those of [`QuestionAnswering::probabilities`].
+    pub fn spans<'p>(
+        &self,
+        probabilities: &'p [f32],
+        context: Range<usize>,
+        longest: usize,
+    ) -> impl Iterator<Item = AnswerSpan> + use<'p> {
+        let rows = probabilities.as_chunks::<2>().0;
+        let end = context.end.min(rows.len());
+        (context.start..end).flat_map(move |first| {
+            let lasts = first..end.min(first.saturating_add(longest));
+            lasts.map(move |last| AnswerSpan { first, last, score: rows[first][0] * rows[last][1] })
+        })
+    }
+
+    /// The best span of at most `longest` tokens within `context`; `None` if there is no span. Turns
+    /// `logits` into probabilities. Among equal spans the first one wins.
     pub fn best(
         &self,
-        logits: &[f32],
+        logits: &mut [f32],
         context: Range<usize>,
         longest: usize,
     ) -> Option<AnswerSpan> {
-        let rows = logits.as_chunks::<2>().0;
-        let context = context.start..context.end.min(rows.len());
-        let mut best: Option<(usize, usize, f32)> = None;
-        for first in context.clone() {
-            for last in first..context.end.min(first.saturating_add(longest)) {
-                let sum = rows[first][0] + rows[last][1];
-                if best.is_none_or(|(.., most)| sum > most) {
-                    best = Some((first, last, sum));
-                }
-            }
+        self.probabilities(logits, context.clone());
+        let (mut best, mut count) = ([AnswerSpan::default()], 0);
+        for span in self.spans(logits, context, longest) {
+            keep_best(&mut best, &mut count, span, |span| span.score);
         }
-        let (first, last, _) = best?;
-        let probability = |which: usize, at: usize| {
-            let cls = (context.start > 0).then_some(0);
-            let candidates = || cls.into_iter().chain(context.clone()).map(|t| rows[t][which]);
-            let largest = candidates().fold(f32::MIN, f32::max);
-            let sum: f64 = candidates().map(|x| f64::from(exp(x - largest))).sum();
-            exp(rows[at][which] - largest) / sum as f32
-        };
-        Some(AnswerSpan { first, last, score: probability(0, first) * probability(1, last) })
+        best.first().copied().filter(|_| count > 0)
     }
 }
 
@@ -375,7 +404,8 @@ mod tests {
         let logits =
             [[0.0, 0.0], [9.0, 9.0], [5.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 6.0], [8.0, 0.0]];
         let best = |context, longest| {
-            head.best(logits.as_flattened(), context, longest).map(|a| (a.first, a.last))
+            let mut logits = logits;
+            head.best(logits.as_flattened_mut(), context, longest).map(|a| (a.first, a.last))
         };
         assert_eq!(best(2..6, 15), Some((2, 5)));
         assert_eq!(best(2..6, 3), Some((3, 5)));
@@ -384,10 +414,19 @@ mod tests {
         assert_eq!(best(2..6, 0), None);
         assert_eq!(best(6..6, 15), None);
         assert_eq!(best(3..99, usize::MAX), Some((6, 6)));
-        let answer = head.best(logits.as_flattened(), 2..6, 15).unwrap();
+        let answer = head.best(logits.clone().as_flattened_mut(), 2..6, 15).unwrap();
         let e = |x: f32| x.exp();
         let start = e(5.0) / (e(0.0) + e(5.0) + e(1.0) + e(0.0) + e(0.0));
         let end = e(6.0) / (e(0.0) + e(0.0) + e(1.0) + e(1.0) + e(6.0));
         assert!((answer.score - start * end).abs() < 1e-6);
+
+        let mut probabilities = logits;
+        let none = head.probabilities(probabilities.as_flattened_mut(), 2..6);
+        let expected = e(0.0) / (e(0.0) + e(5.0) + e(1.0) + e(0.0) + e(0.0)) * end / e(6.0);
+        assert!((none - expected).abs() < 1e-6);
+        assert_eq!(head.spans(probabilities.as_flattened(), 2..6, 2).count(), 4 + 3);
+        assert_eq!(head.probabilities(&mut [], 0..0), 0.0);
+        assert_eq!(head.probabilities(&mut [1.0, 1.0], 1..1), 1.0, "no context, no answer");
+        assert_eq!(head.probabilities(&mut [1.0, 1.0], 0..1), 0.0, "the context is all there is");
     }
 }

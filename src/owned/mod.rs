@@ -12,6 +12,6 @@ pub use file::{ModelFile, OpenError};
 pub use pool::ThreadPool;
 pub use printable::Printable;
 pub use session::{
-    Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, NamedEntity,
-    NextSentenceScore, Session, WordVectors, with_scratch,
+    Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, FoundAnswers,
+    NamedEntity, NextSentenceScore, Session, WordVectors, with_scratch,
 };

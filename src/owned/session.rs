@@ -13,7 +13,7 @@ use crate::heads::{Fill, MaskedLm, NextSentence, SequenceClassifier, argmax};
 use crate::kernels::Isa;
 use crate::outputs::{Output, Pooling, features_len};
 use crate::tasks::{
-    EntityOptions, EntityRecognizer, Features, Label, Offset, Question, TaskError, Text,
+    Answer, EntityOptions, EntityRecognizer, Features, Label, Offset, Question, TaskError, Text,
     TextRunner, WordFeatures, default_overlap, label_name,
 };
 use crate::threads::{Executor, Serial};
@@ -187,6 +187,15 @@ pub struct FoundAnswer {
     pub end: Offset,
     /// Probability of the start times probability of the end.
     pub score: f32,
+}
+
+/// The answers to a question, best first, no two with the same text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundAnswers {
+    /// The answers.
+    pub answers: Vec<FoundAnswer>,
+    /// Probability that the passage has no answer; see [`Answered`](crate::tasks::Answered).
+    pub no_answer: f32,
     /// Whether the passage was cut.
     pub truncated: bool,
 }
@@ -579,23 +588,42 @@ impl<'m> Session<'m> {
         question: impl Into<Question<'q>>,
         passage: &str,
     ) -> Result<Option<FoundAnswer>, TaskError> {
+        Ok(self.answers(question, passage, 1)?.answers.pop())
+    }
+
+    /// The `top` most probable answers to a question in a passage.
+    ///
+    /// # Errors
+    /// Any [`TaskError`].
+    pub fn answers<'q>(
+        &mut self,
+        question: impl Into<Question<'q>>,
+        passage: &str,
+        top: usize,
+    ) -> Result<FoundAnswers, TaskError> {
         let (question, windows) = (question.into(), self.windows);
         let limit = self.model().config().max_position_embeddings;
         let mut runner = self.runner(limit)?;
         let limit = runner.max_tokens();
         if windows {
-            let overlap = runner.answer_overlap(question.text)?;
+            let overlap = runner.answer_overlap(question)?;
             runner.set_overlap(Some(overlap));
         }
-        let mut logits = vec![0.0; 2 * limit];
-        let (answer, run) = runner.answer(question, passage, &mut logits)?;
-        Ok(answer.map(|answer| FoundAnswer {
-            text: answer.text.to_owned(),
-            start: answer.start,
-            end: answer.end,
-            score: answer.score,
-            truncated: run.truncated,
-        }))
+        // A passage has no more spans than this.
+        let top = top.min(passage.len().saturating_mul(question.max_answer));
+        let (mut logits, mut best) = (vec![0.0; 2 * limit], vec![Answer::default(); top.max(1)]);
+        let found = runner.answers(question, passage, &mut logits, &mut best)?;
+        let owned = |&Answer { text, start, end, score }: &Answer<'_>| FoundAnswer {
+            text: text.to_owned(),
+            start,
+            end,
+            score,
+        };
+        Ok(FoundAnswers {
+            answers: best[..found.count.min(top)].iter().map(owned).collect(),
+            no_answer: found.no_answer,
+            truncated: found.run.truncated,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ mod units;
 mod viterbi;
 mod words;
 
-pub use answer::{Answer, Question, mask_positions};
+pub use answer::{Answer, Answered, Question, mask_positions};
 #[cfg(feature = "ffi")]
 pub(crate) use entities::scratch_len as entities_scratch_len;
 pub use entities::{Aggregation, Entity, EntityOptions, EntityRecognizer, Redacted, Tagged};

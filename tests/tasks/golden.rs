@@ -180,7 +180,7 @@ fn question_answering_agrees() {
                 }
             }
         }
-        let got = head.best(&logits, context, 4).map(|span| (span.first, span.last));
+        let got = head.best(&mut logits, context, 4).map(|span| (span.first, span.last));
         assert_eq!(got, best.map(|(first, last, _)| (first, last)), "{}", case.name);
     }
 }

@@ -3,6 +3,7 @@
 #[path = "../common/checkpoints.rs"]
 mod common;
 
+mod answers;
 mod command;
 mod entities;
 mod golden;

@@ -310,6 +310,8 @@ fn answers() {
             let found = session.answer(question, line).unwrap().unwrap();
             assert_eq!(answer["text"], *found.text);
             assert_eq!(bits(&answer["score"]), found.score.to_bits());
+            let no_answer = session.answers(question, line, 1).unwrap().no_answer;
+            assert_eq!(bits(&answer["no_answer"]), no_answer.to_bits());
             let mut by_c = ffi::Answer::default();
             // SAFETY: all pointers are to values that live on, with their lengths.
             let status = unsafe {
@@ -338,7 +340,7 @@ fn masked_words() {
     let folder = Folder::new("bits-masks");
     let path = folder.model("micro", Weights::F32);
     let api = Api::open(&path);
-    let lines = ["the [MASK] of [MASK]".to_owned(), "nothing".into(), "[MASK] ".repeat(99)];
+    let lines = ["the [MASK] of [MASK]".to_owned(), "[MASK] ".repeat(99)];
     let mut session = session(&path, false);
     let vocab = session.model().config().vocab_size;
     let arguments = ["fill-mask", path.to_str().unwrap(), "--top", "3"];

@@ -98,7 +98,7 @@ fn answers_are_slices_of_the_passage() {
     assert!(matches!(error, Some(TaskError::TooSmall(TooSmall { what: "logits", .. }))));
     loaded.run(64, None, |runner| {
         assert!(matches!(
-            runner.answer_overlap(&question),
+            runner.answer_overlap(&question[..]),
             Err(TaskError::EncoderTooShort { have: 64, .. })
         ));
     });

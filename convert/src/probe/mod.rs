@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::evaluate::{Examples, Inputs, entity_f1};
+use crate::evaluate::{Examples, Inputs, Tags, entity_f1};
 use features::{Scaled, WordFeatures};
 use train::{Probe, Rows, Training};
 
@@ -136,6 +136,8 @@ pub fn probe(
     let mut labels: Vec<&str> = train_words.places.iter().map(gold).collect();
     labels.sort_unstable();
     labels.dedup();
+    let of_dev = dev_tags.iter().flat_map(|(_, tags)| tags.iter().copied());
+    let meaning = Tags::new(labels.iter().copied().chain(of_dev));
     let number = |tag| labels.binary_search(&tag).expect("one of them");
     let gold: Vec<usize> = train_words.places.iter().map(gold).map(number).collect();
 
@@ -170,7 +172,7 @@ pub fn probe(
             tags[sentence][word] = labels[label];
         }
         let gold = dev_tags.iter().map(|(_, tags)| tags.clone());
-        ((row, seed), entity_f1(gold.zip(tags)).score)
+        ((row, seed), entity_f1(gold.zip(tags), &meaning, &meaning).score)
     };
     let mut scores: Vec<_> = jobs.par_iter().with_max_len(1).map(run).collect();
     scores.sort_by_key(|&(job, _)| job);

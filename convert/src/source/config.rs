@@ -1,5 +1,6 @@
 //! `config.json` and Google's `bert_config.json`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -33,6 +34,19 @@ impl ModelConfig {
         let name = |i| self.labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
         (0..n).map(name).collect()
     }
+}
+
+/// Checks that no two labels have the same name: answers are told apart by it. `field` is where the names
+/// are from.
+pub(crate) fn check_distinct(file: &Path, field: &str, labels: &[String]) -> Result<()> {
+    let mut seen = HashMap::new();
+    for (i, label) in labels.iter().enumerate() {
+        if let Some(first) = seen.insert(label, i) {
+            return Err(Error::new(file, field, format!("{first} and {i} are both {label:?}"))
+                .hint("give each label a name of its own, here or with --labels A,B,C"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks and reads a configuration.
@@ -339,6 +353,24 @@ mod tests {
             let config = with("hidden_act", json!(name)).unwrap();
             assert_eq!(config.bert.hidden_act, activation);
         }
+    }
+
+    #[test]
+    fn names_given_twice_are_refused() {
+        let check = |labels: &[&str]| {
+            let labels: Vec<_> = labels.iter().map(|label| label.to_string()).collect();
+            check_distinct(Path::new("config.json"), "id2label", &labels)
+        };
+        check(&[]).unwrap();
+        check(&["a", "A", "", "b"]).unwrap();
+        assert_eq!(
+            check(&["x", "y", "x"]).unwrap_err().to_string(),
+            "config.json: id2label: 0 and 2 are both \"x\"; give each label a name of its own, here or \
+             with --labels A,B,C"
+        );
+        // A name that looks like that of an output without one.
+        let config = with("id2label", json!({"0": "LABEL_2", "1": "b"})).unwrap();
+        assert!(check_distinct(Path::new("c"), "id2label", &config.labels(3)).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use bertlet::Pooling;
 use bertlet::format::ScoreActivation;
 
 pub use config::ModelConfig;
+pub(crate) use config::check_distinct;
 pub use dtype::DType;
 pub use files::FileRecord;
 pub use tensors::TensorInfo;

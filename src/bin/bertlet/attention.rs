@@ -49,7 +49,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut session = options.session(&file)?;
     let mut samples = Samples::open(&options, &file)?;
     let tokenizer = options.tokenizer(&file)?;
-    let Some(sample) = samples.next()? else { return Ok(()) };
+    let Some(sample) = samples.first()? else { return Ok(()) };
 
     let usual = file.model().max_tokens().min(MAX_TOKENS);
     let limit = options.max_tokens(&file.model())?.unwrap_or(usual);

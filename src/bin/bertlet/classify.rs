@@ -31,7 +31,7 @@ the labels (softmax), one probability per label (sigmoid, also for a single labe
                      lists them; none)
 
 ",
-        texts_help!(),
+        texts_help!(pairs),
         "
 Example:
   bertlet classify model.bertlet --text \"A quiet triumph.\"
@@ -42,7 +42,7 @@ Example:
 
 fn run(parser: Parser) -> Result<(), Failure> {
     let (mut window, mut prompt) = (false, String::new());
-    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
+    let options = Options::parse(parser, Takes::Pairs, &mut |name, parser| {
         match name {
             "--window" => window = true,
             "--prompt" => prompt = text_value(parser, name)?,
@@ -57,15 +57,14 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let model = file.model();
     let prompt = if prompt.is_empty() { "" } else { options.prompt(&model, Some(&prompt))? };
     let mut joined = String::new();
-    let head = SequenceClassifier::new(&file.model())
-        .map_err(|error| Failure::work(options.model.display(), error))?;
-    let mut samples = Samples::open(&options, &file)?;
+    let head = SequenceClassifier::new(&model).map_err(|error| options.refused(&file, error))?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
-    let mut answers = Answers::open(&options)?;
+    let answers = Answers::open(&options)?;
     let mut logits = zeros(head.logits_len())?;
     let mut scores = zeros(head.logits_len())?;
-    while let Some(sample) = samples.next()? {
+    samples.each(answers, &mut |sample, answers| {
         let text = sample.text().with_prompt(prompt, &mut joined);
         set_windows(&mut runner, window, &text);
         let run = runner
@@ -73,10 +72,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
             .map_err(|error| sample.refused(error))?;
         scores.copy_from_slice(&logits);
         head.scores(&mut scores);
-        write(&mut answers, &head, (&logits, &scores), run.truncated);
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        write(answers, &head, (&logits, &scores), run.truncated);
+        Ok(())
+    })
 }
 
 fn write(

@@ -13,7 +13,7 @@ use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
 use crate::options::{Options, Takes, set_windows, text_value, texts_help, value};
 use crate::output::{Answers, STDOUT};
-use crate::samples::Samples;
+use crate::samples::{Samples, Sink};
 
 pub const COMMAND: Command = Command {
     name: "embed",
@@ -28,7 +28,7 @@ Without --layers and --pooling: the last layer, pooled and normalised as the mod
       --layers L     embeddings, first, last, second-to-last, a number as in hidden_states (0, -1),
                      sum:last4, mean:last4, concat:last4, sum:all, sum:1,2, concat:3,-1, weighted:0=0.1,5=0.4
       --pooling P    none (one vector per token), cls, pooler, mean, max, mean-max, mean-sqrt, sep
-      --words P      one vector per word: lines are words with spaces between them; of a word's tokens the first,
+      --words P      one vector per word: lines are words with spaces (or tabs) between them; of a word's tokens the first,
                      the mean or the last (null for words that were cut or have no token)
       --normalize    divide vectors by their length
       --prompt NAME  the model's prompt of this name before each text (inspect lists them; the model's default,
@@ -40,7 +40,7 @@ Without --layers and --pooling: the last layer, pooled and normalised as the mod
                      [words, width], zeros for null). npy and safetensors need -o (-o - is stdout)
 
 ",
-        texts_help!(),
+        texts_help!(pairs),
         "
 Example:
   bertlet embed model.bertlet --text \"A quiet house.\" --pooling mean --normalize
@@ -53,7 +53,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let (mut layers, mut pooling, mut normalize, mut window) = (None, None, false, false);
     let (mut words, mut format) = (None::<WordPooling>, Format::Jsonl);
     let mut prompt = None;
-    let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
+    let mut options = Options::parse(parser, Takes::Pairs, &mut |name, parser| {
         match name {
             "--layers" => layers = Some(value(parser, name)?),
             "--pooling" => pooling = Some(value(parser, name)?),
@@ -77,6 +77,8 @@ fn run(parser: Parser) -> Result<(), Failure> {
     if words.is_some() && options.ids {
         return Err(Failure::usage("--words: lines of ids are used as they are; give texts"));
     }
+    // Words have spaces between them, of which a tab is one.
+    options.pairs = words.is_none();
     let file = options.open()?;
     let model = file.model();
     let prompt = options.prompt(&model, prompt.as_deref())?;
@@ -101,8 +103,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
     if window && options.ids {
         return Err(Failure::usage("--window: lines of ids are used as they are; give texts"));
     }
-    let mut sink = Sink::open(&options, format, pooling, words, width)?;
-    let mut samples = Samples::open(&options, &file)?;
+    let sink = Vectors::open(&options, format, pooling, words, width)?;
+    let is_json = sink.is_json();
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     // Here the prompt is joined with the text, whatever its last character.
     let mut runner = options.runner(&mut session)?.with_prompt("");
@@ -111,7 +114,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut of_window = zeros(width)?;
     // Texts that were cut, and the first of them.
     let mut cut: Option<(u64, String)> = None;
-    while let Some(sample) = samples.next()? {
+    samples.each(sink, &mut |sample, sink| {
         let text = sample.text().with_prompt(prompt, &mut joined);
         set_windows(&mut runner, window, &text);
         let run = if let Some(pooling) = words {
@@ -138,26 +141,26 @@ fn run(parser: Parser) -> Result<(), Failure> {
             cut.get_or_insert_with(|| (0, sample.place().to_string())).0 += 1;
         }
         let counts = words.map(|_| &counts[..]);
-        sink.write((&vectors, counts), width, run.truncated, samples.drained())?;
-    }
-    if let Some((count, first)) = cut.filter(|_| !sink.is_json()) {
+        sink.write((&vectors, counts), width, run.truncated)
+    })?;
+    if let Some((count, first)) = cut.filter(|_| !is_json) {
         eprintln!(
             "bertlet: {first}: cut to {} tokens ({count} in all); --window reads all of a \
              text",
             runner.max_tokens()
         );
     }
-    sink.finish()
+    Ok(())
 }
 
 /// Where vectors go.
-enum Sink {
+enum Vectors {
     Lines(Answers, Pooling),
     Rows(Rows),
     Ragged(Ragged),
 }
 
-impl Sink {
+impl Vectors {
     fn open(
         options: &Options,
         format: Format,
@@ -167,6 +170,11 @@ impl Sink {
     ) -> Result<Self, Failure> {
         let path = match (format, &options.output) {
             (Format::Jsonl, _) => return Ok(Self::Lines(Answers::open(options)?, pooling)),
+            _ if options.keep_going => {
+                return Err(Failure::usage(
+                    "--keep-going: this --format has no place for errors; choose --format jsonl",
+                ));
+            }
             (_, Some(path)) => path,
             (_, None) if options.to_stdout => Path::new(STDOUT),
             (_, None) => {
@@ -196,13 +204,11 @@ impl Sink {
     }
 
     /// Writes the answer to a text: its vectors, and for vectors of words the number of tokens of each.
-    /// `now` flushes it.
     fn write(
         &mut self,
         (vectors, tokens): (&[f32], Option<&[u32]>),
         width: usize,
         truncated: bool,
-        now: bool,
     ) -> Result<(), Failure> {
         match self {
             Self::Rows(rows) => rows.push(vectors),
@@ -228,10 +234,25 @@ impl Sink {
                     object.end();
                 } else {
                     write_plain(answers.line(), vectors, width);
-                    return answers.end_lines(now);
+                    answers.keep_as_it_is();
                 }
-                answers.end(now)
+                Ok(())
             }
+        }
+    }
+}
+
+impl Sink for Vectors {
+    fn failed(&mut self, message: &str) {
+        if let Self::Lines(answers, _) = self {
+            answers.failed(message);
+        }
+    }
+
+    fn end(&mut self, id: Option<&str>, now: bool) -> Result<(), Failure> {
+        match self {
+            Self::Lines(answers, _) => Sink::end(answers, id, now),
+            _ => Ok(()),
         }
     }
 

@@ -11,9 +11,9 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, texts_help, value};
+use crate::options::{Options, Takes, count, texts_help};
 use crate::output::Answers;
-use crate::samples::Samples;
+use crate::samples::{Sample, Samples};
 
 pub const COMMAND: Command = Command {
     name: "fill-mask",
@@ -24,7 +24,7 @@ Usage: bertlet fill-mask MODEL [FILE|-] [options]
 
 Writes {\"fills\":[{\"position\":..,\"tokens\":[{\"id\":..,\"token\":..,\"score\":..}]}]} for each text: the likeliest
 words of each [MASK], with their probabilities. Positions count tokens, from [CLS] at 0. \"truncated\":true where
-the text was cut to what the model takes.
+the text was cut to what the model takes. A text without a [MASK] is an error.
 
       --top N        words for each [MASK] (5)
 
@@ -42,28 +42,29 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let mut top = 5usize;
     let options = Options::parse(parser, Takes::Texts, &mut |name, parser| {
         if name == "--top" {
-            top = value(parser, name)?;
+            top = count(parser, name, usize::MAX)?;
         }
         Ok(name == "--top")
     })?;
     let file = options.open()?;
     let model = options.model.display();
-    let head = MaskedLm::new(&file.model()).map_err(|error| Failure::work(&model, error))?;
+    let head = MaskedLm::new(&file.model()).map_err(|error| options.refused(&file, error))?;
     let tokenizer = options.tokenizer(&file)?;
-    if tokenizer.mask_id().is_none() {
-        return Err(Failure::work(
+    let mask = tokenizer.mask_id().and_then(|id| Some((id, tokenizer.token(id)?)));
+    let mask = mask.ok_or_else(|| {
+        Failure::work(
             &model,
             "tokenizer: its vocabulary has no [MASK]; convert a checkpoint that has one",
-        ));
-    }
-    let mut samples = Samples::open(&options, &file)?;
+        )
+    })?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
-    let mut answers = Answers::open(&options)?;
+    let answers = Answers::open(&options)?;
     let mut logits = zeros::<f32>(head.logits_len(1))?;
     let mut positions = zeros(runner.encoder().max_tokens())?;
     let mut best = vec![Fill::default(); top.min(logits.len())];
-    while let Some(sample) = samples.next()? {
+    samples.each(answers, &mut |sample, answers| {
         let (count, run) = loop {
             match runner.fill_mask(sample.text(), &mut positions, &mut logits) {
                 Err(TaskError::TooSmall(TooSmall { what: "logits", need, .. })) => {
@@ -72,6 +73,9 @@ fn run(parser: Parser) -> Result<(), Failure> {
                 result => break result.map_err(|error| sample.refused(error))?,
             }
         };
+        if count == 0 {
+            return Err(sample.failed(no_mask(sample, mask, run.truncated)));
+        }
         let fills = positions[..count].iter().zip(logits.chunks_exact_mut(head.logits_len(1)));
         let truncated = run.truncated;
         if answers.json {
@@ -105,9 +109,29 @@ fn run(parser: Parser) -> Result<(), Failure> {
                 line.extend(b"(text cut)");
             }
         }
-        answers.end(samples.drained())?;
+        Ok(())
+    })
+}
+
+/// Why there is nothing to fill, and what to write.
+fn no_mask(sample: &Sample<'_>, (id, name): (u32, &str), truncated: bool) -> String {
+    if sample.ids.is_some() {
+        return format!(
+            "input_ids: none is {id}, the id of {name}; put it where a word is missing"
+        );
     }
-    answers.finish()
+    if truncated && sample.line.contains(name) {
+        return format!(
+            "{name} comes after the part of the text that the model takes; cut the text"
+        );
+    }
+    // How other models and people write it.
+    let others = ["<mask>", "[mask]", "<mask_token>", "{mask}", "mask", "___", "...", "\u{2026}"];
+    let text = sample.line.to_lowercase();
+    match others.into_iter().find(|other| text.contains(other)) {
+        Some(other) => format!("the text has no {name}; write {name} in place of {other}"),
+        None => format!("the text has no {name}; write {name} where a word is missing"),
+    }
 }
 
 fn write(out: &mut Vec<u8>, tokenizer: &Tokenizer<'_>, fill: &Fill) {

@@ -64,7 +64,8 @@ fn run(parser: Parser) -> Result<(), Failure> {
     } else {
         facts.write_plain(answers.line());
         answers.line().pop();
-        answers.end_lines(true)?;
+        answers.keep_as_it_is();
+        answers.end(true)?;
         return answers.finish();
     }
     answers.end(true)?;

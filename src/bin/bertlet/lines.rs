@@ -36,11 +36,16 @@ pub struct Lines {
     line: Vec<u8>,
     number: u64,
     ended: bool,
+    /// Whether the line is longer than a line may be; then `line` holds only its start.
+    too_long: bool,
+    /// Whether such a line is read to its end.
+    keep_going: bool,
     progress: Progress,
 }
 
 impl Lines {
-    pub fn open(source: &Source) -> Result<Self, Failure> {
+    /// With `keep_going` the lines after one that is too long can be read.
+    pub fn open(source: &Source, keep_going: bool) -> Result<Self, Failure> {
         let mut length = None;
         let (name, reader, line): (_, Option<Box<dyn Read>>, _) = match source {
             Source::Stdin => {
@@ -54,7 +59,13 @@ impl Lines {
             }
             Source::File(path) => {
                 let name = Printable(path.display()).to_string();
-                let file = File::open(path).map_err(|error| Failure::work(&name, error))?;
+                let file = File::open(path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Failure::work(
+                        &name,
+                        format_args!("no such file; to give a text itself, write --text {name:?}"),
+                    ),
+                    _ => Failure::work(&name, error),
+                })?;
                 length = file.metadata().ok().filter(fs_is_file).map(|about| about.len());
                 (name, Some(Box::new(file)), Vec::new())
             }
@@ -62,7 +73,8 @@ impl Lines {
         };
         let reader = reader.map(|reader| BufReader::with_capacity(1 << 16, reader));
         let progress = Progress::new(length);
-        Ok(Self { name, reader, line, number: 0, ended: false, progress })
+        let (number, ended, too_long) = (0, false, false);
+        Ok(Self { name, reader, line, number, ended, too_long, keep_going, progress })
     }
 
     /// Reads the next line; false at the end. A file's last line may lack its line feed.
@@ -75,6 +87,7 @@ impl Lines {
             return Ok(true);
         };
         self.line.clear();
+        self.too_long = false;
         self.number += 1;
         let place = Place { name: &self.name, number: self.number };
         let mut any = false;
@@ -91,13 +104,13 @@ impl Lines {
             any = true;
             let end = buffer.iter().position(|byte| *byte == b'\n');
             let part = &buffer[..end.unwrap_or(buffer.len())];
-            if self.line.len() + part.len() > LONGEST {
-                return Err(Failure::work(
-                    place,
-                    format_args!("longer than {} MiB; break it into lines", LONGEST >> 20),
-                ));
+            self.too_long |= self.line.len() + part.len() > LONGEST;
+            if !self.too_long {
+                self.line.extend_from_slice(part);
+            } else if !self.keep_going {
+                // Its end may be far away.
+                break;
             }
-            self.line.extend_from_slice(part);
             let used = part.len() + usize::from(end.is_some());
             reader.consume(used);
             self.progress.bytes += used as u64;
@@ -113,8 +126,19 @@ impl Lines {
     }
 
     /// The line, without its end.
-    pub fn line(&self) -> &[u8] {
-        &self.line
+    pub fn line(&self) -> Result<&[u8], Failure> {
+        if self.too_long {
+            return Err(Failure::line(
+                self.place(),
+                format_args!("longer than {} MiB; break it into lines", LONGEST >> 20),
+            ));
+        }
+        Ok(&self.line)
+    }
+
+    /// Where the lines come from.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn place(&self) -> Place<'_> {

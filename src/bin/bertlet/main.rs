@@ -1,8 +1,9 @@
 //! The `bertlet` command: runs model files on the device. Each command is a file; what they share:
 //! `options.rs` (arguments), `samples.rs` (texts and ids in), `output.rs` (answers out),
-//! `failure.rs` (messages and exit status).
+//! `heads.rs` (heads that are missing), `failure.rs` (messages and exit status).
 
 mod failure;
+mod heads;
 mod json;
 mod lines;
 mod options;
@@ -24,6 +25,7 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use failure::Failure;
@@ -66,14 +68,45 @@ fn main() -> ExitCode {
         _ => match COMMANDS.iter().find(|command| command.name == name) {
             Some(command) => {
                 let parser = lexopt::Parser::from_iter(std::iter::once(program).chain(arguments));
-                return finish((command.run)(parser), || {
-                    format!("{}\n\n{}", command.about, command.help)
-                });
+                let answer = (command.run)(parser).map_err(|failure| suggest(command, failure));
+                return finish(answer, || format!("{}\n\n{}", command.about, command.help));
             }
-            None => Err(Failure::usage(format!("no command {name:?}; see bertlet --help"))),
+            None => Err(unknown_command(&name)),
         },
     };
     finish(answer, overview)
+}
+
+fn unknown_command(name: &str) -> Failure {
+    let meant = match failure::nearest(name, COMMANDS.iter().map(|command| command.name)) {
+        Some(meant) => format!(" did you mean {meant}?"),
+        None if Path::new(name).is_file() => " the command comes before the model;".into(),
+        None => String::new(),
+    };
+    Failure::usage(format!("no command {name:?};{meant} see bertlet --help"))
+}
+
+/// Says which option was probably meant by one that the command does not have.
+fn suggest(command: &Command, failure: Failure) -> Failure {
+    let Failure::UnknownOption(name) = &failure else { return failure };
+    if let Some(meant) = failure::nearest(name, options(command)) {
+        return Failure::usage(format!(
+            "unknown option {name}; did you mean {meant}? --help lists the options"
+        ));
+    }
+    match COMMANDS.iter().find(|other| options(other).any(|option| option == name)) {
+        Some(other) => Failure::usage(format!(
+            "unknown option {name}: bertlet {} has it, {} has not; --help lists the options",
+            other.name, command.name
+        )),
+        None => failure,
+    }
+}
+
+/// The options of a command, from its help.
+fn options(command: &Command) -> impl Iterator<Item = &'static str> {
+    let words = command.help.split(|c: char| c != '-' && !c.is_ascii_lowercase());
+    words.filter(|word| word.starts_with("--") && word.len() > 2)
 }
 
 /// What `bertlet --help` shows.

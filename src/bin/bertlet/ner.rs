@@ -100,7 +100,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let file = options.open()?;
     let model = file.model();
     let failed = |error: TaskError| Failure::work(options.model.display(), error);
-    let head = TokenClassifier::new(&model).map_err(|error| failed(error.into()))?;
+    let head = TokenClassifier::new(&model).map_err(|error| options.refused(&file, error))?;
     let mut labels = vec![Label::default(); head.logits_len(1)];
     let outside: Vec<&str> = wanted.outside.iter().map(String::as_str).collect();
     let rules = LabelRules { scheme: wanted.scheme, outside: &outside };
@@ -110,7 +110,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
         error => failed(error),
     })?;
     warn_of_nameless(&options, recognizer.labels());
-    let mut samples = Samples::open(&options, &file)?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
     let tokenizer = runner.tokenizer().ok();
@@ -119,7 +119,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
         answers.json = options.asked_for_json();
     }
     let mut scratch = Vec::new();
-    while let Some(sample) = samples.next()? {
+    samples.each(answers, &mut |sample, answers| {
         let words = if wanted.words { sample.words() } else { Vec::new() };
         let text = match (sample.ids, wanted.words) {
             (Some(ids), _) => Text::Ids(ids),
@@ -132,21 +132,19 @@ fn run(parser: Parser) -> Result<(), Failure> {
         });
         let found = found.map_err(|error| sample.refused(error))?;
         if let Some(text) = &found.redacted {
-            write_redacted(&mut answers, text);
-            answers.end(samples.drained())?;
-            continue;
+            write_redacted(answers, text);
+            return Ok(());
         }
         if wanted.words {
-            write_tags(&mut answers, &words, &found.tags);
+            write_tags(answers, &words, &found.tags);
         } else {
-            write_entities(&mut answers, &found.entities, |entity| {
-                Place::new(&sample, tokenizer.as_ref(), entity)
+            write_entities(answers, &found.entities, |entity| {
+                Place::new(sample, tokenizer.as_ref(), entity)
             });
         }
-        end(&mut answers, recognizer.labels().len(), &found);
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        end(answers, recognizer.labels().len(), &found);
+        Ok(())
+    })
 }
 
 /// A scheme; `None` for the one that the labels suggest.
@@ -320,6 +318,7 @@ fn write_redacted(answers: &mut Answers, text: &str) {
         line.push(b'}');
     } else {
         line.extend(text.as_bytes());
+        answers.keep_as_it_is();
     }
 }
 

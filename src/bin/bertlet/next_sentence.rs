@@ -24,7 +24,7 @@ Writes {\"is_next\":0.98,\"logits\":[..,..]} for each pair, with \"truncated\":t
 model takes. The logits are those of \"is next\" and \"is not\".
 
 ",
-        texts_help!(),
+        texts_help!(pairs),
         "
 Example:
   printf 'It was raining.\\tHe took an umbrella.\\n' | bertlet next-sentence model.bertlet
@@ -34,19 +34,19 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let options = Options::parse(parser, Takes::Texts, &mut |_, _| Ok(false))?;
+    let options = Options::parse(parser, Takes::Pairs, &mut |_, _| Ok(false))?;
     let file = options.open()?;
-    let head = NextSentence::new(&file.model())
-        .map_err(|error| Failure::work(options.model.display(), error))?;
-    let mut samples = Samples::open(&options, &file)?;
+    let head = NextSentence::new(&file.model()).map_err(|error| options.refused(&file, error))?;
+    let samples = Samples::open(&options, &file)?;
     let mut session = options.session(&file)?;
     let mut runner = options.runner(&mut session)?;
-    let mut answers = Answers::open(&options)?;
-    while let Some(sample) = samples.next()? {
+    let answers = Answers::open(&options)?;
+    samples.each(answers, &mut |sample, answers| {
         let (logits, run) = runner.next_sentence(sample.text()).map_err(|error| match error {
-            TaskError::NotAPair => {
-                sample.failed("one text only; put a tab between the two texts of a pair")
-            }
+            TaskError::NotAPair => sample.failed(match options.jsonl {
+                true => "text_pair: missing; give the second text of the pair",
+                false => "one text only; put a tab between the two texts of a pair",
+            }),
             error => sample.refused(error),
         })?;
         let truncated = run.truncated;
@@ -62,7 +62,6 @@ fn run(parser: Parser) -> Result<(), Failure> {
             write!(answers.line(), "{:.4}{cut}", head.score(logits))
                 .expect("memory takes everything");
         }
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        Ok(())
+    })
 }

@@ -13,15 +13,34 @@ use lexopt::{Arg, Parser};
 use crate::failure::Failure;
 use crate::output::{self, STDOUT};
 
-/// The part of the help that all text commands share.
+/// The part of the help that all text commands share: with pairs of texts, or without.
 macro_rules! texts_help {
+    (pairs) => {
+        concat!(
+            "\
+Input: FILE, or - for stdin: one text per line. A tab makes a pair of what is before the first tab and what is
+after it, also in --text; a tab at the end makes an empty second text.
+",
+            texts_help!(options)
+        )
+    };
     () => {
+        concat!(
+            "\
+Input: FILE, or - for stdin: one text per line. A tab is a space like any other.
+",
+            texts_help!(options)
+        )
+    };
+    (options) => {
         "\
-Input: FILE, or - for stdin: one text per line, a tab between the two texts of a pair.
       --text TEXT    one text, from the command line
-      --ids          lines of JSON instead: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
+      --jsonl        lines of JSON: {\"text\":..,\"text_pair\":..,\"id\":..}, the last two optional, so that a text
+                     may hold any character; the answer repeats the id
+      --ids          lines of JSON with tokens: {\"input_ids\":[..],\"token_type_ids\":[..],\"attention_mask\":[..]},
                      the last two optional
       --max-tokens N cut texts to N tokens, not to the limit that the model file states (see inspect)
+      --keep-going   a line that cannot be used gives {\"error\":..}, and the run goes on (status 1 at its end)
   -o, --output OUT   write there instead of stdout
       --json         one JSON object per line, also on a terminal
       --read         read MODEL into memory instead of mapping it
@@ -42,8 +61,10 @@ pub enum Takes {
     Model,
     /// `MODEL TEXT`.
     ModelAndText,
-    /// `MODEL [FILE|-]`, and the options for texts.
+    /// `MODEL [FILE|-]`, and the options for texts. A tab is a space.
     Texts,
+    /// The same, and a tab makes a pair of texts.
+    Pairs,
 }
 
 /// Where texts come from.
@@ -61,6 +82,12 @@ pub struct Options {
     pub source: Source,
     /// Lines are JSON with ids.
     pub ids: bool,
+    /// Lines are JSON with texts.
+    pub jsonl: bool,
+    /// Whether the task takes pairs of texts.
+    pub pairs: bool,
+    /// Lines that cannot be used are answered with an error.
+    pub keep_going: bool,
     /// JSON was asked for.
     json: bool,
     /// Where answers go; stdout where `None`.
@@ -84,6 +111,15 @@ where
     text.parse().map_err(|error| Failure::usage(format!("{option} {text:?}: {error}")))
 }
 
+/// The value of an option that counts something.
+pub fn count(parser: &mut Parser, option: &str, most: usize) -> Result<usize, Failure> {
+    let text = text_value(parser, option)?;
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| {
+        Failure::usage(format!("{option} {text:?}: give a whole number from 1 to {most}"))
+    })
+}
+
 /// The value of an option, as text.
 pub fn text_value(parser: &mut Parser, option: &str) -> Result<String, Failure> {
     let text = parser.value()?;
@@ -100,10 +136,11 @@ impl Options {
     ) -> Result<Self, Failure> {
         let mut model = None;
         let mut source = None;
-        let (mut ids, mut json, mut read, mut output) = (false, false, false, None);
+        let (mut ids, mut jsonl, mut keep_going) = (false, false, false);
+        let (mut json, mut read, mut output) = (false, false, None);
         let mut isa = std::env::var("BERTLET_ISA").ok().filter(|name| !name.is_empty());
         let (mut threads, mut max_tokens) = (1, None);
-        let texts = takes == Takes::Texts;
+        let texts = matches!(takes, Takes::Texts | Takes::Pairs);
         while let Some(argument) = parser.next()? {
             let name = match argument {
                 Arg::Value(path) if model.is_none() => {
@@ -119,8 +156,9 @@ impl Options {
                     continue;
                 }
                 Arg::Value(other) => {
+                    let hint = if texts { "give a text with --text, and " } else { "" };
                     return Err(Failure::usage(format!(
-                        "{other:?} is one argument too many; quote a text with spaces"
+                        "{other:?} is one argument too many; {hint}quote a text with spaces"
                     )));
                 }
                 Arg::Long(name) => format!("--{name}"),
@@ -131,18 +169,13 @@ impl Options {
                 "--json" => json = true,
                 "--read" => read = true,
                 "--isa" => isa = Some(text_value(&mut parser, "--isa")?),
-                "--threads" => {
-                    threads = value(&mut parser, "--threads")?;
-                    if !(1..=MAX_THREADS).contains(&threads) {
-                        return Err(Failure::usage(format!(
-                            "--threads {threads}: give 1 to {MAX_THREADS}"
-                        )));
-                    }
-                }
+                "--threads" => threads = count(&mut parser, "--threads", MAX_THREADS)?,
                 "--ids" if texts => ids = true,
                 "--max-tokens" if takes != Takes::Model => {
                     max_tokens = Some(value(&mut parser, "--max-tokens")?);
                 }
+                "--jsonl" if texts => jsonl = true,
+                "--keep-going" if texts => keep_going = true,
                 "--text" if texts && source.is_none() => {
                     source = Some(Source::Text(parser.value()?));
                 }
@@ -151,11 +184,7 @@ impl Options {
                 }
                 "-o" | "--output" if texts => output = Some(parser.value()?.into()),
                 _ if own(&name, &mut parser)? => {}
-                _ => {
-                    return Err(Failure::usage(format!(
-                        "unknown option {name}; --help lists the options"
-                    )));
-                }
+                _ => return Err(Failure::UnknownOption(name)),
             }
         }
         let model = model.ok_or_else(|| {
@@ -163,6 +192,9 @@ impl Options {
         })?;
         if takes == Takes::ModelAndText && source.is_none() {
             return Err(Failure::usage("no text given; put it after the model, in quotes"));
+        }
+        if ids && jsonl {
+            return Err(Failure::usage("--ids and --jsonl: give one of them"));
         }
         let isa = match isa {
             None => Isa::detect(),
@@ -172,8 +204,21 @@ impl Options {
         let to_stdout = output.as_ref().is_some_and(|path: &PathBuf| path.as_os_str() == STDOUT);
         let output = output.filter(|_| !to_stdout);
         let source = source.unwrap_or(Source::Stdin);
-        let options =
-            Self { model, source, ids, json, output, to_stdout, read, isa, threads, max_tokens };
+        let options = Self {
+            model,
+            source,
+            ids,
+            jsonl,
+            pairs: matches!(takes, Takes::Pairs | Takes::ModelAndText),
+            keep_going,
+            json,
+            output,
+            to_stdout,
+            read,
+            isa,
+            threads,
+            max_tokens,
+        };
         output::check(options.output.as_deref().unwrap_or(STDOUT.as_ref()), &options)?;
         Ok(options)
     }

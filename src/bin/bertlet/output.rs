@@ -17,6 +17,8 @@ pub struct Answers {
     out: BufWriter<Target>,
     /// The current line.
     line: Vec<u8>,
+    /// Whether the current answer is written as it is.
+    as_it_is: bool,
     /// Whether answers are JSON; otherwise they are for people to read.
     pub json: bool,
 }
@@ -48,7 +50,7 @@ impl Answers {
             None => (name(Path::new(STDOUT)), Target::Stdout(io::stdout())),
         };
         let out = BufWriter::with_capacity(1 << 16, target);
-        Ok(Self { name, out, line: Vec::new(), json: options.json() })
+        Ok(Self { name, out, line: Vec::new(), as_it_is: false, json: options.json() })
     }
 
     /// The current line.
@@ -56,14 +58,17 @@ impl Answers {
         &mut self.line
     }
 
-    /// Ends the line. `now` flushes stdout; a file is written when there is enough.
-    pub fn end(&mut self, now: bool) -> Result<(), Failure> {
-        escape(&mut self.line, self.json);
-        self.end_lines(now)
+    /// Has the current answer written as it is: it is printable and may have several lines, or it is the
+    /// caller's own text.
+    pub fn keep_as_it_is(&mut self) {
+        self.as_it_is = true;
     }
 
-    /// Ends several lines, of which each is printable.
-    pub fn end_lines(&mut self, now: bool) -> Result<(), Failure> {
+    /// Ends the answer. `now` flushes stdout; a file is written when there is enough.
+    pub fn end(&mut self, now: bool) -> Result<(), Failure> {
+        if !std::mem::take(&mut self.as_it_is) {
+            escape(&mut self.line, self.json);
+        }
         self.line.push(b'\n');
         let written = self.out.write_all(&self.line);
         self.line.clear();

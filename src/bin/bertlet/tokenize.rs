@@ -25,7 +25,7 @@ can be piped into --ids. Offsets are bytes, [0,0] for [CLS] and [SEP]. Texts are
 so, whatever the model takes; then \"truncated\":true says that a text was.
 
 ",
-        texts_help!(),
+        texts_help!(pairs),
         "
 Example:
   bertlet tokenize model.bertlet --text \"unaffable\"
@@ -35,17 +35,17 @@ Example:
 };
 
 fn run(parser: Parser) -> Result<(), Failure> {
-    let options = Options::parse(parser, Takes::Texts, &mut |_, _| Ok(false))?;
+    let options = Options::parse(parser, Takes::Pairs, &mut |_, _| Ok(false))?;
     if options.ids {
         return Err(Failure::usage("--ids: these are token ids already; give texts"));
     }
     let file = options.open()?;
     let tokenizer = options.tokenizer(&file)?;
-    let mut samples = Samples::open(&options, &file)?;
+    let samples = Samples::open(&options, &file)?;
     let mut tokens = Tokens::default();
     let limit = options.max_tokens(&file.model())?;
-    let mut answers = Answers::open(&options)?;
-    while let Some(sample) = samples.next()? {
+    let answers = Answers::open(&options)?;
+    samples.each(answers, &mut |sample, answers| {
         let read = tokens.read(&tokenizer, sample.text(), limit);
         let truncated = read.map_err(|error| sample.refused(error))?;
         let token = |id: &u32| tokenizer.token(*id).unwrap_or("");
@@ -54,9 +54,8 @@ fn run(parser: Parser) -> Result<(), Failure> {
         } else {
             write_plain(answers.line(), &tokens, token);
         }
-        answers.end(samples.drained())?;
-    }
-    answers.finish()
+        Ok(())
+    })
 }
 
 /// The tokens of a text or a pair, special ones included.
