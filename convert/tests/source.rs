@@ -206,7 +206,13 @@ fn files_are_recorded_with_their_hashes() {
     let names: Vec<_> = source.files.iter().map(|f| f.path.file_name().unwrap()).collect();
     assert_eq!(
         names,
-        ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"]
+        [
+            "config.json",
+            "tokenizer_config.json",
+            "tokenizer.json",
+            "vocab.txt",
+            "model.safetensors"
+        ]
     );
     for f in &source.files {
         assert_eq!(f.size, fs::metadata(&f.path).unwrap().len());
@@ -826,7 +832,7 @@ fn bad_vocabularies_and_settings_are_refused() {
     refused(
         WORDS,
         json!({"added_tokens_decoder": {"900": {"content": "x"}}}),
-        "has the id 900, but the embeddings have 200 rows",
+        "has the id 900, but the embeddings have 256 rows",
     );
     refused(WORDS, json!({"added_tokens_decoder": {"1": {"content": "x"}}}), "which is the id of");
     let dir = vocabulary_folder(WORDS, json!({}));
@@ -881,7 +887,8 @@ fn tokenizer_json_wins() {
     assert!(!t.lowercase && t.lowercase_stated && !t.handle_chinese_chars && t.clean_text);
     assert_eq!((t.strip_accents, t.model_max_length), (Some(true), Some(64)));
     assert_eq!((t.pad, t.unk, t.cls, t.sep, t.mask), (Some(0), 1, 2, 3, None));
-    assert!(t.added_tokens[1].lstrip && !t.added_tokens[1].special);
+    let added = t.added_tokens.iter().find(|token| token.content == "<x>").unwrap();
+    assert!(added.lstrip && !added.special && added.only_added);
 }
 
 fn config_beside_json(config: Value, change: impl FnOnce(&mut Value)) -> TempDir {
@@ -996,16 +1003,16 @@ fn vocabularies_are_read_as_python_reads_them() {
     assert_eq!(source.vocabulary[5..], ["", "the", "", ""]);
     assert!(source.tokenizer.unwrap().notes[0].contains("3 empty lines"));
     let source = open(&format!("{WORDS}{}", "\n".repeat(1000)));
-    assert_eq!(source.vocabulary.len(), 200);
+    assert_eq!(source.vocabulary.len(), 256);
     // A special token that is missing gets the next id if the embeddings have a row for it.
     let source = open(&WORDS.replace("[MASK]\n", ""));
     let t = source.tokenizer.unwrap();
     assert_eq!((t.mask, source.vocabulary.len()), (Some(5), 6));
     assert!(t.notes[0].contains("\"[MASK]\" is not in the vocabulary; it gets the id 5"));
-    let many: String = (0..195).map(|i| format!("w{i}\n")).collect();
+    let many: String = (0..251).map(|i| format!("w{i}\n")).collect();
     let source = open(&format!("{}{many}", WORDS.replace("[MASK]\n", "")));
     let t = source.tokenizer.unwrap();
-    assert_eq!((t.mask, source.vocabulary.len()), (None, 200));
+    assert_eq!((t.mask, source.vocabulary.len()), (None, 256));
     assert!(
         t.notes[0].contains("\"[MASK]\" is not in the vocabulary and the embeddings have no row")
     );
@@ -1029,7 +1036,7 @@ fn other_tokenizers_are_refused() {
         ("model", |j| j["model"] = json!({"type": "Unigram", "vocab": [["a", 0.5]]})),
         ("model.vocab", |j| j["model"]["vocab"] = json!([])),
         ("has no id", |j| j["model"]["vocab"]["the"] = json!(-1)),
-        ("but the embeddings have 200 rows", |j| j["model"]["vocab"]["the"] = json!(400)),
+        ("but the embeddings have 256 rows", |j| j["model"]["vocab"]["the"] = json!(400)),
         ("which is the id of", |j| j["model"]["vocab"]["the"] = json!(3)),
         ("but the embeddings have", |j| j["model"]["vocab"]["a"] = json!(u64::MAX)),
         ("<unk>: is not", |j| j["model"]["unk_token"] = json!("<unk>")),

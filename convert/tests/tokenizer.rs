@@ -569,8 +569,8 @@ fn random_added_tokens() {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config(1), rng);
     let (mut compared, mut refused) = (0, 0);
-    for settings in all_settings().iter().step_by(3) {
-        for _ in 0..25 {
+    for settings in all_settings().iter().step_by(5) {
+        for _ in 0..12 {
             let set = tokens.new_tree(&mut runner).unwrap().current();
             let set: Vec<AddedToken> = set
                 .iter()
@@ -600,7 +600,7 @@ fn random_added_tokens() {
         }
     }
     eprintln!("{compared} texts compared, {refused} sets of tokens refused by the reference");
-    assert!(compared > 9_000, "{compared} texts compared");
+    assert!(compared > 1_500, "{compared} texts compared");
 }
 
 /// White space, runs of marks and beginnings of tokens, 2 MB of each: the time is linear.

@@ -263,7 +263,7 @@ impl<'t> Scanner<'t> {
     #[inline(never)]
     fn next_piece(&mut self, tables: &Tables<'_>) -> Option<Found> {
         match self.next {
-            Next::End => return Some(Found::End),
+            Next::End => Some(Found::End),
             Next::Added(id, start, end) => {
                 self.next = Next::Search;
                 self.segment = end;
