@@ -784,7 +784,7 @@ pub unsafe extern "C" fn bertlet_entities(
     })
 }
 
-/// A text with every entity replaced by its label in brackets, such as "[PER] lives in [LOC].": whole words,
+/// A text with every entity replaced by its label in brackets, such as `[PER] lives in [LOC].`: whole words,
 /// also where an entity ends within one. `redacted` gets it as UTF-8, without a NUL at its end.
 ///
 /// `count` is the room in bytes at `redacted` before the call, and the number of bytes written after it. If there
