@@ -453,7 +453,7 @@ bertlet_status bertlet_entities(bertlet_encoder *encoder,
                                 size_t *count,
                                 bool *truncated);
 
-// A text with every entity replaced by its label in brackets, such as "[PER] lives in [LOC].": whole words,
+// A text with every entity replaced by its label in brackets, such as `[PER] lives in [LOC].`: whole words,
 // also where an entity ends within one. `redacted` gets it as UTF-8, without a NUL at its end.
 //
 // `count` is in bytes: the room at `redacted` before the call, the length of the answer after it.

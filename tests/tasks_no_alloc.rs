@@ -5,6 +5,8 @@ mod allocations;
 #[path = "common/checkpoints.rs"]
 mod common;
 
+use std::io::Write;
+
 use allocations::counted;
 use bertlet::heads::{Fill, MaskedLm, SequenceClassifier};
 use bertlet::tasks::{
@@ -31,6 +33,7 @@ fn tasks_allocate_nothing() {
     let width = model.config().hidden_size;
     let (mut counts, mut vectors) = (vec![0; words.len()], vec![0.0; words.len() * width]);
     let mut found = 0;
+    let mut page = vec![0; 2 * text.len()];
     let allocations = counted(|| {
         let mut runner = memory.runner(model);
         let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
@@ -42,6 +45,11 @@ fn tasks_allocate_nothing() {
                 let tagged = recognizer.tag(&mut runner, &text[..], &mut scratch).unwrap();
                 let options = EntityOptions { aggregation, constrained };
                 recognizer.entities(tagged, &options, |_| found += 1);
+                if overlap.is_some() {
+                    let tagged = recognizer.tag(&mut runner, &text[..], &mut scratch).unwrap();
+                    let redacted = recognizer.redact(tagged, &options).unwrap();
+                    write!(&mut page[..], "{redacted}").unwrap();
+                }
             }
         }
         for (_, pooling) in WordPooling::NAMES {
