@@ -181,7 +181,7 @@ impl Modules {
                 _ => {
                     let name = if known { kind } else { class };
                     let place = if path.is_empty() { format!("[{i}]") } else { path.to_owned() };
-                    let known = known.then_some(kind).unwrap_or_default();
+                    let known = if known { kind } else { "" };
                     let problem =
                         format!("module {name} is not supported here: {}", purpose(known));
                     self.unsupported(file, &place, problem)?;
