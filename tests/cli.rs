@@ -407,8 +407,11 @@ fn limits_and_prompts_of_a_file_are_shown_and_used() {
     assert!(uncut["input_ids"].as_array().unwrap().len() > 64 && uncut["truncated"].is_null());
     let (message, status) = error(&["embed", model, "--text", "a", "--max-tokens", "65"], "");
     assert!(status == 2 && message.contains("the model takes 1 to 64 tokens"), "{message}");
-    let fills = answers(&["fill-mask", model, "--text", &format!("{long} [MASK]")], "");
+    let fills = answers(&["fill-mask", model, "--text", &format!("[MASK] {long}")], "");
     assert_eq!(fills[0]["truncated"], true);
+    let cut = format!("{long} [MASK]");
+    let (message, status) = error(&["fill-mask", model, "--text", &cut], "");
+    assert!(status == 1 && message.contains("[MASK] comes after the part"), "{message}");
 }
 
 /// What the command shows on a terminal; `None` if there is no `script` to make one.

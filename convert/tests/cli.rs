@@ -80,7 +80,7 @@ fn the_exit_status_tells_usage_from_failure() {
     let source = manifest("tests/fixtures/micro");
     let out = run(folder.path(), &[source.to_str().unwrap(), "--report", "missing/page.html"]);
     let error = text(&out.stderr);
-    assert!(error.contains("missing: --report: is not a folder; create it first"), "{error}");
+    assert!(error.contains("missing: is not a folder; create it first"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     for help in
         [&["--help"][..], &["demo", "--help"], &["evaluate", "--help"], &["probe", "--help"]]

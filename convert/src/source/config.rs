@@ -140,14 +140,6 @@ impl Fields<'_> {
                 .error("quantization_config", problem)
                 .hint("convert the checkpoint that it was made from"));
         }
-        let custom = self.json["auto_map"].as_object().into_iter().flatten();
-        if let Some((class, code)) =
-            custom.into_iter().find(|(class, _)| class.starts_with("AutoModel"))
-        {
-            return Err(self
-                .error("auto_map", format!("{class} is {code}: code of its own, which is not run"))
-                .hint("if the model is a plain BERT all the same, remove auto_map from the file"));
-        }
         Ok(())
     }
 
@@ -331,7 +323,6 @@ mod tests {
             ("label2id", json!({"a": 1})),
             ("tie_word_embeddings", json!("yes")),
             ("quantization_config", json!({"quant_method": "bitsandbytes"})),
-            ("auto_map", json!({"AutoModel": "modeling_other.OtherModel"})),
         ] {
             let e = with(key, value.clone()).unwrap_err().to_string();
             assert!(e.starts_with(&format!("config.json: {key}: ")), "{value}: {e}");

@@ -337,10 +337,6 @@ impl Modules {
                 }
             }
         }
-        if !json["quantization_config"].is_null() {
-            let problem = "packed weights are not read; convert the original float checkpoint";
-            self.unsupported(file, "quantization_config", problem)?;
-        }
         let code = json["auto_map"].as_object().into_iter().flatten();
         for (class, name) in code {
             if class.starts_with("AutoModel") {

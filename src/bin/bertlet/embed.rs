@@ -77,7 +77,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     if words.is_some() && options.ids {
         return Err(Failure::usage("--words: lines of ids are used as they are; give texts"));
     }
-    // Words have spaces between them, of which a tab is one.
+    // With words, a tab is a space.
     options.pairs = words.is_none();
     let file = options.open()?;
     let model = file.model();

@@ -40,7 +40,7 @@ the model takes.
                         goes by the names of the labels
       --outside LABEL   a label outside of all entities, like O; may be given several times
       --window          read all of a long text, in overlapping windows
-      --words           lines are words with spaces between them; writes {\"tags\":[..],\"scores\":[..]}, one label
+      --words           lines are words with spaces (or tabs) between them; writes {\"tags\":[..],\"scores\":[..]}, one label
                         per word, that of its first token (null for words that were cut or have no token)
       --logits          adds \"logits\", one row per token, [CLS] and [SEP] included
 
@@ -116,7 +116,7 @@ fn run(parser: Parser) -> Result<(), Failure> {
     let tokenizer = runner.tokenizer().ok();
     let mut answers = Answers::open(&options)?;
     if wanted.redact {
-        answers.json = options.asked_for_json();
+        answers.json = options.asked_for_json() || options.jsonl;
     }
     let mut scratch = Vec::new();
     samples.each(answers, &mut |sample, answers| {

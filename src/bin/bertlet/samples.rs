@@ -107,10 +107,10 @@ impl<'s> Sample<'s> {
         }
     }
 
-    /// The words of a line with spaces between them. Other white space, such as no-break spaces, is part of
-    /// a word, as in tagged corpora.
+    /// The words of a line with spaces or tabs between them. Other white space, such as no-break spaces, is
+    /// part of a word, as in tagged corpora.
     pub fn words(&self) -> Vec<&'s str> {
-        self.line.split(' ').filter(|word| !word.is_empty()).collect()
+        self.line.split([' ', '\t']).filter(|word| !word.is_empty()).collect()
     }
 
     /// The file and the line.
