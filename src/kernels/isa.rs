@@ -105,6 +105,10 @@ instruction_sets! {
 
     #[cfg(target_arch = "aarch64")]
     Neon = "neon", super::aarch64::baseline::Baseline, ["neon"];
+
+    #[cfg(target_arch = "aarch64")]
+    DotProd = "dotprod", super::aarch64::dotprod::DotProd, ["neon", "dotprod"],
+        other kernels from Neon;
 }
 
 /// An instruction set that the running CPU has, with its kernels.

@@ -1,4 +1,5 @@
 //! AArch64: four 128-bit registers per vector.
 
 pub mod baseline;
+pub mod dotprod;
 mod neon;

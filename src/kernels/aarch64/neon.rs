@@ -5,6 +5,13 @@
 use core::arch::aarch64::*;
 
 use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
+use crate::matmul::Tile;
+
+/// A tile of int8.
+pub type QuadTile<const A: usize> = Tile<[i8; 4], I8x64, A>;
+
+/// The accumulators of a vector.
+pub type Words = [int32x4_t; 4];
 
 /// How an instruction set multiplies integers in one 128-bit register: four channels.
 ///
@@ -15,6 +22,22 @@ pub trait Product: Copy {
     unsafe fn assume() -> Self;
     /// [`Simd::dot_quad`].
     fn dot(self, acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t;
+    /// [`Simd::multiply_quads`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
+        self,
+        acc: [[Words; NP]; MR],
+        tile: QuadTile<A>,
+    ) -> [[Words; NP]; MR];
+    /// [`Simd::ARRANGE_FROM`].
+    const ARRANGE_FROM: usize = usize::MAX;
+    /// [`Simd::arrange`].
+    #[inline(always)]
+    fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
+        arranged.copy_from_slice(panel);
+    }
     /// [`Simd::dot_pair`].
     #[inline(always)]
     fn dot_pair(self, acc: int32x4_t, a: int16x8_t, w: int16x8_t) -> int32x4_t {
@@ -356,9 +379,48 @@ impl<P: Product> Simd for Neon<P> {
         ]
     }
     #[inline(always)]
+    unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
+        self,
+        acc: [[Words; NP]; MR],
+        tile: QuadTile<A>,
+    ) -> [[Words; NP]; MR] {
+        // SAFETY: as the caller guarantees.
+        unsafe { self.0.multiply_quads(acc, tile) }
+    }
+    const ARRANGE_FROM: usize = P::ARRANGE_FROM;
+    #[inline(always)]
+    fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
+        self.0.arrange(panel, arranged);
+    }
+    #[inline(always)]
     fn compensation(self, _: Self::I) -> Self::I {
         self.splat_i32(0)
     }
+}
+
+/// The steps of a tile that its loops over four steps leave: up to three, at its end.
+///
+/// # Safety
+/// As that of [`Simd::multiply_quads`].
+#[inline(always)]
+pub unsafe fn multiply_rest<P: Product, const MR: usize, const NP: usize, const A: usize>(
+    product: P,
+    mut acc: [[Words; NP]; MR],
+    tile: QuadTile<A>,
+) -> [[Words; NP]; MR] {
+    for k in tile.steps / 4 * 4..tile.steps {
+        for p in 0..NP {
+            // SAFETY: as the caller guarantees.
+            let w = unsafe { &*tile.panels.add(p * tile.panel_stride + k) };
+            let w = Neon(product).load_quads(w);
+            for r in 0..MR {
+                // SAFETY: as the caller guarantees.
+                let a = unsafe { tile.rows.add(r * tile.row_stride + k).read_unaligned() };
+                acc[r][p] = Neon(product).dot_quad(acc[r][p], Neon(product).quad(a), w);
+            }
+        }
+    }
+    acc
 }
 
 impl<P: Product> Neon<P> {
