@@ -469,7 +469,7 @@ fn linear_int8<S: Simd>(
             let (tile, tiles) = (t / S::ROWS, rows.div_ceil(S::ROWS));
             let corner = Corner { row: t, panel: p, arranged: false };
             with_tile!(S, mr, np, |MR, NP| {
-                if let Some(panels) = arranged {
+                if let (true, Some(panels)) = (MR > 1, arranged) {
                     let w = Int8Matrix { panels, ..w.slice(p, p + 1) };
                     let (corner, prefetch) = (Corner { row: t, panel: 0, arranged: true }, []);
                     int8_tile::<S, MR, NP, 0>(s, x, w, corner, prefetch, &mut out[p..], out_width);

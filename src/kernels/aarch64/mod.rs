@@ -2,4 +2,5 @@
 
 pub mod baseline;
 pub mod dotprod;
+pub mod i8mm;
 mod neon;
