@@ -138,6 +138,11 @@ pub trait Simd: Copy {
     fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
         self.min(self.abs(a), b)
     }
+    /// The larger of `a` and zero.
+    #[inline(always)]
+    fn positive(self, a: Self::F) -> Self::F {
+        self.max(a, self.zero())
+    }
     /// Converts half precision to f32, exactly.
     fn load_f16(self, p: &F16x16) -> Self::F;
     /// Lane `i` gets `v[i ^ H] + v[i]` where bit `H` of `i` is clear, `v[i ^ H] - v[i]` where it is
@@ -269,9 +274,9 @@ pub trait Simd: Copy {
         // SAFETY: as the caller guarantees.
         unsafe { matmul::multiply::<Self, Quads, MR, NP, A>(self, acc, tile) }
     }
-    /// From how many rows on [`Simd::arrange`] saves more than it costs.
+    /// From how many rows on [`Simd::arrange`] saves more than it costs: rows whose tiles have one panel.
     const ARRANGE_FROM: usize = usize::MAX;
-    /// Writes a panel in the order in which [`Simd::multiply_quads`] likes to read it.
+    /// Writes a panel in the order in which [`Simd::multiply_quads`] reads it for two rows or more.
     #[inline(always)]
     fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
         arranged.copy_from_slice(panel);

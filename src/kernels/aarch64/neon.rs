@@ -146,6 +146,19 @@ impl<P: Product> Simd for Neon<P> {
     fn abs(self, a: Self::F) -> Self::F {
         quarters!(|a| vabsq_f32(a))
     }
+    // No zero is negative in the following three, and of a NaN and a number `fmaxnm` gives the number.
+    #[inline(always)]
+    fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vmaxnmq_f32(a, vabsq_f32(b)))
+    }
+    #[inline(always)]
+    fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vminnmq_f32(vabsq_f32(a), b))
+    }
+    #[inline(always)]
+    fn positive(self, a: Self::F) -> Self::F {
+        quarters!(|a| vmaxnmq_f32(a, vdupq_n_f32(0.0)))
+    }
     #[inline(always)]
     fn load_f16(self, p: &F16x16) -> Self::F {
         let p = p.0.as_ptr();
@@ -194,6 +207,23 @@ impl<P: Product> Simd for Neon<P> {
             let v = vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3]));
             vmaxnmvq_f32(v)
         })
+    }
+    #[inline(always)]
+    fn largest_of_each(self, v: [Self::F; 16]) -> Self::F {
+        let largest_of_four = |v: &[Self::F]| {
+            let quarter =
+                |v: Self::F| op!(vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3])));
+            op!(vpmaxnmq_f32(
+                vpmaxnmq_f32(quarter(v[0]), quarter(v[1])),
+                vpmaxnmq_f32(quarter(v[2]), quarter(v[3])),
+            ))
+        };
+        [
+            largest_of_four(&v[..4]),
+            largest_of_four(&v[4..8]),
+            largest_of_four(&v[8..12]),
+            largest_of_four(&v[12..]),
+        ]
     }
     #[inline(always)]
     fn split(self, a: Self::F) -> (Self::F, Self::F) {
@@ -269,6 +299,28 @@ impl<P: Product> Simd for Neon<P> {
     #[inline(always)]
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
         quarters!(|low, high| vsliq_n_s32::<16>(low, high))
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &[F32x16; 16], columns: &mut [F32x16; 16]) {
+        // SAFETY: sixteen vectors of sixteen words are at both.
+        unsafe { self.transpose_words(rows.as_ptr().cast(), 16, columns.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
+        let words = rows[..15 * stride + 4].as_ptr().cast();
+        // SAFETY: sixteen rows of sixteen quads are at `words`, sixteen steps of a panel at `columns`.
+        unsafe { self.transpose_words(words, stride * 4, columns.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn sum_of_each(self, v: [Self::I; 16]) -> Self::I {
+        let sum_of_four = |v: &[Self::I]| {
+            let quarter = |v: Self::I| op!(vaddq_s32(vaddq_s32(v[0], v[2]), vaddq_s32(v[1], v[3])));
+            op!(vpaddq_s32(
+                vpaddq_s32(quarter(v[0]), quarter(v[1])),
+                vpaddq_s32(quarter(v[2]), quarter(v[3])),
+            ))
+        };
+        [sum_of_four(&v[..4]), sum_of_four(&v[4..8]), sum_of_four(&v[8..12]), sum_of_four(&v[12..])]
     }
     #[inline(always)]
     fn load_u16(self, p: &U16x32) -> Self::U {
@@ -428,5 +480,29 @@ impl<P: Product> Neon<P> {
     fn alternate(self, signs: [f32; 4]) -> float32x4_t {
         // SAFETY: four floats are there.
         unsafe { vld1q_f32(signs.as_ptr()) }
+    }
+    /// `columns[16 j + t] = rows[stride t + j]` for `j` and `t` below sixteen, four by four.
+    ///
+    /// # Safety
+    /// These words exist and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_words(self, rows: *const i32, stride: usize, columns: *mut i32) {
+        for t in (0..16).step_by(4) {
+            for j in (0..16).step_by(4) {
+                // SAFETY: as the caller guarantees; `self` proves NEON.
+                unsafe {
+                    let row = |i: usize| vld1q_s32(rows.add((t + i) * stride + j));
+                    let (a, b) = (vtrnq_s32(row(0), row(1)), vtrnq_s32(row(2), row(3)));
+                    let wide = [a.0, a.1, b.0, b.1].map(|v| vreinterpretq_s64_s32(v));
+                    let store = |i: usize, v| {
+                        vst1q_s32(columns.add((j + i) * 16 + t), vreinterpretq_s32_s64(v));
+                    };
+                    store(0, vtrn1q_s64(wide[0], wide[2]));
+                    store(1, vtrn1q_s64(wide[1], wide[3]));
+                    store(2, vtrn2q_s64(wide[0], wide[2]));
+                    store(3, vtrn2q_s64(wide[1], wide[3]));
+                }
+            }
+        }
     }
 }
