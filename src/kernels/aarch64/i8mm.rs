@@ -17,6 +17,23 @@ pub type I8mm = Neon<Smmla>;
 #[derive(Clone, Copy)]
 pub struct Smmla(Sdot);
 
+/// Zips a pair of steps, at offsets `$first` and `$second`; their second halves are at the others.
+#[rustfmt::skip]
+macro_rules! zip_pair {
+    ($first:literal, $second:literal, $first1:literal, $second1:literal) => {
+        concat!(
+            "ldp q0, q2, [{w}, #", $first, "]\n",
+            "ldp q1, q3, [{w}, #", $second, "]\n",
+            "ldp q4, q6, [{w}, #", $first1, "]\n",
+            "ldp q5, q7, [{w}, #", $second1, "]\n",
+            "st2 {{v0.4s, v1.4s}}, [{out}], #32\n",
+            "st2 {{v2.4s, v3.4s}}, [{out}], #32\n",
+            "st2 {{v4.4s, v5.4s}}, [{out}], #32\n",
+            "st2 {{v6.4s, v7.4s}}, [{out}], #32\n",
+        )
+    };
+}
+
 impl Product for Smmla {
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -35,17 +52,31 @@ impl Product for Smmla {
     fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
         let (fours, rest) = panel.as_chunks::<4>();
         let (arranged4, arranged) = arranged.as_chunks_mut::<4>();
-        for (four, out) in fours.iter().zip(arranged4) {
-            let (four, out) = (four.as_ptr().cast::<i32>(), out.as_mut_ptr().cast::<i32>());
-            for pair in 0..2 {
-                for i in 0..4 {
-                    // SAFETY: four steps of sixteen words are at both; `self` proves NEON.
-                    unsafe {
-                        let step = four.add(32 * pair + 4 * i);
-                        let words = int32x4x2_t(vld1q_s32(step), vld1q_s32(step.add(16)));
-                        vst2q_s32(out.add(32 * pair + 8 * i), words);
-                    }
-                }
+        assert_eq!(fours.len(), arranged4.len());
+        if !fours.is_empty() {
+            // SAFETY: as many fours of steps are read as written, and more than none; `self` proves NEON.
+            // `st2` zips. The compiler would compute an address for each of its stores.
+            unsafe {
+                asm!(
+                    "2:",
+                    zip_pair!("0", "64", "32", "96"),
+                    zip_pair!("128", "192", "160", "224"),
+                    "add {w}, {w}, #256",
+                    "subs {left}, {left}, #1",
+                    "b.ne 2b",
+                    w = inout(reg) fours.as_ptr() => _,
+                    out = inout(reg) arranged4.as_mut_ptr() => _,
+                    left = inout(reg) fours.len() => _,
+                    out("v0") _,
+                    out("v1") _,
+                    out("v2") _,
+                    out("v3") _,
+                    out("v4") _,
+                    out("v5") _,
+                    out("v6") _,
+                    out("v7") _,
+                    options(nostack),
+                );
             }
         }
         arranged.copy_from_slice(rest);

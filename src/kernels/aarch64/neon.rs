@@ -38,16 +38,6 @@ pub trait Product: Copy {
     fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
         arranged.copy_from_slice(panel);
     }
-    /// [`Simd::dot_pair`].
-    #[inline(always)]
-    fn dot_pair(self, acc: int32x4_t, a: int16x8_t, w: int16x8_t) -> int32x4_t {
-        // SAFETY: `self` proves NEON.
-        unsafe {
-            let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
-            let high = vmull_high_s16(a, w);
-            vaddq_s32(acc, vpaddq_s32(low, high))
-        }
-    }
 }
 
 /// Vectors of four NEON registers, with the products of `P`.
@@ -79,7 +69,8 @@ impl<P: Product> Simd for Neon<P> {
     type I = [int32x4_t; 4];
     type U = [uint16x8_t; 4];
     type Quad = int8x16_t;
-    type Pair = int16x8_t;
+    type Pair = int16x4_t;
+    /// First factors of eight channels, second factors of the same; then those of the other eight.
     type Quads = [int8x16_t; 4];
     type Pairs = [int16x8_t; 4];
     const OFFSET: i32 = 0;
@@ -411,24 +402,40 @@ impl<P: Product> Simd for Neon<P> {
         ]
     }
     #[inline(always)]
-    fn pair(self, values: [i16; 2]) -> int16x8_t {
+    fn pair(self, values: [i16; 2]) -> int16x4_t {
         let word = i32::from(values[0] as u16) | i32::from(values[1]) << 16;
-        op!(vreinterpretq_s16_s32(vdupq_n_s32(word)))
+        op!(vreinterpret_s16_s32(vdup_n_s32(word)))
     }
     #[inline(always)]
     fn load_pairs(self, w: &I16x32) -> Self::Pairs {
         let p = w.0.as_ptr();
         // SAFETY: 32 numbers are at `p`.
-        unsafe { [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))] }
+        let w = unsafe {
+            [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))]
+        };
+        op!([
+            vuzp1q_s16(w[0], w[1]),
+            vuzp2q_s16(w[0], w[1]),
+            vuzp1q_s16(w[2], w[3]),
+            vuzp2q_s16(w[2], w[3]),
+        ])
     }
     #[inline(always)]
-    fn dot_pair(self, acc: Self::I, a: int16x8_t, w: Self::Pairs) -> Self::I {
-        [
-            self.0.dot_pair(acc[0], a, w[0]),
-            self.0.dot_pair(acc[1], a, w[1]),
-            self.0.dot_pair(acc[2], a, w[2]),
-            self.0.dot_pair(acc[3], a, w[3]),
-        ]
+    fn dot_pair(self, acc: Self::I, a: int16x4_t, w: Self::Pairs) -> Self::I {
+        op!([
+            vmlal_lane_s16::<1>(
+                vmlal_lane_s16::<0>(acc[0], vget_low_s16(w[0]), a),
+                vget_low_s16(w[1]),
+                a
+            ),
+            vmlal_high_lane_s16::<1>(vmlal_high_lane_s16::<0>(acc[1], w[0], a), w[1], a),
+            vmlal_lane_s16::<1>(
+                vmlal_lane_s16::<0>(acc[2], vget_low_s16(w[2]), a),
+                vget_low_s16(w[3]),
+                a
+            ),
+            vmlal_high_lane_s16::<1>(vmlal_high_lane_s16::<0>(acc[3], w[2], a), w[3], a),
+        ])
     }
     #[inline(always)]
     unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
