@@ -421,21 +421,29 @@ impl<P: Product> Simd for Neon<P> {
         ])
     }
     #[inline(always)]
-    fn dot_pair(self, acc: Self::I, a: int16x4_t, w: Self::Pairs) -> Self::I {
-        op!([
-            vmlal_lane_s16::<1>(
-                vmlal_lane_s16::<0>(acc[0], vget_low_s16(w[0]), a),
-                vget_low_s16(w[1]),
-                a
-            ),
-            vmlal_high_lane_s16::<1>(vmlal_high_lane_s16::<0>(acc[1], w[0], a), w[1], a),
-            vmlal_lane_s16::<1>(
-                vmlal_lane_s16::<0>(acc[2], vget_low_s16(w[2]), a),
-                vget_low_s16(w[3]),
-                a
-            ),
-            vmlal_high_lane_s16::<1>(vmlal_high_lane_s16::<0>(acc[3], w[2], a), w[3], a),
-        ])
+    fn dot_pair(self, mut acc: Self::I, a: int16x4_t, w: Self::Pairs) -> Self::I {
+        // The compiler would make a product, a product and a sum of two intrinsics.
+        macro_rules! smlal {
+            ($i:literal, $form:literal, $type:literal) => {
+                // SAFETY: registers only; `self` proves NEON.
+                unsafe {
+                    core::arch::asm!(
+                        concat!($form, " {acc:v}.4s, {first:v}.", $type, ", {a:v}.h[0]"),
+                        concat!($form, " {acc:v}.4s, {second:v}.", $type, ", {a:v}.h[1]"),
+                        acc = inout(vreg) acc[$i],
+                        first = in(vreg) w[$i / 2 * 2],
+                        second = in(vreg) w[$i / 2 * 2 + 1],
+                        a = in(vreg_low16) a,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+            };
+        }
+        smlal!(0, "smlal", "4h");
+        smlal!(1, "smlal2", "8h");
+        smlal!(2, "smlal", "4h");
+        smlal!(3, "smlal2", "8h");
+        acc
     }
     #[inline(always)]
     unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
