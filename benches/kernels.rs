@@ -204,11 +204,12 @@ fn linear_int8(c: &mut Criterion) {
         each(c, &name, work, rows * outputs / 16, |kernels| {
             let (values, scale) = quantized(kernels, rows, inputs);
             let mut matrices = w.chunks(one.w.len()).cycle();
+            let mut buffer = vec![F32x16::ZERO; inputs / 4];
             move |out| {
                 let x = Int8Rows { values: &values, scale: &scale, width: inputs / 16 };
                 let panels = matrices.next().expect("the cycle has no end");
                 let w = Int8Matrix { panels, ..one.matrix() };
-                kernels.linear_int8(x, w, out, outputs / 16);
+                kernels.linear_int8(x, w, &mut buffer, out, outputs / 16);
             }
         });
     }

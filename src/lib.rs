@@ -69,7 +69,7 @@
 //! |---|---|
 //! | all | `portable` |
 //! | x86-64 | `avx2`, `avxvnni`, `avx512vnni` |
-//! | AArch64 | `neon` |
+//! | AArch64 | `neon`, `dotprod`, `i8mm` |
 //!
 //! Without `std` there is no detection: [`Isa::detect`] uses what the build enables with
 //! `-C target-feature`.

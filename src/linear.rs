@@ -46,8 +46,9 @@ impl Linear<'_> {
         let (x_width, width) = (x.len() / rows, self.width());
         match *self {
             Self::Int8(w, rotation) => {
-                let x = scratch.quantize(kernels, x, rows, Prologue::None, rotation, w.panels);
-                kernels.linear_int8(x, w, out, width);
+                let prologue = Prologue::None;
+                let (x, buffer) = scratch.quantize(kernels, x, rows, prologue, rotation, w.panels);
+                kernels.linear_int8(x, w, buffer, out, width);
             }
             Self::F16(w) => kernels.linear_f16(x, x_width, w, out, width),
             Self::F32(w) => kernels.linear_f32(x, x_width, w, out, width),
@@ -66,8 +67,9 @@ impl Linear<'_> {
     ) {
         match *self {
             Self::Int8(w, rotation) if activation == Activation::Gelu => {
-                let x = scratch.quantize(kernels, x, rows, Prologue::Gelu, rotation, w.panels);
-                kernels.linear_int8(x, w, out, self.width());
+                let prologue = Prologue::Gelu;
+                let (x, buffer) = scratch.quantize(kernels, x, rows, prologue, rotation, w.panels);
+                kernels.linear_int8(x, w, buffer, out, self.width());
             }
             _ => {
                 kernels.activate(x, activation);
@@ -78,7 +80,8 @@ impl Linear<'_> {
 }
 
 impl LinearScratch<'_> {
-    /// Rotates and quantises the rows of `x`, or of its GELU, and prefetches `weights` meanwhile.
+    /// Rotates and quantises the rows of `x`, or of its GELU, and prefetches `weights` meanwhile. Returns the
+    /// rows, and working memory for their product.
     fn quantize(
         &mut self,
         kernels: &Kernels,
@@ -87,10 +90,11 @@ impl LinearScratch<'_> {
         prologue: Prologue,
         rotation: Rotation,
         prefetch: &[I8x64],
-    ) -> Int8Rows<'_> {
+    ) -> (Int8Rows<'_>, &mut [F32x16]) {
         let (values, scale) = (&mut self.quantized[..x.len()], &mut self.scale[..rows]);
+        let width = x.len() / rows;
         let buffer = &mut *self.rotated;
         kernels.quantize(Quantize { x, prologue, rotation, buffer, values, scale, prefetch });
-        Int8Rows { values, scale, width: x.len() / rows }
+        (Int8Rows { values, scale, width }, self.rotated)
     }
 }

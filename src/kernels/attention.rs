@@ -15,8 +15,8 @@ use core::ops::Range;
 
 use super::lanes::{F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::matmul::{
-    Pairs, Quads, Singles, Tile, few_panels_at_once, few_rows_at_once, multiply, panels_in_runs,
-    rows_of, with_tile,
+    Pairs, Singles, Tile, few_panels_at_once, few_rows_at_once, multiply, panels_in_runs, rows_of,
+    with_tile,
 };
 use super::rows::int8_scale;
 use super::{Kernel, math};
@@ -552,9 +552,10 @@ impl Int8Head<'_> {
                             panels: blocks.k.as_ptr().add((j * slots + h) * steps),
                             panel_stride: slots * steps,
                             steps,
+                            arranged: false,
                             prefetch: [],
                         };
-                        multiply::<S, Quads, MR, NP, 0>(s, [start; MR], tile)
+                        s.multiply_quads::<MR, NP, 0>([start; MR], tile)
                     };
                     let scores = rows_of::<MR, NP>(&mut scores[j..], room);
                     for (r, scores) in scores.into_iter().enumerate() {
@@ -607,6 +608,7 @@ impl Int8Head<'_> {
                                 panels: blocks.v.as_ptr().add(panel * steps),
                                 panel_stride: steps,
                                 steps,
+                                arranged: false,
                                 prefetch: [],
                             };
                             multiply::<S, Pairs, MR, NP, 0>(s, acc, tile)
@@ -758,6 +760,7 @@ impl F32Head<'_> {
                         panels: blocks.k.as_ptr().add((j * heads.slots() + h) * heads.size),
                         panel_stride: heads.slots() * heads.size,
                         steps: heads.size,
+                        arranged: false,
                         prefetch: [],
                     };
                     multiply::<S, Singles, MR, NP, 0>(s, [[s.zero(); NP]; MR], tile)
@@ -801,6 +804,7 @@ impl F32Head<'_> {
                             panels: blocks.v.as_ptr().add(panel * BLOCK),
                             panel_stride: BLOCK,
                             steps: BLOCK.min(keys - j * BLOCK),
+                            arranged: false,
                             prefetch: [],
                         };
                         multiply::<S, Singles, MR, NP, 0>(s, acc, tile)

@@ -111,6 +111,14 @@ instruction_sets! {
 
     #[cfg(target_arch = "aarch64")]
     Neon = "neon", super::aarch64::baseline::Baseline, ["neon"];
+
+    #[cfg(target_arch = "aarch64")]
+    DotProd = "dotprod", super::aarch64::dotprod::DotProd, ["neon", "dotprod"],
+        other kernels from Neon;
+
+    #[cfg(target_arch = "aarch64")]
+    I8mm = "i8mm", super::aarch64::i8mm::I8mm, ["neon", "dotprod", "i8mm"],
+        other kernels from Neon;
 }
 
 /// An instruction set that the running CPU has, with its kernels.

@@ -4,6 +4,8 @@
 //! an array. Because the vector has sixteen lanes everywhere, a loop over it adds in the same order
 //! everywhere, and so gives the same bits.
 
+use super::matmul::{self, Quads, Tile};
+
 /// Sixteen f32, one cache line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
@@ -55,6 +57,15 @@ impl U16x32 {
     /// Undoes the order of [`Simd::to_u16`]: the lanes of its first vector, then those of its second.
     pub(crate) fn in_turn(&self) -> [u16; 32] {
         core::array::from_fn(|i| self.0[i % 16 / 4 * 8 + i / 16 * 4 + i % 4])
+    }
+}
+
+impl I8x64 {
+    /// The memory of vectors of floats, reused for steps of an int8 panel.
+    #[inline(always)]
+    pub(crate) fn slice_of_mut(floats: &mut [F32x16]) -> &mut [Self] {
+        // SAFETY: both are 64 plain bytes aligned to 64.
+        unsafe { core::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
     }
 }
 
@@ -126,6 +137,11 @@ pub trait Simd: Copy {
     #[inline(always)]
     fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
         self.min(self.abs(a), b)
+    }
+    /// The larger of `a` and zero.
+    #[inline(always)]
+    fn positive(self, a: Self::F) -> Self::F {
+        self.max(a, self.zero())
     }
     /// Converts half precision to f32, exactly.
     fn load_f16(self, p: &F16x16) -> Self::F;
@@ -242,6 +258,29 @@ pub trait Simd: Copy {
     fn load_pairs(self, w: &I16x32) -> Self::Pairs;
     /// `acc[c] + a[0] * w[2 c] + a[1] * w[2 c + 1]`; exact while the result fits.
     fn dot_pair(self, acc: Self::I, a: Self::Pair, w: Self::Pairs) -> Self::I;
+
+    /// Adds the products of a tile of int8 to `acc`, `MR` rows by `NP` panels. An instruction set may have a
+    /// loop of its own.
+    ///
+    /// # Safety
+    /// `tile` describes `MR` rows and `NP` panels that exist, with all of their steps. Each row has four
+    /// quads for every four steps or fewer.
+    #[inline(always)]
+    unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
+        self,
+        acc: [[Self::I; NP]; MR],
+        tile: Tile<[i8; 4], I8x64, A>,
+    ) -> [[Self::I; NP]; MR] {
+        // SAFETY: as the caller guarantees.
+        unsafe { matmul::multiply::<Self, Quads, MR, NP, A>(self, acc, tile) }
+    }
+    /// From how many rows on [`Simd::arrange`] saves more than it costs: rows whose tiles have one panel.
+    const ARRANGE_FROM: usize = usize::MAX;
+    /// Writes a panel in the order in which [`Simd::multiply_quads`] reads it for two rows or more.
+    #[inline(always)]
+    fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
+        arranged.copy_from_slice(panel);
+    }
 
     /// Zero-point compensation: the initial accumulator of a sum over quads, `-OFFSET * sums`, where
     /// `sums` are the sums of each channel's weights.

@@ -4,7 +4,7 @@
 //! * `matmul.rs`, `attention.rs`, `rows.rs` and `math.rs` hold the kernels, each written once over it.
 //! * `portable.rs`, `x86/` and `aarch64/` implement `lanes::Simd`. Instruction sets with the same
 //!   registers share a generic type and differ by how they multiply integers: `x86::ymm::Product`,
-//!   `aarch64::neon::Product`.
+//!   `aarch64::neon::Product`. A set may replace one loop, the int8 tile: `Simd::multiply_quads`.
 //! * `isa.rs` holds the list of instruction sets, and compiles every kernel for each of them.
 //!
 //! Nothing here knows of BERT.
@@ -110,15 +110,17 @@ impl Kernels {
         self.run(arguments);
     }
 
-    /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors.
+    /// `out = x W^T + b` in int8; `out` is `[rows][out_width]` vectors. `buffer` holds `[w.steps]` vectors
+    /// of working memory, or nothing, which is slower on some instruction sets.
     pub fn linear_int8(
         &self,
         x: Int8Rows<'_>,
         w: Int8Matrix<'_>,
+        buffer: &mut [F32x16],
         out: &mut [F32x16],
         out_width: usize,
     ) {
-        self.run(Linear { x, w, out, out_width });
+        self.run(Linear { x, w, buffer, out, out_width });
     }
 
     /// Quantises `[rows][3 * heads * width]` vectors of queries, keys and values into blocks.
@@ -152,7 +154,8 @@ impl Kernels {
         out: &mut [F32x16],
         out_width: usize,
     ) {
-        self.run(Linear { x: FloatRows { values: x, width: x_width }, w, out, out_width });
+        let x = FloatRows { values: x, width: x_width };
+        self.run(Linear { x, w, buffer: &mut [], out, out_width });
     }
 
     /// [`Kernels::linear_f32`] with weights in f16.
@@ -164,7 +167,8 @@ impl Kernels {
         out: &mut [F32x16],
         out_width: usize,
     ) {
-        self.run(Linear { x: FloatRows { values: x, width: x_width }, w, out, out_width });
+        let x = FloatRows { values: x, width: x_width };
+        self.run(Linear { x, w, buffer: &mut [], out, out_width });
     }
 
     /// `x = norm(x + y)` row by row; `norm(x)` where `y` is empty.

@@ -94,7 +94,7 @@ pub(super) fn gelu_int8<S: Simd>(s: S, x: S::F) -> S::F {
         0.000_718_411_6,
     ];
     let a = s.min_magnitude(x, s.splat(3.83));
-    s.fma(a, polynomial(s, a, C), s.max(x, s.zero()))
+    s.fma(a, polynomial(s, a, C), s.positive(x))
 }
 
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`, absolute error below 3e-7; the result is in [-1, 1].

@@ -211,6 +211,8 @@ pub(super) struct Tile<F, W, const A: usize> {
     /// Distance between panels, in vectors.
     pub panel_stride: usize,
     pub steps: usize,
+    /// Whether [`Simd::arrange`] wrote the panel, the only one.
+    pub arranged: bool,
     /// What to prefetch meanwhile; the addresses need not be valid.
     pub prefetch: [Prefetch<W>; A],
 }
@@ -229,7 +231,8 @@ where
     S: Simd,
     T: Step<S>,
 {
-    let Tile { rows, row_stride, panels, panel_stride, steps, prefetch } = tile;
+    let Tile { rows, row_stride, panels, panel_stride, steps, arranged, prefetch } = tile;
+    debug_assert!(!arranged, "the instruction set that arranges panels multiplies them itself");
     for k in 0..steps {
         for prefetch in &prefetch {
             s.prefetch(prefetch.start.wrapping_byte_add(k * prefetch.stride));
@@ -397,6 +400,8 @@ impl<'a, W> FloatMatrix<'a, W> {
 pub(super) struct Linear<'a, X, W> {
     pub x: X,
     pub w: W,
+    /// Working memory, which may be missing.
+    pub buffer: &'a mut [F32x16],
     /// `[rows][out_width]`, of which the first `panels` vectors of each row are written.
     pub out: &'a mut [F32x16],
     pub out_width: usize,
@@ -416,6 +421,8 @@ pub(super) struct FloatRows<'a> {
 struct Corner {
     row: usize,
     panel: usize,
+    /// [`Tile::arranged`].
+    arranged: bool,
 }
 
 /// `out[t][n] = (sum over k of q[t][k] * w[n][k]) * x.scale[t] * w.scale[n] + w.bias[n]`: the sum an
@@ -427,8 +434,8 @@ impl Kernel for Linear<'_, Int8Rows<'_>, Int8Matrix<'_>> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { x, w, out, out_width } = self;
-        linear_int8(s, x, w, out, out_width);
+        let Self { x, w, buffer, out, out_width } = self;
+        linear_int8(s, x, w, I8x64::slice_of_mut(buffer), out, out_width);
     }
 }
 
@@ -437,6 +444,7 @@ fn linear_int8<S: Simd>(
     s: S,
     x: Int8Rows<'_>,
     w: Int8Matrix<'_>,
+    buffer: &mut [I8x64],
     out: &mut [F32x16],
     out_width: usize,
 ) {
@@ -448,13 +456,24 @@ fn linear_int8<S: Simd>(
     while p < panels {
         let np = panels_at_once::<S>(rows, panels - p);
         let own = &raw const w.panels[p * w.steps];
+        let arranged = match buffer.get_mut(..w.steps) {
+            Some(buffer) if S::ARRANGE_FROM < usize::MAX && rows >= S::ARRANGE_FROM => {
+                s.arrange(&w.panels[p * w.steps..][..w.steps], buffer);
+                Some(&*buffer)
+            }
+            _ => None,
+        };
         let mut t = 0;
         while t < rows {
             let mr = rows_at_once::<S>(rows - t, np);
             let (tile, tiles) = (t / S::ROWS, rows.div_ceil(S::ROWS));
-            let corner = Corner { row: t, panel: p };
+            let corner = Corner { row: t, panel: p, arranged: false };
             with_tile!(S, mr, np, |MR, NP| {
-                if NP == 3 && MR == S::ROWS && tiles >= NP {
+                if let (true, Some(panels)) = (MR > 1, arranged) {
+                    let w = Int8Matrix { panels, ..w.slice(p, p + 1) };
+                    let (corner, prefetch) = (Corner { row: t, panel: 0, arranged: true }, []);
+                    int8_tile::<S, MR, NP, 0>(s, x, w, corner, prefetch, &mut out[p..], out_width);
+                } else if NP == 3 && MR == S::ROWS && tiles >= NP {
                     let next = own.wrapping_add(NP * w.steps);
                     let prefetch = [Prefetch::share(next, NP, w.steps, tile, tiles)];
                     int8_tile::<S, MR, NP, 1>(s, x, w, corner, prefetch, out, out_width);
@@ -479,13 +498,13 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
     out: &mut [F32x16],
     out_width: usize,
 ) {
-    let Corner { row: t, panel: p } = corner;
+    let Corner { row: t, panel: p, arranged } = corner;
     let mut start = [s.splat_i32(0); NP];
     for (start, sums) in start.iter_mut().zip(&w.sums[p..][..NP]) {
         *start = s.compensation(s.load_i32(sums));
     }
-    // SAFETY: `linear_int8` asserted that rows `t..t + MR` have `steps` quads and that panels
-    // `p..p + NP` have `steps` vectors.
+    // SAFETY: `linear_int8` asserted that rows `t..t + MR` have whole vectors of four quads for `steps`
+    // quads, and that panels `p..p + NP` have `steps` vectors.
     let acc = unsafe {
         let tile = Tile {
             rows: x.values.as_ptr().add(t * x.width).cast(),
@@ -493,9 +512,10 @@ fn int8_tile<S: Simd, const MR: usize, const NP: usize, const A: usize>(
             panels: w.panels.as_ptr().add(p * w.steps),
             panel_stride: w.steps,
             steps: w.steps,
+            arranged,
             prefetch,
         };
-        multiply::<S, Quads, MR, NP, A>(s, [start; MR], tile)
+        s.multiply_quads::<MR, NP, A>([start; MR], tile)
     };
     let out = rows_of::<MR, NP>(&mut out[t * out_width + p..], out_width);
     let (x_scale, scale, bias) = (&x.scale[t..][..MR], &w.scale[p..][..NP], &w.bias[p..][..NP]);
@@ -515,7 +535,7 @@ impl Kernel for Linear<'_, FloatRows<'_>, FloatMatrix<'_, F32x16>> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { x, w, out, out_width } = self;
+        let Self { x, w, out, out_width, .. } = self;
         linear_float::<S, Singles>(s, x, w, out, out_width);
     }
 }
@@ -527,7 +547,7 @@ impl Kernel for Linear<'_, FloatRows<'_>, FloatMatrix<'_, F16x16>> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { x, w, out, out_width } = self;
+        let Self { x, w, out, out_width, .. } = self;
         linear_float::<S, Halves>(s, x, w, out, out_width);
     }
 }
@@ -558,7 +578,7 @@ fn linear_float<S: Simd, T>(
             let left = rows - t;
             let mr = if T::TALL && left >= most { most } else { few_rows_at_once(left, S::ROWS) };
             let (tile, tiles) = (t / most, rows.div_ceil(most));
-            let corner = Corner { row: t, panel: p };
+            let corner = Corner { row: t, panel: p, arranged: false };
             if T::TALL {
                 with_tile!(tall mr, np, |MR, NP| {
                     let prefetch = Prefetch::shares(own, w.steps, tile, tiles);
@@ -588,7 +608,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
 ) where
     T: Step<S, Factor = f32, Acc = S::F>,
 {
-    let Corner { row: t, panel: p } = corner;
+    let Corner { row: t, panel: p, .. } = corner;
     let mut start = [s.zero(); NP];
     for i in 0..NP {
         start[i] = s.load(&w.bias[p + i]);
@@ -602,6 +622,7 @@ fn float_tile<S: Simd, T, const MR: usize, const NP: usize>(
             panels: w.panels.as_ptr().add(p * w.steps),
             panel_stride: w.steps,
             steps: w.steps,
+            arranged: false,
             prefetch,
         };
         multiply::<S, T, MR, NP, NP>(s, [start; MR], tile)

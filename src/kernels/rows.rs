@@ -484,7 +484,7 @@ impl Kernel for Activate<'_> {
         match self.activation {
             Activation::Gelu => each!(|v| math::gelu(s, v)),
             Activation::GeluTanh => each!(|v| math::gelu_tanh(s, v)),
-            Activation::Relu => each!(|v| s.max(v, s.zero())),
+            Activation::Relu => each!(|v| s.positive(v)),
             Activation::Silu => each!(|v| math::silu(s, v)),
             Activation::Tanh => each!(|v| math::tanh(s, v)),
         }

@@ -378,6 +378,7 @@ fn check_linear_int8(rows: usize, panels: usize, steps: usize, fill: [Fill; 2]) 
         isa.kernels().linear_int8(
             Int8Rows { values: &values, scale: &x_scale, width },
             Int8Matrix { panels: &w, scale: &scale, bias: &bias, sums: &sums, steps },
+            &mut Guarded::filled(F32x16([f32::NAN; 16]), steps),
             &mut out,
             out_width,
         );
@@ -439,15 +440,16 @@ fn one_row_gives_the_bits_of_many() {
         let values = encode(isa, &x);
         let x = Int8Rows { values: &values, scale: &x_scale, width: 3 };
         let mut many = vec![F32x16::ZERO; rows * panels];
-        isa.kernels().linear_int8(x, matrix, &mut many, panels);
+        isa.kernels().linear_int8(x, matrix, &mut [F32x16::ZERO; 12], &mut many, panels);
         for t in 0..rows {
             let x = Int8Rows { values: &values[3 * t..], scale: &x_scale[t..][..1], width: 3 };
             let mut one = vec![F32x16::ZERO; panels];
-            isa.kernels().linear_int8(x, matrix, &mut one, panels);
+            // Without working memory.
+            isa.kernels().linear_int8(x, matrix, &mut [], &mut one, panels);
             assert_eq!(one, many[t * panels..][..panels], "{} {t}", isa.name());
             // Neither does it matter how the panels are divided.
             let mut part = vec![F32x16::ZERO; 3];
-            isa.kernels().linear_int8(x, matrix.slice(2, 5), &mut part, 3);
+            isa.kernels().linear_int8(x, matrix.slice(2, 5), &mut [], &mut part, 3);
             assert_eq!(part, many[t * panels + 2..][..3], "{} {t}", isa.name());
         }
     }

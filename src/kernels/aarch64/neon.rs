@@ -5,6 +5,13 @@
 use core::arch::aarch64::*;
 
 use crate::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
+use crate::matmul::Tile;
+
+/// A tile of int8.
+pub type QuadTile<const A: usize> = Tile<[i8; 4], I8x64, A>;
+
+/// The accumulators of a vector.
+pub type Words = [int32x4_t; 4];
 
 /// How an instruction set multiplies integers in one 128-bit register: four channels.
 ///
@@ -15,15 +22,21 @@ pub trait Product: Copy {
     unsafe fn assume() -> Self;
     /// [`Simd::dot_quad`].
     fn dot(self, acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t;
-    /// [`Simd::dot_pair`].
+    /// [`Simd::multiply_quads`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
+        self,
+        acc: [[Words; NP]; MR],
+        tile: QuadTile<A>,
+    ) -> [[Words; NP]; MR];
+    /// [`Simd::ARRANGE_FROM`].
+    const ARRANGE_FROM: usize = usize::MAX;
+    /// [`Simd::arrange`].
     #[inline(always)]
-    fn dot_pair(self, acc: int32x4_t, a: int16x8_t, w: int16x8_t) -> int32x4_t {
-        // SAFETY: `self` proves NEON.
-        unsafe {
-            let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
-            let high = vmull_high_s16(a, w);
-            vaddq_s32(acc, vpaddq_s32(low, high))
-        }
+    fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
+        arranged.copy_from_slice(panel);
     }
 }
 
@@ -56,7 +69,8 @@ impl<P: Product> Simd for Neon<P> {
     type I = [int32x4_t; 4];
     type U = [uint16x8_t; 4];
     type Quad = int8x16_t;
-    type Pair = int16x8_t;
+    type Pair = int16x4_t;
+    /// First factors of eight channels, second factors of the same; then those of the other eight.
     type Quads = [int8x16_t; 4];
     type Pairs = [int16x8_t; 4];
     const OFFSET: i32 = 0;
@@ -123,6 +137,19 @@ impl<P: Product> Simd for Neon<P> {
     fn abs(self, a: Self::F) -> Self::F {
         quarters!(|a| vabsq_f32(a))
     }
+    // No zero is negative in the following three, and of a NaN and a number `fmaxnm` gives the number.
+    #[inline(always)]
+    fn max_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vmaxnmq_f32(a, vabsq_f32(b)))
+    }
+    #[inline(always)]
+    fn min_magnitude(self, a: Self::F, b: Self::F) -> Self::F {
+        quarters!(|a, b| vminnmq_f32(vabsq_f32(a), b))
+    }
+    #[inline(always)]
+    fn positive(self, a: Self::F) -> Self::F {
+        quarters!(|a| vmaxnmq_f32(a, vdupq_n_f32(0.0)))
+    }
     #[inline(always)]
     fn load_f16(self, p: &F16x16) -> Self::F {
         let p = p.0.as_ptr();
@@ -171,6 +198,23 @@ impl<P: Product> Simd for Neon<P> {
             let v = vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3]));
             vmaxnmvq_f32(v)
         })
+    }
+    #[inline(always)]
+    fn largest_of_each(self, v: [Self::F; 16]) -> Self::F {
+        let largest_of_four = |v: &[Self::F]| {
+            let quarter =
+                |v: Self::F| op!(vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3])));
+            op!(vpmaxnmq_f32(
+                vpmaxnmq_f32(quarter(v[0]), quarter(v[1])),
+                vpmaxnmq_f32(quarter(v[2]), quarter(v[3])),
+            ))
+        };
+        [
+            largest_of_four(&v[..4]),
+            largest_of_four(&v[4..8]),
+            largest_of_four(&v[8..12]),
+            largest_of_four(&v[12..]),
+        ]
     }
     #[inline(always)]
     fn split(self, a: Self::F) -> (Self::F, Self::F) {
@@ -246,6 +290,28 @@ impl<P: Product> Simd for Neon<P> {
     #[inline(always)]
     fn interleave(self, low: Self::I, high: Self::I) -> Self::I {
         quarters!(|low, high| vsliq_n_s32::<16>(low, high))
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &[F32x16; 16], columns: &mut [F32x16; 16]) {
+        // SAFETY: sixteen vectors of sixteen words are at both.
+        unsafe { self.transpose_words(rows.as_ptr().cast(), 16, columns.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn transpose_quads(self, rows: &[I8x16], stride: usize, columns: &mut [I8x64; 16]) {
+        let words = rows[..15 * stride + 4].as_ptr().cast();
+        // SAFETY: sixteen rows of sixteen quads are at `words`, sixteen steps of a panel at `columns`.
+        unsafe { self.transpose_words(words, stride * 4, columns.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn sum_of_each(self, v: [Self::I; 16]) -> Self::I {
+        let sum_of_four = |v: &[Self::I]| {
+            let quarter = |v: Self::I| op!(vaddq_s32(vaddq_s32(v[0], v[2]), vaddq_s32(v[1], v[3])));
+            op!(vpaddq_s32(
+                vpaddq_s32(quarter(v[0]), quarter(v[1])),
+                vpaddq_s32(quarter(v[2]), quarter(v[3])),
+            ))
+        };
+        [sum_of_four(&v[..4]), sum_of_four(&v[4..8]), sum_of_four(&v[8..12]), sum_of_four(&v[12..])]
     }
     #[inline(always)]
     fn load_u16(self, p: &U16x32) -> Self::U {
@@ -336,24 +402,62 @@ impl<P: Product> Simd for Neon<P> {
         ]
     }
     #[inline(always)]
-    fn pair(self, values: [i16; 2]) -> int16x8_t {
+    fn pair(self, values: [i16; 2]) -> int16x4_t {
         let word = i32::from(values[0] as u16) | i32::from(values[1]) << 16;
-        op!(vreinterpretq_s16_s32(vdupq_n_s32(word)))
+        op!(vreinterpret_s16_s32(vdup_n_s32(word)))
     }
     #[inline(always)]
     fn load_pairs(self, w: &I16x32) -> Self::Pairs {
         let p = w.0.as_ptr();
         // SAFETY: 32 numbers are at `p`.
-        unsafe { [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))] }
+        let w = unsafe {
+            [vld1q_s16(p), vld1q_s16(p.add(8)), vld1q_s16(p.add(16)), vld1q_s16(p.add(24))]
+        };
+        op!([
+            vuzp1q_s16(w[0], w[1]),
+            vuzp2q_s16(w[0], w[1]),
+            vuzp1q_s16(w[2], w[3]),
+            vuzp2q_s16(w[2], w[3]),
+        ])
     }
     #[inline(always)]
-    fn dot_pair(self, acc: Self::I, a: int16x8_t, w: Self::Pairs) -> Self::I {
-        [
-            self.0.dot_pair(acc[0], a, w[0]),
-            self.0.dot_pair(acc[1], a, w[1]),
-            self.0.dot_pair(acc[2], a, w[2]),
-            self.0.dot_pair(acc[3], a, w[3]),
-        ]
+    fn dot_pair(self, mut acc: Self::I, a: int16x4_t, w: Self::Pairs) -> Self::I {
+        // The compiler would make a product, a product and a sum of two intrinsics.
+        macro_rules! smlal {
+            ($i:literal, $form:literal, $type:literal) => {
+                // SAFETY: registers only; `self` proves NEON.
+                unsafe {
+                    core::arch::asm!(
+                        concat!($form, " {acc:v}.4s, {first:v}.", $type, ", {a:v}.h[0]"),
+                        concat!($form, " {acc:v}.4s, {second:v}.", $type, ", {a:v}.h[1]"),
+                        acc = inout(vreg) acc[$i],
+                        first = in(vreg) w[$i / 2 * 2],
+                        second = in(vreg) w[$i / 2 * 2 + 1],
+                        a = in(vreg_low16) a,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+            };
+        }
+        smlal!(0, "smlal", "4h");
+        smlal!(1, "smlal2", "8h");
+        smlal!(2, "smlal", "4h");
+        smlal!(3, "smlal2", "8h");
+        acc
+    }
+    #[inline(always)]
+    unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
+        self,
+        acc: [[Words; NP]; MR],
+        tile: QuadTile<A>,
+    ) -> [[Words; NP]; MR] {
+        // SAFETY: as the caller guarantees.
+        unsafe { self.0.multiply_quads(acc, tile) }
+    }
+    const ARRANGE_FROM: usize = P::ARRANGE_FROM;
+    #[inline(always)]
+    fn arrange(self, panel: &[I8x64], arranged: &mut [I8x64]) {
+        self.0.arrange(panel, arranged);
     }
     #[inline(always)]
     fn compensation(self, _: Self::I) -> Self::I {
@@ -361,10 +465,59 @@ impl<P: Product> Simd for Neon<P> {
     }
 }
 
+/// The steps of a tile that its loops over four steps leave: up to three, at its end.
+///
+/// # Safety
+/// As that of [`Simd::multiply_quads`].
+#[inline(always)]
+pub unsafe fn multiply_rest<P: Product, const MR: usize, const NP: usize, const A: usize>(
+    product: P,
+    mut acc: [[Words; NP]; MR],
+    tile: QuadTile<A>,
+) -> [[Words; NP]; MR] {
+    for k in tile.steps / 4 * 4..tile.steps {
+        for p in 0..NP {
+            // SAFETY: as the caller guarantees.
+            let w = unsafe { &*tile.panels.add(p * tile.panel_stride + k) };
+            let w = Neon(product).load_quads(w);
+            for r in 0..MR {
+                // SAFETY: as the caller guarantees.
+                let a = unsafe { tile.rows.add(r * tile.row_stride + k).read_unaligned() };
+                acc[r][p] = Neon(product).dot_quad(acc[r][p], Neon(product).quad(a), w);
+            }
+        }
+    }
+    acc
+}
+
 impl<P: Product> Neon<P> {
     #[inline(always)]
     fn alternate(self, signs: [f32; 4]) -> float32x4_t {
         // SAFETY: four floats are there.
         unsafe { vld1q_f32(signs.as_ptr()) }
+    }
+    /// `columns[16 j + t] = rows[stride t + j]` for `j` and `t` below sixteen, four by four.
+    ///
+    /// # Safety
+    /// These words exist and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_words(self, rows: *const i32, stride: usize, columns: *mut i32) {
+        for t in (0..16).step_by(4) {
+            for j in (0..16).step_by(4) {
+                // SAFETY: as the caller guarantees; `self` proves NEON.
+                unsafe {
+                    let row = |i: usize| vld1q_s32(rows.add((t + i) * stride + j));
+                    let (a, b) = (vtrnq_s32(row(0), row(1)), vtrnq_s32(row(2), row(3)));
+                    let wide = [a.0, a.1, b.0, b.1].map(|v| vreinterpretq_s64_s32(v));
+                    let store = |i: usize, v| {
+                        vst1q_s32(columns.add((j + i) * 16 + t), vreinterpretq_s32_s64(v));
+                    };
+                    store(0, vtrn1q_s64(wide[0], wide[2]));
+                    store(1, vtrn1q_s64(wide[1], wide[3]));
+                    store(2, vtrn2q_s64(wide[0], wide[2]));
+                    store(3, vtrn2q_s64(wide[1], wide[3]));
+                }
+            }
+        }
     }
 }
