@@ -15,7 +15,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::utils::truncation::{
     TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
-use tokenizers::{AddedToken, Encoding, ModelWrapper, PostProcessor};
+use tokenizers::{AddedToken, Encoding, ModelWrapper, NormalizedString, Normalizer, PostProcessor};
 
 type Reference = tokenizers::Tokenizer;
 
@@ -281,7 +281,8 @@ fn compare_pair(
     }
 
     let Ok(mut windows) = tokenizer.windows(first, second, &limits, stride) else {
-        assert!(n1 + n2 > room, "{}", what());
+        // Windows that share all their tokens are refused, however short the text.
+        assert!(n1 + n2 > room || stride >= room.max(1), "{}", what());
         return;
     };
     params.stride = stride;
@@ -442,11 +443,21 @@ struct WithAdded {
 }
 
 impl WithAdded {
-    /// `None` if the reference refuses the tokens.
+    /// `None` if the reference refuses the tokens, or finds one that normalises to nothing everywhere, and
+    /// never ends.
     fn new(settings: &Settings, tokens: &[AddedToken]) -> Option<Self> {
         let vocab = small_vocab();
         let mut reference = reference(&vocab, settings);
-        // The reference may panic on an empty pattern.
+        let empty = |token: &AddedToken| {
+            let mut text = NormalizedString::from(token.content.as_str());
+            let normalizer = reference.get_normalizer().expect("BertNormalizer");
+            normalizer.normalize(&mut text).unwrap();
+            token.normalized && text.is_empty()
+        };
+        if tokens.iter().any(empty) {
+            return None;
+        }
+        // It may panic, too.
         let add = std::panic::AssertUnwindSafe(|| reference.add_tokens(tokens.iter().cloned()));
         std::panic::catch_unwind(add).ok()?.ok()?;
         // Of equal texts the last one counts.
@@ -542,6 +553,16 @@ fn options_of_added_tokens() {
 /// Tokens with random options in random texts.
 #[test]
 fn random_added_tokens() {
+    compare_random_added_tokens(3);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn many_random_added_tokens() {
+    compare_random_added_tokens(12);
+}
+
+fn compare_random_added_tokens(sets: usize) {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
     let quiet = std::panic::take_hook();
@@ -570,7 +591,7 @@ fn random_added_tokens() {
     let mut runner = TestRunner::new_with_rng(config(1), rng);
     let (mut compared, mut refused) = (0, 0);
     for settings in all_settings().iter().step_by(5) {
-        for _ in 0..12 {
+        for _ in 0..sets {
             let set = tokens.new_tree(&mut runner).unwrap().current();
             let set: Vec<AddedToken> = set
                 .iter()
@@ -600,7 +621,7 @@ fn random_added_tokens() {
         }
     }
     eprintln!("{compared} texts compared, {refused} sets of tokens refused by the reference");
-    assert!(compared > 1_500, "{compared} texts compared");
+    assert!(compared > 100 * sets, "{compared} texts compared");
 }
 
 /// White space, runs of marks and beginnings of tokens, 2 MB of each: the time is linear.
@@ -628,7 +649,7 @@ fn long_lines_with_added_tokens() {
             "aaaaaaab ",
         ] {
             let text = part.repeat(2_000_000 / part.len());
-            assert!(tokenizer.count(text.as_str()).unwrap() < text.len());
+            assert!(tokenizer.count(text.as_str()).unwrap() <= text.len());
         }
     }
 }
