@@ -214,7 +214,8 @@ fn vectors_of_words_and_tokens() {
         let features =
             WordFeatures { layers: Layers::LAST, pooling: WordPooling::Mean, normalize: true };
         for (line, answer) in lines.iter().zip(command(&arguments, window, &lines)) {
-            let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+            let words: Vec<&str> =
+                line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
             let found = session.word_vectors(&words, &features).unwrap();
             let rows = answer["embedding"].as_array().unwrap();
             assert_eq!(rows.len(), found.vectors.len());
