@@ -96,7 +96,8 @@ pub mod added {
     pub const SINGLE_WORD: u32 = 1;
     pub const LSTRIP: u32 = 1 << 1;
     pub const RSTRIP: u32 = 1 << 2;
-    /// Decoding leaves the token out.
+    /// Decoding leaves the token out. The runtime does not decode.
+    #[cfg(feature = "writer")]
     pub const SPECIAL: u32 = 1 << 3;
 }
 

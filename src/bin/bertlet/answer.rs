@@ -10,14 +10,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, count, text_value, texts_help};
+use crate::options::{OPTIONS_HELP, Options, TEXTS_HELP, Takes, count, text_value};
 use crate::output::{Answers, join, write_range};
 use crate::samples::{Sample, Samples};
 
 pub const COMMAND: Command = Command {
     name: "answer",
     about: "finds the answer to a question in passages",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet answer MODEL --question Q [FILE|-] [options]
 
@@ -35,12 +35,13 @@ the passage has no answer. Models for SQuAD 2 know it: their answer holds where 
 With --ids the ids hold the question, tokens of type 1 are the passage, and start and end count tokens.
 
 ",
-        texts_help!(),
+        TEXTS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet answer model.bertlet --question \"Who came?\" --text \"Mary came late.\"
 "
-    ),
+    ],
     run,
 };
 

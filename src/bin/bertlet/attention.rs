@@ -16,7 +16,7 @@ use crate::samples::Samples;
 pub const COMMAND: Command = Command {
     name: "attention",
     about: "draws which token looks at which, as an HTML page",
-    help: "\
+    help: &["\
 Usage: bertlet attention MODEL TEXT --html FILE [--threads N] [--isa NAME] [--read]
 
 Writes one page that needs nothing else: choose a layer, see all its heads side by side, point at a
@@ -26,7 +26,7 @@ alone. Layers and heads are counted from 1. A tab in TEXT separates the two text
 
 Example:
   bertlet attention model.bertlet \"The cat sat because it was tired.\" --html attention.html
-",
+"],
     run,
 };
 

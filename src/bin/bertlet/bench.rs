@@ -18,7 +18,7 @@ use crate::output::{self, Answers};
 pub const COMMAND: Command = Command {
     name: "bench",
     about: "measures the speed at several lengths, against the machine's peak",
-    help: "\
+    help: &["\
 Usage: bertlet bench MODEL [--lengths 8,16,..] [--threads N] [--isa NAME] [--profile] [--json] [--read]
        bertlet bench MODEL --protocol
 
@@ -39,7 +39,7 @@ is the median of what inputs reach of the peaks measured right before and after 
 
 Example:
   bertlet bench model.bertlet --lengths 16,128
-",
+"],
     run,
 };
 

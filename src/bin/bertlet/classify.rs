@@ -10,14 +10,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, set_windows, text_value, texts_help};
+use crate::options::{OPTIONS_HELP, Options, PAIRS_HELP, Takes, set_windows, text_value};
 use crate::output::Answers;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
     name: "classify",
     about: "labels texts, or pairs of texts",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet classify MODEL [FILE|-] [options]
 
@@ -31,12 +31,13 @@ the labels (softmax), one probability per label (sigmoid, also for a single labe
                      lists them; none)
 
 ",
-        texts_help!(pairs),
+        PAIRS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet classify model.bertlet --text \"A quiet triumph.\"
 "
-    ),
+    ],
     run,
 };
 

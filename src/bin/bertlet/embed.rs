@@ -11,14 +11,14 @@ use crate::Command;
 use crate::export::{Format, Ragged, Rows};
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, set_windows, text_value, texts_help, value};
+use crate::options::{OPTIONS_HELP, Options, PAIRS_HELP, Takes, set_windows, text_value, value};
 use crate::output::{Answers, STDOUT};
 use crate::samples::{Samples, Sink};
 
 pub const COMMAND: Command = Command {
     name: "embed",
     about: "turns texts into vectors",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet embed MODEL [FILE|-] [options]
 
@@ -40,12 +40,13 @@ Without --layers and --pooling: the last layer, pooled and normalised as the mod
                      [words, width], zeros for null). npy and safetensors need -o (-o - is stdout)
 
 ",
-        texts_help!(pairs),
+        PAIRS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet embed model.bertlet --text \"A quiet house.\" --pooling mean --normalize
 "
-    ),
+    ],
     run,
 };
 

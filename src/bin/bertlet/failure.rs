@@ -79,7 +79,7 @@ pub fn one_line(message: &str) -> String {
 /// The candidate that a name was probably meant to be: one that differs in a few letters, or that one of
 /// the two begins with.
 pub fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    let name = name.to_lowercase().replace('_', "-");
+    let name = name.to_ascii_lowercase().replace('_', "-");
     let letters = name.trim_start_matches('-').len();
     let most = if letters <= 3 { 1 } else { 2 + usize::from(letters > 7) };
     let distance = |other: &str| {

@@ -11,14 +11,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::{Failure, zeros};
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, count, texts_help};
+use crate::options::{OPTIONS_HELP, Options, TEXTS_HELP, Takes, count};
 use crate::output::Answers;
 use crate::samples::{Sample, Samples};
 
 pub const COMMAND: Command = Command {
     name: "fill-mask",
     about: "suggests words for each [MASK]",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet fill-mask MODEL [FILE|-] [options]
 
@@ -29,12 +29,13 @@ the text was cut to what the model takes. A text without a [MASK] is an error.
       --top N        words for each [MASK] (5)
 
 ",
-        texts_help!(),
+        TEXTS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet fill-mask model.bertlet --text \"Paris is the [MASK] of France.\"
 "
-    ),
+    ],
     run,
 };
 
@@ -127,7 +128,7 @@ fn no_mask(sample: &Sample<'_>, (id, name): (u32, &str), truncated: bool) -> Str
     }
     // How other models and people write it.
     let others = ["<mask>", "[mask]", "<mask_token>", "{mask}", "mask", "___", "...", "\u{2026}"];
-    let text = sample.line.to_lowercase();
+    let text = sample.line.to_ascii_lowercase();
     match others.into_iter().find(|other| text.contains(other)) {
         Some(other) => format!("the text has no {name}; write {name} in place of {other}"),
         None => format!("the text has no {name}; write {name} where a word is missing"),

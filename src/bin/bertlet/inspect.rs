@@ -17,7 +17,7 @@ use crate::output::Answers;
 pub const COMMAND: Command = Command {
     name: "inspect",
     about: "shows what is in a model file",
-    help: "\
+    help: &["\
 Usage: bertlet inspect MODEL [--max-tokens N] [--json] [--read]
 
 Shows the configuration, the parameters of each part, the work and the memory for an input, the sections
@@ -29,7 +29,7 @@ of the file, the labels, and where the model came from.
 
 Example:
   bertlet inspect model.bertlet
-",
+"],
     run,
 };
 

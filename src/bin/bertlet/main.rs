@@ -36,7 +36,7 @@ struct Command {
     /// One line for `bertlet --help`.
     about: &'static str,
     /// What `--help` shows: usage, options, an example.
-    help: &'static str,
+    help: &'static [&'static str],
     run: fn(lexopt::Parser) -> Result<(), Failure>,
 }
 
@@ -69,7 +69,9 @@ fn main() -> ExitCode {
             Some(command) => {
                 let parser = lexopt::Parser::from_iter(std::iter::once(program).chain(arguments));
                 let answer = (command.run)(parser).map_err(|failure| suggest(command, failure));
-                return finish(answer, || format!("{}\n\n{}", command.about, command.help));
+                return finish(answer, || {
+                    format!("{}\n\n{}", command.about, command.help.concat())
+                });
             }
             None => Err(unknown_command(&name)),
         },
@@ -105,7 +107,10 @@ fn suggest(command: &Command, failure: Failure) -> Failure {
 
 /// The options of a command, from its help.
 fn options(command: &Command) -> impl Iterator<Item = &'static str> {
-    let words = command.help.split(|c: char| c != '-' && !c.is_ascii_lowercase());
+    let words = command
+        .help
+        .iter()
+        .flat_map(|part| part.split(|c: char| c != '-' && !c.is_ascii_lowercase()));
     words.filter(|word| word.starts_with("--") && word.len() > 2)
 }
 

@@ -14,14 +14,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::Failure;
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, set_windows, text_value, texts_help, value};
+use crate::options::{OPTIONS_HELP, Options, TEXTS_HELP, Takes, set_windows, text_value, value};
 use crate::output::{Answers, join, write_range};
 use crate::samples::{Sample, Samples};
 
 pub const COMMAND: Command = Command {
     name: "ner",
     about: "finds the names of persons, places and other entities",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet ner MODEL [FILE|-] [options]
 
@@ -47,13 +47,14 @@ the model takes.
 With --ids start and end count tokens, and the text is made of the vocabulary's tokens.
 
 ",
-        texts_help!(),
+        TEXTS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet ner model.bertlet --text \"Angela Merkel met Emmanuel Macron in Berlin.\"
   bertlet ner model.bertlet --redact letters.txt
 "
-    ),
+    ],
     run,
 };
 

@@ -9,14 +9,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::Failure;
 use crate::json::Object;
-use crate::options::{Options, Takes, texts_help};
+use crate::options::{OPTIONS_HELP, Options, PAIRS_HELP, Takes};
 use crate::output::Answers;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
     name: "next-sentence",
     about: "says how likely the second text of a pair follows the first",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet next-sentence MODEL [FILE|-] [options]
 
@@ -24,12 +24,13 @@ Writes {\"is_next\":0.98,\"logits\":[..,..]} for each pair, with \"truncated\":t
 model takes. The logits are those of \"is next\" and \"is not\".
 
 ",
-        texts_help!(pairs),
+        PAIRS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   printf 'It was raining.\\tHe took an umbrella.\\n' | bertlet next-sentence model.bertlet
 "
-    ),
+    ],
     run,
 };
 

@@ -13,27 +13,17 @@ use lexopt::{Arg, Parser};
 use crate::failure::Failure;
 use crate::output::{self, STDOUT};
 
-/// The part of the help that all text commands share: with pairs of texts, or without.
-macro_rules! texts_help {
-    (pairs) => {
-        concat!(
-            "\
+/// The help on input for commands that take pairs of texts.
+pub const PAIRS_HELP: &str = "\
 Input: FILE, or - for stdin: one text per line. A tab makes a pair of what is before the first tab and what is
 after it, also in --text; a tab at the end makes an empty second text.
-",
-            texts_help!(options)
-        )
-    };
-    () => {
-        concat!(
-            "\
+";
+/// The help on input for commands that take single texts.
+pub const TEXTS_HELP: &str = "\
 Input: FILE, or - for stdin: one text per line. A tab is a space like any other.
-",
-            texts_help!(options)
-        )
-    };
-    (options) => {
-        "\
+";
+/// The help on the options that all text commands share.
+pub const OPTIONS_HELP: &str = "\
       --text TEXT    one text, from the command line
       --jsonl        lines of JSON: {\"text\":..,\"text_pair\":..,\"id\":..}, the last two optional, so that a text
                      may hold any character; the answer repeats the id
@@ -46,10 +36,7 @@ Input: FILE, or - for stdin: one text per line. A tab is a space like any other.
       --read         read MODEL into memory instead of mapping it
       --threads N    threads (1)
       --isa NAME     instruction set (the fastest that the CPU has; also BERTLET_ISA)
-"
-    };
-}
-pub(crate) use texts_help;
+";
 
 /// More threads than any machine for these models has.
 const MAX_THREADS: usize = 256;

@@ -9,14 +9,14 @@ use lexopt::Parser;
 use crate::Command;
 use crate::failure::Failure;
 use crate::json::{self, Object};
-use crate::options::{Options, Takes, texts_help};
+use crate::options::{OPTIONS_HELP, Options, PAIRS_HELP, Takes};
 use crate::output::Answers;
 use crate::samples::Samples;
 
 pub const COMMAND: Command = Command {
     name: "tokenize",
     about: "shows the tokens of texts, with their ids and offsets",
-    help: concat!(
+    help: &[
         "\
 Usage: bertlet tokenize MODEL [FILE|-] [options]
 
@@ -25,12 +25,13 @@ can be piped into --ids. Offsets are bytes, [0,0] for [CLS] and [SEP]. Texts are
 so, whatever the model takes; then \"truncated\":true says that a text was.
 
 ",
-        texts_help!(pairs),
+        PAIRS_HELP,
+        OPTIONS_HELP,
         "
 Example:
   bertlet tokenize model.bertlet --text \"unaffable\"
 "
-    ),
+    ],
     run,
 };
 

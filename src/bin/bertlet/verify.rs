@@ -11,7 +11,7 @@ use crate::options::{Options, Takes};
 pub const COMMAND: Command = Command {
     name: "verify",
     about: "checks a model file's checksums and numbers, and its self-test vectors if it has some",
-    help: "\
+    help: &["\
 Usage: bertlet verify MODEL [--isa NAME] [--threads N] [--read]
 
 Reads every byte of MODEL, compares the checksums of its sections, and checks the rules for numbers on
@@ -20,7 +20,7 @@ with those of the machine that wrote it. Exit status 1 and the place where somet
 
 Example:
   bertlet verify model.bertlet
-",
+"],
     run,
 };
 
