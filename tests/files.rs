@@ -23,7 +23,9 @@ fn name(path: &Path) -> &str {
 }
 
 fn command(folder: &Folder, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bertlet"));
+    // A job in the background of a script ignores SIGINT, and its children inherit that.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_bertlet")]);
     command.args(arguments).current_dir(&folder.0).env_remove("BERTLET_ISA");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -23,7 +23,9 @@ fn folder() -> TempDir {
 }
 
 fn command(folder: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bertlet-convert"));
+    // A job in the background of a script ignores SIGINT, and its children inherit that.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_bertlet-convert")]);
     command.args(arguments).current_dir(folder.path());
     command
 }

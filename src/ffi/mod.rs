@@ -855,10 +855,9 @@ pub unsafe extern "C" fn bertlet_redact(
         let text = recognizer.redact(tagged, &options)?;
         let mut counted = Writer { room: &mut [], count: 0 };
         let _ = write!(counted, "{text}");
-        if let Some(room) = array.fit(counted.count)? {
-            let _ = write!(Writer { room, count: 0 }, "{text}");
-        }
-        Ok(())
+        let Some(room) = array.fit(counted.count)? else { return Ok(()) };
+        let _ = write!(Writer { room, count: 0 }, "{text}");
+        array.finish(counted.count)
     })
 }
 
