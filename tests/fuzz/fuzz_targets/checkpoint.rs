@@ -8,7 +8,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use bertlet_convert::source::{Options, open};
+use bertlet_convert::source::{OpenOptions, open};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -123,7 +123,7 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
 }
 
 fn read(folder: &Path) {
-    match open(folder, Options::default()) {
+    match open(folder, OpenOptions::default()) {
         Err(error) => {
             let text = error.to_string();
             assert!(!text.contains('\n'), "an error of several lines: {text:?}");
@@ -133,7 +133,7 @@ fn read(folder: &Path) {
             for name in names {
                 let _ = source.read_f32(&name);
             }
-            let _ = bertlet_convert::names::load(&source, true);
+            let _ = bertlet_convert::load::bert(&source, true);
         }
     }
 }

@@ -103,8 +103,8 @@ pub fn tokenize(section: &[u8], text: &[u8]) {
     for (text, pair) in [(text, None), (first, Some(second))] {
         for length in [2, 3, 16, 40] {
             let mut out = TokenBuffer {
-                ids: &mut ids,
-                type_ids: &mut type_ids,
+                input_ids: &mut ids,
+                token_type_ids: &mut type_ids,
                 offsets: &mut offsets,
                 words: &mut words,
             };
@@ -118,7 +118,7 @@ pub fn tokenize(section: &[u8], text: &[u8]) {
                     convert_offsets(text, offsets, bertlet::tokenizer::OffsetUnit::Utf16);
                 }
             }
-            let mut out = TokenBuffer { ids: &mut ids, ..TokenBuffer::default() };
+            let mut out = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
             if let Ok(mut windows) = tokenizer.windows(text, pair, &Limits::new(length), 1) {
                 for _ in 0..20 {
                     match windows.next_into(&mut out) {
