@@ -1,14 +1,14 @@
 //! The commands, as `INTERFACE.md` promises them.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::common::{Folder, Weights};
 
-/// Runs `bertlet` on some input: its JSON lines, or what it says on stderr and its status.
-pub fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
+/// Runs `bertlet` on some input.
+fn run(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -18,7 +18,12 @@ pub fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i
         .unwrap();
     // A command that refuses its arguments does not read; that is not a failure of this test.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Runs `bertlet` on some input: its JSON lines, or what it says on stderr and its status.
+pub fn bertlet(arguments: &[&str], input: &str) -> Result<Vec<Value>, (String, i32)> {
+    let output = run(arguments, input);
     if !output.status.success() {
         let message = String::from_utf8(output.stderr).unwrap();
         return Err((message, output.status.code().unwrap()));
@@ -129,15 +134,7 @@ fn ner() {
 
 /// What `bertlet` writes to stdout, stderr, and its status.
 fn plain(arguments: &[&str], input: &str) -> (String, String, i32) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    let output = run(arguments, input);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
