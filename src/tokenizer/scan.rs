@@ -321,6 +321,22 @@ impl<'t> Scanner<'t> {
         }
     }
 
+    /// Adds a normalised character to the word, unless it is white space. Returns whether the word is whole: a
+    /// character that is a word of its own ends the word before it, and is held for the next one.
+    #[inline(always)]
+    fn ends_word(&mut self, step: NormalizedChar, word: &mut Word) -> bool {
+        let class = item::class(step.item);
+        if word.chars > 0 && class == item::ISOLATED {
+            self.held = Some(step);
+            return true;
+        }
+        if class == item::SPACE {
+            return word.chars > 0;
+        }
+        word.push(step.item & item::CODE_MASK, step.start, step.len);
+        class == item::ISOLATED
+    }
+
     /// Reads the next word of the piece.
     #[inline(always)]
     fn word_of_piece(
@@ -338,21 +354,8 @@ impl<'t> Scanner<'t> {
                 }
             }
             let Some(step) = self.next_char(tables)? else { continue };
-            match item::class(step.item) {
-                item::SPACE => {
-                    if word.chars > 0 {
-                        return Ok(Found::Word);
-                    }
-                }
-                item::ISOLATED => {
-                    if word.chars > 0 {
-                        self.held = Some(step);
-                        return Ok(Found::Word);
-                    }
-                    word.push(step.item & item::CODE_MASK, step.start, step.len);
-                    return Ok(Found::Word);
-                }
-                _ => word.push(step.item & item::CODE_MASK, step.start, step.len),
+            if self.ends_word(step, word) {
+                return Ok(Found::Word);
             }
         }
     }
@@ -395,21 +398,8 @@ impl<'t> Scanner<'t> {
             }
             progress.index += 1;
             progress.previous = Some(code);
-            match item::class(step.item) {
-                item::SPACE => {
-                    if word.chars > 0 {
-                        return Ok(Found::Word);
-                    }
-                }
-                item::ISOLATED => {
-                    if word.chars > 0 {
-                        self.held = Some(step);
-                        return Ok(Found::Word);
-                    }
-                    word.push(code, step.start, step.len);
-                    return Ok(Found::Word);
-                }
-                _ => word.push(code, step.start, step.len),
+            if self.ends_word(step, word) {
+                return Ok(Found::Word);
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::common::{Folder, Weights};
 
 /// Runs `bertlet` on some input.
-fn run(arguments: &[&str], input: &str) -> Output {
+fn run(arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -17,7 +17,7 @@ fn run(arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     // A command that refuses its arguments does not read; that is not a failure of this test.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 
@@ -298,15 +298,7 @@ fn answer() {
 
 /// The answers of a run, and its one line on stderr and its status.
 fn output(arguments: &[&str], input: impl AsRef<[u8]>) -> (Vec<Value>, String, i32) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bertlet"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
-    let output = child.wait_with_output().unwrap();
+    let output = run(arguments, input);
     let answers = String::from_utf8(output.stdout).unwrap();
     let answers = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (answers, String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
