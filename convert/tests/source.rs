@@ -1060,6 +1060,9 @@ fn other_tokenizers_are_refused() {
             "{part}: {message}"
         );
     }
+    let without = with_tokenizer(|j| j["post_processor"] = Value::Null);
+    let notes = open(&without).unwrap().tokenizer.unwrap().notes;
+    assert!(notes[0].contains("post_processor is null; every text gets [CLS] and"), "{notes:?}");
     let wrong_id = json!({"type": "BertProcessing", "cls": ["[CLS]", 3], "sep": ["[SEP]", 3]});
     assert!(error(with_tokenizer(|j| j["post_processor"] = wrong_id)).contains("post_processor"));
 }

@@ -609,7 +609,16 @@ impl<'a> FromJson<'a> {
             mask: None,
             model_max_length: None,
             added_tokens: self.added_tokens()?,
-            notes: Vec::new(),
+            notes: self.json["post_processor"]
+                .is_null()
+                .then(|| {
+                    format!(
+                        "tokenizer.json: post_processor is null; every text gets {cls} and {sep} around it, as BERT \
+                         was trained"
+                    )
+                })
+                .into_iter()
+                .collect(),
         };
         Ok((vocabulary, tokenizer))
     }
