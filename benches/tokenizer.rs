@@ -1,4 +1,4 @@
-//! The tokenizer beside the `tokenizers` crate, on one thread.
+//! The tokenizer and the `tokenizers` crate, on one thread.
 //!
 //! `cargo bench --bench tokenizer` uses the vocabulary of `models/tiny-sst2` and one built-in text. With
 //! `BERTLET_DATA` it uses the full vocabularies and the golden texts. Both must give the same ids before

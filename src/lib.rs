@@ -144,11 +144,10 @@ pub use outputs::{
 #[cfg(feature = "std")]
 pub use owned::{
     Classification, Embedding, Entities, FilledMask, FilledMasks, FoundAnswer, FoundAnswers,
-    ModelFile, NamedEntity, NextSentenceScore, OpenError, Printable, Session, ThreadPool,
-    WordVectors,
+    ModelFile, NamedEntity, NextSentenceScore, OpenError, Session, ThreadPool, WordVectors,
 };
 // What the commands share.
 #[cfg(feature = "std")]
 #[doc(hidden)]
-pub use owned::{AtomicFile, with_scratch};
+pub use owned::{AtomicFile, Printable, with_scratch};
 pub use threads::{Executor, Serial};

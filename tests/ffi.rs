@@ -1,4 +1,4 @@
-//! What tests/c/face.c cannot see: numbers that the header repeats, and masked words, for which the
+//! What tests/c/misuse.c cannot see: numbers that the header repeats, and masked words, for which the
 //! repository has no model.
 #![allow(unsafe_code)]
 

@@ -115,7 +115,7 @@ fn the_source_is_never_a_target() {
     }
     assert_eq!(contents(folder.path()), before);
 
-    // A model in the checkpoint's folder is no source.
+    // A model in the checkpoint's folder is not a source.
     fs::write(at("src/model.bertlet"), "bertlet\0 of another version").unwrap();
     right(&folder, &["src", "--weights", "f32", "-o", "src/model.bertlet"]);
 }

@@ -105,7 +105,7 @@ macro_rules! numbered {
 
         impl $name {
             /// The item with this number in the file.
-            pub const fn from_number(number: u32) -> Option<Self> {
+            pub(crate) const fn from_number(number: u32) -> Option<Self> {
                 match number {
                     $($number => Some(Self::$item),)*
                     _ => None,

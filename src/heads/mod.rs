@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(best(2..6, 15), Some((2, 5)));
         assert_eq!(best(2..6, 3), Some((3, 5)));
         assert_eq!(best(2..6, 1), Some((5, 5)));
-        assert_eq!(best(2..7, 15), Some((2, 5)), "an end before its start is no answer");
+        assert_eq!(best(2..7, 15), Some((2, 5)), "an end before its start is not an answer");
         assert_eq!(best(2..6, 0), None);
         assert_eq!(best(6..6, 15), None);
         assert_eq!(best(3..99, usize::MAX), Some((6, 6)));

@@ -47,7 +47,7 @@ impl Pooling {
     ];
 
     /// The pooling with this number in a model file.
-    pub const fn from_number(number: u32) -> Option<Self> {
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
         if number < Self::NAMES.len() as u32 { Some(Self::NAMES[number as usize].1) } else { None }
     }
 

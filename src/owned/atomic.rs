@@ -125,7 +125,7 @@ impl AtomicFile {
         Ok(Self { file: own(&io::stdout())?, replaces: None })
     }
 
-    /// Whether [`AtomicFile::create`] would work, before work that takes long. Nothing stays behind.
+    /// Whether [`AtomicFile::create`] would work, before work that takes long. It leaves no file.
     ///
     /// # Errors
     /// Those of [`AtomicFile::create`].

@@ -131,7 +131,7 @@ impl ModelFile {
     }
 }
 
-/// The contents of a file, in pages that no file stands behind.
+/// The contents of a file, in anonymous pages.
 fn copy(mut file: &File) -> io::Result<Mmap> {
     let length = usize::try_from(file.metadata()?.len());
     let mut map = MmapMut::map_anon(length.map_err(|_| io::ErrorKind::OutOfMemory)?)?;

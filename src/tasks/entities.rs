@@ -59,7 +59,7 @@ impl Aggregation {
     ];
 
     /// The strategy with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, aggregation)| *aggregation)
     }
 }
@@ -388,7 +388,7 @@ impl<'a, 'b> EntityRecognizer<'a, 'b> {
 /// A text whose entities are replaced by their labels: what [`EntityRecognizer::redact`] returns. Displays
 /// the text, as often as it is asked to.
 ///
-/// Whole words are replaced, also where an entity ends within one, together with all characters beside
+/// Whole words are replaced, also where an entity ends within one, together with all characters next to
 /// them that are neither white space nor part of another word, such as accents that normalising takes away. A
 /// word with parts of two entities gets the label of the first.
 pub struct Redacted<'a, 'b, 't, 's> {

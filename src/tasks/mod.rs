@@ -24,7 +24,7 @@ pub use words::{WordFeatures, WordPooling};
 
 #[doc(hidden)]
 pub use crate::tokenizer::WindowPlan;
-pub use crate::tokenizer::{Offset, OffsetCounter, default_overlap};
+pub use crate::tokenizer::{Offset, default_overlap};
 
 use std::fmt;
 use std::str::FromStr;

@@ -16,7 +16,7 @@
 //!   of labels as a whole has a scheme in that spelling;
 //! - in a scheme without `O`, the only label without a prefix is the outside one, whatever its name; in a set of
 //!   plain names it is `o`, `OUT`, `OUTSIDE`, `NONE`, `NULL`, `NIL` or `NO-ENTITY` in any case;
-//! - `[PAD]`, `[CLS]` and their like are never entities, nor is the `X` beside them.
+//! - `[PAD]`, `[CLS]` and their like are never entities, nor is `X`, which stands for pieces that continue a word.
 //!
 //! [`LabelRules`] says what the names do not.
 
@@ -77,7 +77,7 @@ impl Scheme {
     ];
 
     /// The scheme with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, scheme)| *scheme)
     }
 }

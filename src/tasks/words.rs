@@ -26,7 +26,7 @@ impl WordPooling {
         [("first", Self::First), ("mean", Self::Mean), ("last", Self::Last)];
 
     /// The choice with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, pooling)| *pooling)
     }
 }

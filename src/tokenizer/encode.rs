@@ -167,7 +167,7 @@ impl<'k, 't> Tokens<'k, 't> {
     /// # Errors
     /// [`TokenizeError::InvalidUtf8`].
     #[inline(always)]
-    pub fn next_token(&mut self) -> Result<Option<Token>, TokenizeError> {
+    pub(super) fn next_token(&mut self) -> Result<Option<Token>, TokenizeError> {
         if self.next >= self.len && !self.next_word()? {
             return Ok(None);
         }

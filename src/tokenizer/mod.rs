@@ -101,8 +101,9 @@ pub mod writer;
 pub use encode::{
     Encoded, Limits, NO_WORD, Source, Span, Token, TokenBuffer, Tokens, Truncation, Windows,
 };
-pub use layout::MAX_WORD_CHARS;
-pub use offsets::{Offset, OffsetCounter};
+pub(crate) use layout::MAX_WORD_CHARS;
+pub use offsets::Offset;
+pub(crate) use offsets::OffsetCounter;
 #[doc(hidden)]
 pub use offsets::{OffsetUnit, convert_offsets};
 #[doc(hidden)]

@@ -56,7 +56,7 @@ impl<'t> OffsetCounter<'t> {
     pub fn at(&mut self, byte: u32) -> Offset {
         let to = (byte as usize).min(self.text.len());
         let from = self.at.byte as usize;
-        // Every character has one byte that is no continuation; beyond the basic plane (lead byte
+        // Every character has one byte that is not a continuation; beyond the basic plane (lead byte
         // F0 and up) it takes two units of UTF-16.
         let bytes = &self.text[from.min(to)..from.max(to)];
         let chars = bytes.iter().filter(|b| **b & 0xC0 != 0x80).count() as u32;

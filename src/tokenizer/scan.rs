@@ -152,7 +152,7 @@ enum Next {
 struct Progress {
     /// Characters read.
     index: usize,
-    /// No token starts before this place: the end of the last match, even of one that is no single word.
+    /// No token starts before this place: the end of the last match, even of one that is not a single word.
     quiet: usize,
     /// End of the last token, with the white space that it took in.
     taken: usize,
@@ -259,7 +259,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// Goes on behind the piece that was read: to an added token, to the end, or to the next piece (`None`).
+    /// Continues after the piece that was read: to an added token, to the end, or to the next piece (`None`).
     #[inline(never)]
     fn next_piece(&mut self, tables: &Tables<'_>) -> Option<Found> {
         match self.next {

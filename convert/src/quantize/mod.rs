@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 
 use half::f16;
 
-use crate::bert::{Attention, Bert, Config, Linear, Matrix, TaskHeads};
+use crate::bert::{Attention, Bert, Config, LayerNorm, Linear, Matrix, TaskHeads};
 use crate::reference::matmul::{gram, linear};
 use crate::reference::{
     self, FloatAttention, LinearKind, Qkv, Sequence, activate, add, attention, layer_norm, spans,
@@ -269,20 +269,26 @@ fn quantize_layer(
             heads,
         ),
     };
-    let (attention_output, attended) = {
-        let mut target =
-            linear(&context.reference, &attention_output.weight, &attention_output.bias);
-        add(&mut target, &states.reference);
+    // A projection that is added to the states `x`, and the norm of the sum.
+    let add_and_norm = |kind, linear_of: &Linear, inputs: &States, x: &States, norm: &LayerNorm| {
+        let mut target = linear(&inputs.reference, &linear_of.weight, &linear_of.bias);
+        add(&mut target, &x.reference);
         let mut reference = target.clone();
-        subtract(&mut target, &states.actual);
-        let projection =
-            fit(LinearKind::AttentionOutput, &attention_output, &context.actual, &target);
-        let mut actual = simulate::project(&context.actual, &projection);
-        add(&mut actual, &states.actual);
-        layer_norm(&mut reference, &layer.attention_norm, eps);
-        layer_norm(&mut actual, &layer.attention_norm, eps);
-        (projection, States { reference, actual })
+        subtract(&mut target, &x.actual);
+        let fitted = fit(kind, linear_of, &inputs.actual, &target);
+        let mut actual = simulate::project(&inputs.actual, &fitted);
+        add(&mut actual, &x.actual);
+        layer_norm(&mut reference, norm, eps);
+        layer_norm(&mut actual, norm, eps);
+        (fitted, States { reference, actual })
     };
+    let (attention_output, attended) = add_and_norm(
+        LinearKind::AttentionOutput,
+        &attention_output,
+        &context,
+        states,
+        &layer.attention_norm,
+    );
     drop(context);
     done();
 
@@ -296,16 +302,9 @@ fn quantize_layer(
     let inner = States { reference, actual };
     done();
 
-    let mut target = linear(&inner.reference, &layer.output.weight, &layer.output.bias);
-    add(&mut target, &attended.reference);
-    let mut reference = target.clone();
-    subtract(&mut target, &attended.actual);
-    let output = fit(LinearKind::Output, &layer.output, &inner.actual, &target);
-    let mut actual = simulate::project(&inner.actual, &output);
-    add(&mut actual, &attended.actual);
-    layer_norm(&mut reference, &layer.output_norm, eps);
-    layer_norm(&mut actual, &layer.output_norm, eps);
-    *states = States { reference, actual };
+    let output;
+    (output, *states) =
+        add_and_norm(LinearKind::Output, &layer.output, &inner, &attended, &layer.output_norm);
     done();
 
     StoredLayer {

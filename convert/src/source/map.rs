@@ -39,7 +39,7 @@ impl Map {
     }
 
     /// Returns the memory of `range` to the system, which reads it from the file again if needed. Otherwise the
-    /// whole file would stay in memory beside the model.
+    /// whole file would stay in memory next to the model.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = &self.map

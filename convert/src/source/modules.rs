@@ -13,7 +13,7 @@ use super::files::{self, Files};
 use super::tokenizer::TokenizerConfig;
 use crate::error::{Error, Result};
 
-/// Names of the file beside the encoder, in the order in which sentence-transformers looks for them.
+/// Names of the file next to the encoder, in the order in which sentence-transformers looks for them.
 const ENCODER_CONFIGS: [&str; 3] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",

@@ -41,7 +41,7 @@ const HEADER: usize = 128;
 pub struct Rows {
     name: String,
     out: AtomicFile,
-    /// The same file behind its header, or, where that cannot be completed later, a file of their own.
+    /// The same file after its header, or, where that cannot be completed later, a file of their own.
     values: BufWriter<File>,
     format: Format,
     width: usize,

@@ -71,11 +71,6 @@ impl Failure {
     }
 }
 
-/// A message without control characters.
-pub fn one_line(message: &str) -> String {
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// The candidate that a name was probably meant to be: one that differs in a few letters, or that one of
 /// the two begins with.
 pub fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {

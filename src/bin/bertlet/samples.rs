@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 
+use bertlet::Printable;
 use bertlet::tasks::{TaskError, Text};
 use bertlet::tokenizer::TokenizeError;
 use bertlet::{Input, ModelFile};
 
-use crate::failure::{Failure, one_line};
+use crate::failure::Failure;
 use crate::json::{self, Value};
 use crate::lines::{Lines, Place};
 use crate::options::Options;
@@ -189,7 +190,7 @@ impl Samples {
             match self.read().and_then(|sample| answer(&sample, &mut sink)) {
                 Err(Failure::Line(message)) if self.keep_going => {
                     failed += 1;
-                    sink.failed(&one_line(&message));
+                    sink.failed(&Printable(message).to_string());
                 }
                 answered => answered?,
             }

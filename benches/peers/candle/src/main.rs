@@ -1,4 +1,4 @@
-//! candle's BERT in f32 behind the protocol of `bertlet bench --protocol`: `peer-candle CHECKPOINT`.
+//! candle's BERT in f32 for the protocol of `bertlet bench --protocol`: `peer-candle CHECKPOINT`.
 
 use std::error::Error;
 use std::io::{BufRead, Write};

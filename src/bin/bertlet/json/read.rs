@@ -57,7 +57,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// Why and where a text is no JSON.
+/// Why and where a text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Error {
     expected: &'static str,
@@ -71,7 +71,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Reads one value and nothing behind it.
+/// Reads one value. Anything after it is an error.
 pub fn parse(text: &str) -> Result<Value<'_>, Error> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(0)?;

@@ -1,4 +1,4 @@
-/* Uses and misuses the C API: face SST2.bertlet NER.bertlet, the two models of this repository.
+/* Uses and misuses the C API: misuse SST2.bertlet NER.bertlet, the two models of this repository.
  * Run by .ci/c, also under AddressSanitizer. */
 #include <bertlet.h>
 #include <pthread.h>
@@ -47,7 +47,7 @@ static bertlet_encoder *new_encoder(const bertlet_model *model, size_t tokens, c
     size_t size = 0;
     bertlet_encoder *encoder = NULL;
     IS(OK, bertlet_encoder_size(model, tokens, &size));
-    /* The memory may have any alignment, and hold anything: also what read as floats is no number. */
+    /* The memory may have any alignment, and hold anything: also bytes that are NaN as floats. */
     *memory = malloc(size + 1);
     memset(*memory, isa ? 0xff : 0xa5, size + 1);
     IS(OK, bertlet_encoder_new(model, tokens, isa, (char *)*memory + 1, size, &encoder));
@@ -188,7 +188,7 @@ static void test_features(const bertlet_model *model) {
     CHECK(count == (2 * tokens - 1 < 16 ? 2 * tokens - 1 : 16) * 128);
     IS(OK, bertlet_embed(encoder, text, length, text, length, NULL, BERTLET_POOLING_NONE, false, -1, more, NULL, &count,
                          NULL));
-    /* Room for more is no error. */
+    /* Room for more is not an error. */
     count = 512;
     IS(OK, bertlet_encode(encoder, &input, "last", BERTLET_POOLING_CLS, false, of_text, &count));
     CHECK(count == 128 && !memcmp(rows, of_text, 128 * sizeof *rows));
