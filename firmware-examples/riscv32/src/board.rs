@@ -3,6 +3,8 @@
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
 
+use bertlet_firmware::{Board, Stack};
+
 global_asm!(
     ".section .text.boot",
     ".global _start",
@@ -19,10 +21,10 @@ global_asm!(
     "j 3b",
 );
 
-/// The serial port, a 16550.
-pub struct Uart;
+/// The board; its console is the serial port, a 16550.
+pub struct Virt;
 
-impl Write for Uart {
+impl Write for Virt {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             // SAFETY: the transmit register of the machine's UART.
@@ -33,7 +35,7 @@ impl Write for Uart {
 }
 
 /// Stops the emulator, with this exit status.
-pub fn exit(status: u16) -> ! {
+fn exit(status: u16) -> ! {
     let value = if status == 0 { 0x5555 } else { 0x3333 | u32::from(status) << 16 };
     // SAFETY: the machine's test device.
     unsafe { (0x10_0000 as *mut u32).write_volatile(value) }
@@ -42,46 +44,35 @@ pub fn exit(status: u16) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let _ = writeln!(Uart, "{info}");
+    let _ = writeln!(Virt, "{info}");
     exit(1)
 }
 
-/// Instructions that ran so far, modulo 2^32. The emulator counts exactly with `-icount shift=0`.
-pub fn instructions() -> u32 {
-    let count;
-    // SAFETY: reads a counter.
-    unsafe { asm!("csrr {}, minstret", out(reg) count) }
-    count
+impl Board for Virt {
+    /// The emulator counts exactly with `-icount shift=0`.
+    fn instructions(&mut self) -> u32 {
+        let count;
+        // SAFETY: reads a counter.
+        unsafe { asm!("csrr {}, minstret", out(reg) count) }
+        count
+    }
+
+    fn stack_used(&mut self) -> usize {
+        stack().used()
+    }
 }
 
-const PAINT: u32 = 0xdead_beef;
+/// Runs a task, and stops the emulator.
+pub fn run(task: fn(&mut Virt) -> fmt::Result) -> ! {
+    stack().paint();
+    exit(u16::from(task(&mut Virt).is_err()))
+}
 
-fn stack() -> (*mut u32, usize) {
+fn stack() -> Stack {
     unsafe extern "C" {
         static mut __stack_end: u32;
+        static mut __stack: u32;
     }
-    let here: usize;
-    // SAFETY: reads a register.
-    unsafe { asm!("mv {}, sp", out(reg) here) }
-    let end = &raw mut __stack_end;
-    (end, (here - end as usize) / 4)
-}
-
-/// Fills the unused stack, so that [`stack_used`] can tell how deep it went.
-#[inline(never)]
-pub fn paint_stack() {
-    let (end, words) = stack();
-    for i in 0..words - 64 {
-        // SAFETY: below the stack pointer, with room for this function, and above the stack's end.
-        unsafe { end.add(i).write_volatile(PAINT) }
-    }
-}
-
-/// Bytes of stack that were used since the start, of 64 KiB.
-#[inline(never)]
-pub fn stack_used() -> usize {
-    let (end, words) = stack();
-    // SAFETY: inside the stack.
-    let free = (0..words).take_while(|&i| unsafe { end.add(i).read_volatile() } == PAINT).count();
-    (64 << 10) - 4 * free
+    // SAFETY: what the linker script reserves; the stack pointer starts at its upper end.
+    unsafe { Stack::new(&raw mut __stack_end, &raw mut __stack) }
 }

@@ -1,0 +1,12 @@
+//! The vector of a text by all-MiniLM-L6-v2, on AArch64 without an operating system.
+
+#![no_std]
+#![no_main]
+
+#[path = "../board.rs"]
+mod board;
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    board::run(bertlet_firmware::embedding)
+}

@@ -1,0 +1,213 @@
+//! What the examples for boards share: the model, the tasks, and what they print.
+//!
+//! The model is the file that `BERTLET_MODEL` names when this is built. It is used where it lies, in the section
+//! `.model`. All memory is `static`.
+
+#![no_std]
+
+use core::fmt::{self, Write};
+
+use bertlet::format::{Activation, Attention};
+use bertlet::tasks::{EntityOptions, EntityRecognizer, Features, TextRunner};
+use bertlet::tokenizer::TokenBuffer;
+use bertlet::{Config, Encoder, Isa, Layers, Model, Pooling, SequenceClassifier};
+
+/// What a board gives: a console, to which it writes, a counter, and the depth of its stack.
+pub trait Board: Write {
+    /// Instructions that ran so far, modulo 2^32.
+    fn instructions(&mut self) -> u32;
+
+    /// Bytes of stack that were used since the start.
+    fn stack_used(&mut self) -> usize;
+}
+
+/// A stack that grows down, from one past its last word.
+pub struct Stack {
+    end: *mut u32,
+    words: usize,
+}
+
+impl Stack {
+    /// What unused stack is filled with.
+    const PAINT: u32 = 0xdead_beef;
+    /// Bytes below a variable of [`Stack::paint`] that are left alone: the rest of its frame.
+    const SPARED: usize = 256;
+
+    /// # Safety
+    /// The memory between `end` and `start` is the stack.
+    pub unsafe fn new(end: *mut u32, start: *mut u32) -> Self {
+        Self { end, words: (start as usize - end as usize) / 4 }
+    }
+
+    /// Fills what is not in use yet, so that [`Stack::used`] can tell how deep it went.
+    #[inline(never)]
+    pub fn paint(&self) {
+        let mut word = self.end;
+        let here = (&raw mut word).addr() - Self::SPARED;
+        while word.addr() < here {
+            // SAFETY: inside the stack, below the frames in use.
+            unsafe { word.write_volatile(Self::PAINT) }
+            word = word.wrapping_add(1);
+        }
+    }
+
+    /// Bytes that were used since it was painted.
+    pub fn used(&self) -> usize {
+        // SAFETY: inside the stack.
+        let unused = |i: &usize| unsafe { self.end.add(*i).read_volatile() } == Self::PAINT;
+        4 * (self.words - (0..self.words).take_while(unused).count())
+    }
+}
+
+/// Texts of up to as many tokens.
+const MAX_TOKENS: usize = 32;
+
+/// The shape of `models/tiny-sst2` and, but for its vocabulary, of `models/tiny-ner`. It is known when this is
+/// built, so that the memory is a `static`.
+const TINY: Config = Config {
+    hidden_size: 128,
+    num_hidden_layers: 3,
+    num_attention_heads: 4,
+    intermediate_size: 512,
+    vocab_size: 8000,
+    max_position_embeddings: 256,
+    type_vocab_size: 2,
+    layer_norm_eps: 1e-12,
+    hidden_act: Activation::Gelu,
+    attention: Attention::Integer,
+};
+
+const SCRATCH: usize = TINY.scratch_len(MAX_TOKENS);
+
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+/// The model's first byte must be at a multiple of 64.
+#[unsafe(link_section = ".model")]
+static MODEL: Aligned<[u8; include_bytes!(env!("BERTLET_MODEL")).len()]> =
+    Aligned(*include_bytes!(env!("BERTLET_MODEL")));
+
+const SENTENCE: &str = "a warm , funny , engaging film that never quite loses its way .";
+
+/// Gives a `static` buffer of that many bytes. A task calls this once, and each task has its own.
+macro_rules! memory {
+    ($bytes:expr) => {{
+        static mut MEMORY: Aligned<[u8; $bytes]> = Aligned([0; $bytes]);
+        // SAFETY: a program runs one task, once.
+        unsafe { &mut (*(&raw mut MEMORY)).0 }
+    }};
+}
+
+/// Prints the sentiment of a text, for a model such as `models/tiny-sst2`.
+pub fn sentiment(board: &mut impl Board) -> fmt::Result {
+    let model = Model::from_bytes(&MODEL.0).unwrap();
+    let classifier = SequenceClassifier::new(&model).unwrap();
+    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
+    let mut ids = [0; MAX_TOKENS];
+    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
+    let mut runner = TextRunner::new(encoder, buffer);
+
+    let (mut logits, mut window) = ([0.0; 2], [0.0; 2]);
+    let start = board.instructions();
+    runner.classify(SENTENCE, &mut logits, &mut window).unwrap();
+    let end = board.instructions();
+
+    let mut scores = logits;
+    classifier.scores(&mut scores);
+    let best = usize::from(scores[1] > scores[0]);
+    writeln!(board, "text {SENTENCE}")?;
+    writeln!(board, "label {} {:.4}", classifier.labels().get(best).unwrap_or("?"), scores[best])?;
+    report(board, &logits, end.wrapping_sub(start))
+}
+
+/// Prints the names in a text, for a model such as `models/tiny-ner`.
+pub fn names(board: &mut impl Board) -> fmt::Result {
+    const TEXT: &str = "Ada Lovelace met Charles Babbage in London .";
+    let model = Model::from_bytes(&MODEL.0).unwrap();
+    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
+    let mut ids = [0; MAX_TOKENS];
+    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
+    let mut runner = TextRunner::new(encoder, buffer);
+    let mut labels = [Default::default(); 9];
+    let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
+
+    let start = board.instructions();
+    let tagged = recognizer.tag(&mut runner, TEXT, memory!(8 << 10)).unwrap();
+    let end = board.instructions();
+
+    writeln!(board, "text {TEXT}")?;
+    report(board, tagged.logits(), end.wrapping_sub(start))?;
+    recognizer.entities(tagged, &EntityOptions::default(), |entity| {
+        let (start, end) = (entity.start.byte as usize, entity.end.byte as usize);
+        let _ = writeln!(board, "name {} {}", entity.label, &TEXT[start..end]);
+    });
+    Ok(())
+}
+
+/// Computes features of a text, for a model such as `models/tiny-sst2`: the mean over its tokens of the last four
+/// hidden states, concatenated.
+pub fn features(board: &mut impl Board) -> fmt::Result {
+    let model = Model::from_bytes(&MODEL.0).unwrap();
+    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
+    let mut ids = [0; MAX_TOKENS];
+    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
+    let mut runner = TextRunner::new(encoder, buffer);
+    let layers: Layers = "concat:last4".parse().unwrap();
+    let features = Features { layers, pooling: Pooling::Mean, normalize: false };
+
+    static mut VECTOR: [f32; 4 * TINY.hidden_size] = [0.0; 4 * TINY.hidden_size];
+    // SAFETY: a program runs one task, once.
+    let vector = unsafe { &mut *(&raw mut VECTOR) };
+    let start = board.instructions();
+    runner.embed(SENTENCE, &features, vector, &mut []).unwrap();
+    let end = board.instructions();
+
+    writeln!(board, "text {SENTENCE}")?;
+    report(board, vector, end.wrapping_sub(start))
+}
+
+/// Computes the vector of a text, as the checkpoint of all-MiniLM-L6-v2 states: the mean of the last hidden state,
+/// of length 1.
+pub fn embedding(board: &mut impl Board) -> fmt::Result {
+    const MINILM: Config = Config {
+        hidden_size: 384,
+        num_hidden_layers: 6,
+        num_attention_heads: 12,
+        intermediate_size: 1536,
+        vocab_size: 30522,
+        max_position_embeddings: 512,
+        ..TINY
+    };
+    let model = Model::from_bytes(&MODEL.0).unwrap();
+    let scratch = memory!(MINILM.scratch_len(MAX_TOKENS));
+    let encoder = Encoder::new(model, Isa::detect(), scratch, MAX_TOKENS).unwrap();
+    let mut ids = [0; MAX_TOKENS];
+    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
+    let mut runner = TextRunner::new(encoder, buffer);
+    let mut vector = [0.0; MINILM.hidden_size];
+
+    let start = board.instructions();
+    runner.embed(SENTENCE, &Features::of(&model), &mut vector, &mut []).unwrap();
+    let end = board.instructions();
+
+    writeln!(board, "text {SENTENCE}")?;
+    report(board, &vector, end.wrapping_sub(start))
+}
+
+/// The lines that `run-all` reads. Of more than four values it compares a digest, FNV-1a of their bytes.
+fn report(board: &mut impl Board, values: &[f32], instructions: u32) -> fmt::Result {
+    write!(board, "logits ")?;
+    if values.len() <= 4 {
+        for (i, value) in values.iter().enumerate() {
+            write!(board, "{}{:08x}", if i == 0 { "" } else { "," }, value.to_bits())?;
+        }
+    } else {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        let digest = bytes.fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        write!(board, "{digest:016x}")?;
+    }
+    let stack = board.stack_used();
+    writeln!(board, "\nstack {stack}\ninstructions {instructions}")
+}
