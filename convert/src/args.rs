@@ -56,6 +56,10 @@ pub struct Convert {
     /// Texts to calibrate int8 on, one per line [default: built-in texts in many scripts]
     #[arg(long, value_name = "FILE.txt")]
     pub calibration: Option<PathBuf>,
+    /// Keep only the pieces of the vocabulary that these texts need, one per line, and all single characters;
+    /// a line may also be a piece, such as ##ing
+    #[arg(long, value_name = "FILE.txt")]
+    pub keep_vocabulary: Option<PathBuf>,
     /// Keep as few linear layers in f16 as needed for a mean pooled cosine of X on held-out text
     #[arg(long, value_name = "X", value_parser = cosine)]
     pub min_cosine: Option<f64>,
@@ -178,6 +182,7 @@ impl Convert {
                 WeightsArg::F32 => WeightType::F32,
             },
             calibration: self.calibration.clone(),
+            keep_vocabulary: self.keep_vocabulary.clone(),
             min_cosine: self.min_cosine,
             labels: self.labels.clone(),
             pooling: self.pooling.map(|pooling| match pooling {

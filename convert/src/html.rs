@@ -225,6 +225,16 @@ fn provenance(out: &mut String, summary: &Summary) {
             thousands(calibration.tokens)
         );
     }
+    if let Some(kept) = &summary.options.vocabulary {
+        let _ = writeln!(
+            out,
+            "<p>{} of {} pieces of the vocabulary: those that {} needs, and all single characters. \
+             The errors above are those of the whole vocabulary.</p>",
+            thousands(kept.pieces),
+            thousands(kept.of),
+            escape(&kept.text),
+        );
+    }
 }
 
 fn all_tensors(out: &mut String, tensors: &[TensorRow]) {

@@ -17,5 +17,6 @@ pub mod source;
 pub mod stored;
 mod texts;
 pub mod tokenizer;
+mod vocabulary;
 
 pub use pipeline::{ConvertOptions, WeightType, convert, convert_in_memory};

@@ -55,7 +55,8 @@ pub fn int8(bert: &StoredBert, extras: &Extras) -> Writer {
     pack(bert, Encoding::F16, extras)
 }
 
-fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
+/// A file whose matrices and tables that are not int8 are of the encoding `float`.
+pub(crate) fn pack(bert: &StoredBert, float: Encoding, extras: &Extras) -> Writer {
     let config = bert.config;
     let classifier = bert.heads.sequence_classifier.as_ref();
     let problem_type =

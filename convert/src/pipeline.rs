@@ -25,6 +25,7 @@ use crate::source::{self, Checkpoint, check_distinct};
 use crate::stored::StoredBert;
 use crate::texts::{Texts, file_name};
 use crate::tokenizer;
+use crate::vocabulary::Pruning;
 
 /// Type of the stored matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub struct ConvertOptions {
     pub weights: WeightType,
     /// A file of calibration texts, one per line. `None` for the built-in texts.
     pub calibration: Option<PathBuf>,
+    /// A file of texts or pieces, one per line: only the pieces of the vocabulary that they need and all single
+    /// characters are kept. `None` for the whole vocabulary.
+    pub keep_vocabulary: Option<PathBuf>,
     /// Keep linear layers in f16 until the mean pooled cosine on held-out text reaches this value.
     pub min_cosine: Option<f64>,
     /// Labels of the classifier. `None` for the checkpoint's.
@@ -182,18 +186,31 @@ fn run(
         head: options.head,
         weights: Some(options.weights),
     };
-    let Loaded { bert, tensors, notes: remarks } = load::load(&source, &load)?;
+    let Loaded { mut bert, tensors, notes: remarks } = load::load(&source, &load)?;
     progress(Stage::Read, 2, 2);
 
     let mut notes = source.notes.clone();
     notes.extend(remarks);
     let max_tokens = max_tokens(&source, &mut notes)?;
-    let extras = Extras { max_tokens, ..extras(&source, &bert, section.as_ref(), options)? };
+    let mut extras = Extras { max_tokens, ..extras(&source, &bert, section.as_ref(), options)? };
     match &section {
         Some(section) => notes.extend(section.notes.iter().cloned()),
         None => notes.push("no vocabulary: the model takes token ids, not text".into()),
     }
-    let texts = Texts::new(&source, &bert, &extras.tokenizer)?;
+    let whole = extras.tokenizer.clone();
+    let texts = Texts::new(&source, &bert.config, &whole)?;
+    let pruning = match (&options.keep_vocabulary, texts.tokenizer()) {
+        (None, _) => None,
+        (Some(path), Some(tokenizer)) => Some(Pruning::new(&source, tokenizer, path)?),
+        (Some(_), None) => {
+            return Err(Error::new(
+                &source.folder,
+                "--keep-vocabulary",
+                "the checkpoint has no vocabulary",
+            )
+            .hint("add its vocab.txt or tokenizer.json, or convert without the option"));
+        }
+    };
     let measuring =
         |e| Error::new(&source.weights, "", format!("the converted model does not run: {e}"));
 
@@ -212,9 +229,12 @@ fn run(
     })?;
     progress(Stage::Measure, 1, 2);
     let mut kept = BTreeSet::new();
-    let mut writer = match options.weights {
-        WeightType::F32 => pack::float(&bert, Encoding::F32, &extras),
-        WeightType::F16 => pack::float(&bert, Encoding::F16, &extras),
+    let encoding = match options.weights {
+        WeightType::F32 => Encoding::F32,
+        WeightType::F16 | WeightType::Int8 => Encoding::F16,
+    };
+    let mut stored = match options.weights {
+        WeightType::F32 | WeightType::F16 => StoredBert::float(&bert),
         WeightType::Int8 => {
             let mut quantized = quantize::quantize(
                 &bert,
@@ -232,12 +252,21 @@ fn run(
                     keep_float(&bert, &mut quantized, layer, kind);
                 });
             }
-            pack::int8(&quantized, &extras)
+            quantized
         }
     };
-
-    let (quality, self_test) =
-        measure(&writer, &baseline, &texts.self_test()?).map_err(measuring)?;
+    let mut writer = pack::pack(&stored, encoding, &extras);
+    let quality = measure(&writer, &baseline).map_err(measuring)?;
+    let mut self_test_inputs = texts.self_test()?;
+    if let Some(pruning) = &pruning {
+        pruning.apply(&mut stored);
+        extras.tokenizer = pruning.section(&source)?.bytes;
+        writer = pack::pack(&stored, encoding, &extras);
+        let texts = Texts::new(&source, &stored.config, &extras.tokenizer)?;
+        self_test_inputs = texts.self_test()?;
+        pruning.apply_to_checkpoint(&mut bert);
+    }
+    let self_test = self_test(&writer, &self_test_inputs).map_err(measuring)?;
     progress(Stage::Measure, 2, 2);
     if let Some(wanted) = options.min_cosine
         // NaN is not enough.
@@ -250,10 +279,11 @@ fn run(
         source_format: format!("{:?}", source.format),
         source_files: source_files(path, &source),
         architecture: source.config.architecture.clone(),
-        model: shape(&source),
+        model: shape(&source, pruning.as_ref()),
         options: ChosenOptions {
             weights: options.weights.name(),
             calibration,
+            vocabulary: pruning.map(|pruning| pruning.about),
             min_cosine: options.min_cosine,
             kept_in_f16: kept.iter().map(|(layer, kind)| linear_name(*layer, *kind)).collect(),
             pooling: extras.pooling.name(),
@@ -289,7 +319,8 @@ pub const STDOUT: &str = "-";
 pub fn check_output(out: &Path, source: &Path, options: &ConvertOptions) -> Result<()> {
     let out = if out == Path::new(STDOUT) { Path::new("/dev/stdout") } else { out };
     differ(out, source)?;
-    options.calibration.iter().try_for_each(|texts| differ(out, texts))?;
+    let texts = options.calibration.iter().chain(&options.keep_vocabulary);
+    texts.into_iter().try_for_each(|texts| differ(out, texts))?;
     if holds_a_source(out) {
         let folder = if source.is_dir() { Some(source) } else { source.parent() };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
@@ -495,25 +526,22 @@ fn unreachable_cosine(wanted: f64, best: f64) -> Error {
 /// The converter's own file does not work: an internal error, not the user's.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the error of the model that `writer` holds, and computes its self-test vectors.
-fn measure(
-    writer: &Writer,
-    baseline: &Baseline,
-    self_test: &[Sequence],
-) -> std::result::Result<(Quality, Vec<u8>), Broken> {
+/// Measures the error of the model that `writer` holds.
+fn measure(writer: &Writer, baseline: &Baseline) -> std::result::Result<Quality, Broken> {
     let image = Image::new(writer);
-    let model = Model::from_bytes(&image)?;
-    let quality = baseline.compare(model)?;
+    Ok(baseline.compare(Model::from_bytes(&image)?)?)
+}
+
+/// Computes the self-test vectors of the model that `writer` holds.
+fn self_test(writer: &Writer, inputs: &[Sequence]) -> std::result::Result<Vec<u8>, Broken> {
+    let image = Image::new(writer);
     let types: Vec<Vec<u8>> =
-        self_test.iter().map(|s| s.types.iter().map(|&kind| kind as u8).collect()).collect();
-    let inputs: Vec<_> = self_test
-        .iter()
-        .zip(&types)
-        .map(|(s, types)| (s.ids.as_slice(), types.as_slice()))
-        .collect();
+        inputs.iter().map(|s| s.types.iter().map(|&kind| kind as u8).collect()).collect();
+    let inputs: Vec<_> =
+        inputs.iter().zip(&types).map(|(s, types)| (s.ids.as_slice(), types.as_slice())).collect();
     let tokens = inputs.iter().map(|(ids, _)| ids.len()).max().unwrap_or(1);
-    let mut session = Session::new(model);
-    Ok((quality, selftest::write(&mut session.encoder(tokens)?, &inputs)?))
+    let mut session = Session::new(Model::from_bytes(&image)?);
+    Ok(selftest::write(&mut session.encoder(tokens)?, &inputs)?)
 }
 
 /// Writes, maps, verifies and renames the file.
@@ -571,19 +599,20 @@ fn source_files(path: &Path, source: &Checkpoint) -> Vec<SourceFile> {
     source.files.iter().map(record).collect()
 }
 
-fn shape(source: &Checkpoint) -> ModelShape {
+fn shape(source: &Checkpoint, pruning: Option<&Pruning>) -> ModelShape {
     let c = &source.config.bert;
+    let pieces = pruning.map(|pruning| pruning.about.pieces);
     ModelShape {
         hidden_size: c.hidden_size,
         num_hidden_layers: c.num_hidden_layers,
         num_attention_heads: c.num_attention_heads,
         intermediate_size: c.intermediate_size,
-        vocab_size: c.vocab_size,
+        vocab_size: pieces.unwrap_or(c.vocab_size),
         max_position_embeddings: c.max_position_embeddings,
         type_vocab_size: c.type_vocab_size,
         layer_norm_eps: c.layer_norm_eps,
         hidden_act: c.hidden_act.name(),
-        tokenizer_tokens: source.vocabulary.len(),
+        tokenizer_tokens: pieces.unwrap_or(source.vocabulary.len()),
         model_max_length: source.tokenizer.as_ref().and_then(|t| t.model_max_length),
     }
 }

@@ -79,6 +79,8 @@ pub struct ChosenOptions {
     pub weights: &'static str,
     /// Calibration of an int8 model.
     pub calibration: Option<Calibration>,
+    /// The vocabulary, if pieces were dropped.
+    pub vocabulary: Option<KeptVocabulary>,
     /// Value of `--min-cosine`.
     pub min_cosine: Option<f64>,
     /// Linear layers of an int8 model that stayed in f16.
@@ -104,6 +106,19 @@ pub struct Calibration {
     pub sequences: usize,
     /// Number of tokens in all inputs.
     pub tokens: usize,
+}
+
+/// The vocabulary of a file that does not have all pieces of its checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KeptVocabulary {
+    /// Name of the file of texts that decided.
+    pub text: String,
+    /// SHA-256 of that file.
+    pub sha256: String,
+    /// Pieces in the file.
+    pub pieces: usize,
+    /// Pieces in the checkpoint.
+    pub of: usize,
 }
 
 /// Number of parameters by part. Tied weights count once.
@@ -384,6 +399,14 @@ impl ConversionReport {
             model.max_position_embeddings,
             model.hidden_act,
         ));
+        if let Some(kept) = &options.vocabulary {
+            line(format!(
+                "            {} of {} pieces: those that {} needs, and all single characters",
+                thousands(kept.pieces),
+                thousands(kept.of),
+                Printable(&kept.text),
+            ));
+        }
         line(format!(
             "parameters  {} = embeddings {} + layers {} + pooler {}",
             thousands(parameters.encoder),

@@ -5,7 +5,7 @@ use std::path::Path;
 use bertlet::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-use crate::bert::Bert;
+use crate::bert::Config;
 use crate::error::{Error, Result};
 use crate::quantize::text;
 use crate::reference::Sequence;
@@ -22,14 +22,14 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    pub(crate) fn new(source: &'a Checkpoint, bert: &Bert, section: &'a [u8]) -> Result<Self> {
+    pub(crate) fn new(source: &'a Checkpoint, config: &Config, section: &'a [u8]) -> Result<Self> {
         let tokenizer = match section {
             [] => None,
             section => Some(Tokenizer::from_bytes(section).map_err(|e| {
                 Error::new(&source.folder, "tokenizer", format!("cannot be read back: {e}"))
             })?),
         };
-        let c = &bert.config;
+        let c = config;
         let (vocab, positions, token_types) =
             (c.vocab_size, c.max_position_embeddings, c.type_vocab_size);
         Ok(Self { source, tokenizer, vocab, positions, token_types })
@@ -40,6 +40,11 @@ impl<'a> Texts<'a> {
         let last = self.token_types as u32 - 1;
         batch.iter_mut().flat_map(|s| &mut s.types).for_each(|kind| *kind = (*kind).min(last));
         batch
+    }
+
+    /// The tokenizer. `None` without a vocabulary.
+    pub(crate) fn tokenizer(&self) -> Option<&Tokenizer<'a>> {
+        self.tokenizer.as_ref()
     }
 
     fn failed(&self, e: impl std::fmt::Display) -> Error {
@@ -70,7 +75,7 @@ impl<'a> Texts<'a> {
     }
 
     pub(crate) fn calibration(&self, file: Option<&Path>) -> Result<(Vec<Sequence>, Calibration)> {
-        let user = file.map(read_calibration).transpose()?;
+        let user = file.map(read_lines).transpose()?;
         let (name, lines, sha256) = match &user {
             Some((name, lines, sha256)) => (name.as_str(), lines.as_str(), Some(sha256.clone())),
             None => ("built-in", text::CALIBRATION, None),
@@ -96,8 +101,8 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Name, text and SHA-256 of a calibration file.
-fn read_calibration(path: &Path) -> Result<(String, String, String)> {
+/// Name, text and SHA-256 of a file of texts.
+pub(crate) fn read_lines(path: &Path) -> Result<(String, String, String)> {
     let failed = |e: &dyn std::fmt::Display| {
         Error::new(path, "", format!("cannot be read: {e}"))
             .hint("give a UTF-8 file with one text per line")

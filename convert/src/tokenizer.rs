@@ -5,7 +5,7 @@
 //! together is compared with the reference for every code point.
 
 use crate::error::{Error, Result};
-use crate::source::Checkpoint;
+use crate::source::{Checkpoint, TokenizerConfig};
 use bertlet::tokenizer::Settings;
 pub use bertlet::tokenizer::writer::SpecialTokens;
 use bertlet::tokenizer::writer::{
@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NFD};
@@ -134,6 +135,15 @@ pub struct TokenizerSection {
 /// Builds the section for a checkpoint's tokenizer. `None` if it has no vocabulary.
 pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
     let Some(tokenizer) = &source.tokenizer else { return Ok(None) };
+    section_of(&source.vocabulary, tokenizer, &source.folder).map(Some)
+}
+
+/// Builds the section for a vocabulary, tokens in the order of their ids, whose files are in `folder`.
+pub(crate) fn section_of(
+    vocabulary: &[String],
+    tokenizer: &TokenizerConfig,
+    folder: &Path,
+) -> Result<TokenizerSection> {
     let settings = Settings {
         lowercase: tokenizer.lowercase,
         strip_accents: tokenizer.strip_accents,
@@ -141,7 +151,6 @@ pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
         clean_text: tokenizer.clean_text,
         max_word_chars: tokenizer.max_input_chars_per_word,
     };
-    let vocabulary = &source.vocabulary;
     let text = |id: u32| vocabulary.get(id as usize).cloned().unwrap_or_default();
     let specials = SpecialTokens {
         unk: text(tokenizer.unk),
@@ -157,7 +166,7 @@ pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
         notes.push(assumed.to_owned());
     }
     // WordPiece does not know the tokens that are only added.
-    let mut vocabulary = vocabulary.clone();
+    let mut vocabulary = vocabulary.to_vec();
     let mut added = Vec::new();
     for token in &tokenizer.added_tokens {
         if let Some(text) = vocabulary.get_mut(token.id as usize).filter(|_| token.only_added) {
@@ -191,8 +200,8 @@ pub fn section(source: &Checkpoint) -> Result<Option<TokenizerSection>> {
         }
     }
     match build_with(&vocabulary, &settings, &specials, "##", &added) {
-        Ok(bytes) => Ok(Some(TokenizerSection { bytes, notes })),
-        Err(problem) => Err(Error::new(&source.folder, "tokenizer", problem)
+        Ok(bytes) => Ok(TokenizerSection { bytes, notes }),
+        Err(problem) => Err(Error::new(folder, "tokenizer", problem)
             .hint("compare vocab.txt or tokenizer.json with that of a BERT")),
     }
 }

@@ -397,6 +397,47 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
 }
 
 #[test]
+fn a_kept_vocabulary_gives_covered_texts_the_same_bits() {
+    let texts = tempfile::NamedTempFile::new().unwrap();
+    fs::write(texts.path(), "the good movie\ngreat\tbank un\nparis\n").unwrap();
+    for name in ["micro", "micro-mlm"] {
+        for weights in [WeightType::Int8, WeightType::F32] {
+            let options = ConvertOptions {
+                keep_vocabulary: Some(texts.path().to_owned()),
+                ..as_weights(weights)
+            };
+            let (_whole_folder, whole, _) = converted(&fixture(name), &as_weights(weights));
+            let (_folder, kept, report) = converted(&fixture(name), &options);
+            let about = report.summary.options.vocabulary.unwrap();
+            assert!(about.pieces < about.of, "{about:?}");
+            let [mut whole, mut kept] = [whole, kept].map(|path| Session::open(&path).unwrap());
+            assert_eq!(kept.model().config().vocab_size, about.pieces);
+            let features = bertlet::tasks::Features {
+                layers: Layers::LAST,
+                pooling: Pooling::None,
+                normalize: false,
+            };
+            for text in ["the good movie", "great bank paris un", ""] {
+                let [whole, kept] = [&mut whole, &mut kept]
+                    .map(|session| session.embed_with(text, &features).unwrap());
+                assert_eq!(whole, kept, "{name}: {text}");
+            }
+            // A word that no text has is split into characters, and is known still.
+            let tokenizer = kept.model().tokenizer().unwrap();
+            assert_eq!((tokenizer.id("river"), tokenizer.id("movie").is_some()), (None, true));
+            let ids: Vec<u32> = tokenizer.tokens("ab").map(|token| token.unwrap().id).collect();
+            assert_eq!(ids.len(), 2);
+            assert!(!ids.contains(&tokenizer.unk_id()));
+        }
+    }
+    let missing = ConvertOptions {
+        keep_vocabulary: Some("no-such-file".into()),
+        ..ConvertOptions::default()
+    };
+    assert!(refused(&fixture("micro"), &missing).starts_with("no-such-file: cannot be read"));
+}
+
+#[test]
 fn layers_are_kept_in_f16_until_the_cosine_is_reached() {
     let plain = converted(&fixture("micro"), &ConvertOptions::default()).2;
     let reached = plain.summary.error.pooled_cosine;
