@@ -56,8 +56,8 @@ pub struct Convert {
     /// Texts to calibrate int8 on, one per line [default: built-in texts in many scripts]
     #[arg(long, value_name = "FILE.txt")]
     pub calibration: Option<PathBuf>,
-    /// Keep only the pieces of the vocabulary that these texts need, one per line, and all single characters;
-    /// a line may also be a piece, such as ##ing
+    /// Keep only the pieces of the vocabulary that these texts and the prompts need, one text per line, and all
+    /// single characters; a line may also be a piece, such as ##ing
     #[arg(long, value_name = "FILE.txt")]
     pub keep_vocabulary: Option<PathBuf>,
     /// Keep as few linear layers in f16 as needed for a mean pooled cosine of X on held-out text

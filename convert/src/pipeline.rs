@@ -197,20 +197,10 @@ fn run(
         Some(section) => notes.extend(section.notes.iter().cloned()),
         None => notes.push("no vocabulary: the model takes token ids, not text".into()),
     }
-    let whole = extras.tokenizer.clone();
-    let texts = Texts::new(&source, &bert.config, &whole)?;
-    let pruning = match (&options.keep_vocabulary, texts.tokenizer()) {
-        (None, _) => None,
-        (Some(path), Some(tokenizer)) => Some(Pruning::new(&source, tokenizer, path)?),
-        (Some(_), None) => {
-            return Err(Error::new(
-                &source.folder,
-                "--keep-vocabulary",
-                "the checkpoint has no vocabulary",
-            )
-            .hint("add its vocab.txt or tokenizer.json, or convert without the option"));
-        }
-    };
+    let whole = section.as_ref().map_or(&[][..], |section| &section.bytes);
+    let texts = Texts::new(&source, &bert.config, whole)?;
+    let pruning = options.keep_vocabulary.as_deref();
+    let pruning = pruning.map(|path| Pruning::new(&source, texts.tokenizer(), path)).transpose()?;
     let measuring =
         |e| Error::new(&source.weights, "", format!("the converted model does not run: {e}"));
 
@@ -255,18 +245,24 @@ fn run(
             quantized
         }
     };
-    let mut writer = pack::pack(&stored, encoding, &extras);
-    let quality = measure(&writer, &baseline).map_err(measuring)?;
-    let mut self_test_inputs = texts.self_test()?;
-    if let Some(pruning) = &pruning {
-        pruning.apply(&mut stored);
-        extras.tokenizer = pruning.section(&source)?.bytes;
-        writer = pack::pack(&stored, encoding, &extras);
-        let texts = Texts::new(&source, &stored.config, &extras.tokenizer)?;
-        self_test_inputs = texts.self_test()?;
-        pruning.apply_to_checkpoint(&mut bert);
-    }
-    let self_test = self_test(&writer, &self_test_inputs).map_err(measuring)?;
+    // The reference has the whole vocabulary, so this is what is measured, whatever is written.
+    let whole = pack::pack(&stored, encoding, &extras);
+    let pruned = match &pruning {
+        None => None,
+        Some(pruning) => {
+            pruning.apply(&mut stored);
+            pruning.apply_to_checkpoint(&mut bert);
+            extras.tokenizer = pruning.section(&source)?.bytes;
+            Some(pack::pack(&stored, encoding, &extras))
+        }
+    };
+    drop(stored);
+    let image = Image::new(&whole);
+    let quality = measure(&image, &baseline).map_err(measuring)?;
+    let image = pruned.as_ref().map_or(image, Image::new);
+    let inputs = Texts::new(&source, &bert.config, &extras.tokenizer)?.self_test()?;
+    let self_test = self_test(&image, &inputs).map_err(measuring)?;
+    let mut writer = pruned.unwrap_or(whole);
     progress(Stage::Measure, 2, 2);
     if let Some(wanted) = options.min_cosine
         // NaN is not enough.
@@ -526,21 +522,19 @@ fn unreachable_cosine(wanted: f64, best: f64) -> Error {
 /// The converter's own file does not work: an internal error, not the user's.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures the error of the model that `writer` holds.
-fn measure(writer: &Writer, baseline: &Baseline) -> std::result::Result<Quality, Broken> {
-    let image = Image::new(writer);
-    Ok(baseline.compare(Model::from_bytes(&image)?)?)
+/// Measures the error of a file.
+fn measure(image: &Image, baseline: &Baseline) -> std::result::Result<Quality, Broken> {
+    Ok(baseline.compare(Model::from_bytes(image)?)?)
 }
 
-/// Computes the self-test vectors of the model that `writer` holds.
-fn self_test(writer: &Writer, inputs: &[Sequence]) -> std::result::Result<Vec<u8>, Broken> {
-    let image = Image::new(writer);
+/// Computes the self-test vectors of a file.
+fn self_test(image: &Image, inputs: &[Sequence]) -> std::result::Result<Vec<u8>, Broken> {
     let types: Vec<Vec<u8>> =
         inputs.iter().map(|s| s.types.iter().map(|&kind| kind as u8).collect()).collect();
     let inputs: Vec<_> =
         inputs.iter().zip(&types).map(|(s, types)| (s.ids.as_slice(), types.as_slice())).collect();
     let tokens = inputs.iter().map(|(ids, _)| ids.len()).max().unwrap_or(1);
-    let mut session = Session::new(Model::from_bytes(&image)?);
+    let mut session = Session::new(Model::from_bytes(image)?);
     Ok(selftest::write(&mut session.encoder(tokens)?, &inputs)?)
 }
 

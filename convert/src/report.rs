@@ -401,7 +401,7 @@ impl ConversionReport {
         ));
         if let Some(kept) = &options.vocabulary {
             line(format!(
-                "            {} of {} pieces: those that {} needs, and all single characters",
+                "            {} of {} pieces: those that {} needs, and all single characters; errors are of all",
                 thousands(kept.pieces),
                 thousands(kept.of),
                 Printable(&kept.text),

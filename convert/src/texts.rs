@@ -22,14 +22,13 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    pub(crate) fn new(source: &'a Checkpoint, config: &Config, section: &'a [u8]) -> Result<Self> {
+    pub(crate) fn new(source: &'a Checkpoint, c: &Config, section: &'a [u8]) -> Result<Self> {
         let tokenizer = match section {
             [] => None,
             section => Some(Tokenizer::from_bytes(section).map_err(|e| {
                 Error::new(&source.folder, "tokenizer", format!("cannot be read back: {e}"))
             })?),
         };
-        let c = config;
         let (vocab, positions, token_types) =
             (c.vocab_size, c.max_position_embeddings, c.type_vocab_size);
         Ok(Self { source, tokenizer, vocab, positions, token_types })

@@ -1,8 +1,9 @@
 //! A smaller vocabulary: the pieces that some texts need, and all single characters.
 //!
 //! WordPiece takes the longest piece that fits. A text whose pieces all stay is therefore split as before, and
-//! as the rows of its pieces stay as they are, it gives the same bits. Any other text is split into shorter
-//! pieces, down to single characters.
+//! as the rows of its pieces stay as they are, it gives the same bits: hidden states, logits, and of a masked word
+//! the logits of the pieces that stay. Its probabilities are among these pieces only. Any other text is split into
+//! shorter pieces, down to single characters.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,13 +28,20 @@ pub(crate) struct Pruning {
 }
 
 impl Pruning {
-    /// Keeps what the lines of a file need. A line is a text, two texts with a tab between them, or a piece of the
-    /// vocabulary, such as `##ing`.
+    /// Keeps what the lines of a file need, alone and after each prompt of the checkpoint. A line is a text, two
+    /// texts with a tab between them, or a piece of the vocabulary, such as `##ing`.
     ///
     /// # Errors
     /// If the file cannot be read, or the checkpoint has no vocabulary.
-    pub fn new(source: &Checkpoint, whole: &Tokenizer<'_>, path: &Path) -> Result<Self> {
-        let config = source.tokenizer.as_ref().expect("there is a tokenizer");
+    pub fn new(source: &Checkpoint, whole: Option<&Tokenizer<'_>>, path: &Path) -> Result<Self> {
+        let (Some(config), Some(whole)) = (&source.tokenizer, whole) else {
+            return Err(Error::new(
+                &source.folder,
+                "--keep-vocabulary",
+                "the checkpoint has no vocabulary",
+            )
+            .hint("add its vocab.txt or tokenizer.json, or convert without the option"));
+        };
         let (name, lines, sha256) = read_lines(path)?;
         let mut ids: BTreeSet<u32> = special_ids(config).collect();
         ids.extend(config.added_tokens.iter().map(|token| token.id));
@@ -44,9 +52,12 @@ impl Pruning {
                 .map(|(id, _)| id),
         );
         ids.extend(lines.lines().filter_map(|line| whole.id(line.trim())));
-        let sequences = text::sequences(whole, &lines, usize::MAX)
-            .map_err(|e| Error::new(path, "", format!("cannot be split into pieces: {e}")))?;
-        ids.extend(sequences.into_iter().flat_map(|sequence| sequence.ids));
+        for prompt in source.prompts.iter().map(|(_, prompt)| prompt.as_str()).chain([""]) {
+            let prompted: String = lines.lines().map(|line| format!("{prompt}{line}\n")).collect();
+            let sequences = text::sequences(whole, &prompted, usize::MAX)
+                .map_err(|e| Error::new(path, "", format!("cannot be split into pieces: {e}")))?;
+            ids.extend(sequences.into_iter().flat_map(|sequence| sequence.ids));
+        }
         let ids: Vec<usize> = ids.into_iter().map(|id| id as usize).collect();
         let about = KeptVocabulary {
             text: name,

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bertlet::selftest::{SelfTest, SelfTestError};
+use bertlet::tasks::TextRunner;
+use bertlet::tokenizer::TokenBuffer;
 use bertlet::{
     Head, Input, Layers, Model, ModelFile, Output, Pooling, SectionKind, Session, TooSmall,
 };
@@ -396,6 +398,36 @@ fn the_size_of_bert_base_chinese_is_the_known_one() {
     assert_eq!(parameters.encoder, 102_267_648);
 }
 
+/// The pieces of a model, and their logits for a masked word.
+fn masked_word(session: &mut Session<'_>) -> (Vec<String>, Vec<f32>) {
+    let (mut ids, mut positions) = ([0; 16], [0; 16]);
+    let mut logits = vec![0.0; session.model().config().vocab_size];
+    let buffer = TokenBuffer { input_ids: &mut ids, ..TokenBuffer::default() };
+    let mut runner = TextRunner::new(session.encoder(16).unwrap(), buffer);
+    let tokenizer = runner.tokenizer().unwrap();
+    let (count, _) = runner.fill_mask("the [MASK] movie", &mut positions, &mut logits).unwrap();
+    assert_eq!(count, 1);
+    let pieces = 0..logits.len() as u32;
+    (pieces.map(|id| tokenizer.token(id).unwrap().to_owned()).collect(), logits)
+}
+
+#[test]
+fn a_kept_vocabulary_has_the_pieces_of_texts_after_their_prompts() {
+    let folder = copy("micro");
+    fs::write(
+        folder.path().join("config_sentence_transformers.json"),
+        json!({"prompts": {"query": "bank "}, "default_prompt_name": "query"}).to_string(),
+    )
+    .unwrap();
+    let texts = folder.path().join("texts.txt");
+    fs::write(&texts, "the movie\n").unwrap();
+    let options = ConvertOptions { keep_vocabulary: Some(texts), ..ConvertOptions::default() };
+    let (_whole_folder, whole, _) = converted(folder.path(), &ConvertOptions::default());
+    let (_folder, kept, _) = converted(folder.path(), &options);
+    let [mut whole, mut kept] = [whole, kept].map(|path| Session::open(&path).unwrap());
+    assert_eq!(whole.embed("the movie").unwrap(), kept.embed("the movie").unwrap());
+}
+
 #[test]
 fn a_kept_vocabulary_gives_covered_texts_the_same_bits() {
     let texts = tempfile::NamedTempFile::new().unwrap();
@@ -422,6 +454,16 @@ fn a_kept_vocabulary_gives_covered_texts_the_same_bits() {
                     .map(|session| session.embed_with(text, &features).unwrap());
                 assert_eq!(whole, kept, "{name}: {text}");
             }
+            if name == "micro-mlm" {
+                let [(_, whole), (pieces, kept)] = [&mut whole, &mut kept].map(masked_word);
+                assert_eq!(pieces.len(), kept.len());
+                let all = fs::read_to_string(fixture(name).join("vocab.txt")).unwrap();
+                let all: Vec<&str> = all.lines().collect();
+                for (piece, logit) in pieces.iter().zip(kept) {
+                    let id = all.iter().position(|other| other == piece).unwrap();
+                    assert_eq!(logit.to_bits(), whole[id].to_bits(), "{piece}");
+                }
+            }
             // A word that no text has is split into characters, and is known still.
             let tokenizer = kept.model().tokenizer().unwrap();
             assert_eq!((tokenizer.id("river"), tokenizer.id("movie").is_some()), (None, true));
@@ -435,6 +477,11 @@ fn a_kept_vocabulary_gives_covered_texts_the_same_bits() {
         ..ConvertOptions::default()
     };
     assert!(refused(&fixture("micro"), &missing).starts_with("no-such-file: cannot be read"));
+    let options = ConvertOptions { keep_vocabulary: Some(texts.path().into()), ..missing };
+    let bare = copy("micro-base");
+    fs::remove_file(bare.path().join("vocab.txt")).unwrap();
+    let error = refused(bare.path(), &options);
+    assert!(error.contains("--keep-vocabulary: the checkpoint has no vocabulary"), "{error}");
 }
 
 #[test]
