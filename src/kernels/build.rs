@@ -1,11 +1,24 @@
-//! Tells the code what the target does in software, which no stable `cfg` says.
+//! Tells the code what the target is, which no stable `cfg` says.
 
 use std::env::var;
 
+/// Cores with the DSP extension and `vfma.f32` whose targets do not tell.
+const DSP: [&str; 9] = [
+    "cortex-m33",
+    "cortex-m35p",
+    "cortex-m52",
+    "cortex-m55",
+    "cortex-m85",
+    "cortex-a5",
+    "cortex-a7",
+    "cortex-a15",
+    "cortex-a17",
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(bertlet_soft_f64)");
     let of_target = |what: &str| var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let target = var("TARGET").unwrap_or_default();
     // Cortex-M has f32 in hardware at most, but for some M7; RISC-V of 32 bits without an operating
     // system of its own mostly has neither.
     let soft_f64 = match of_target("ARCH").as_str() {
@@ -13,7 +26,26 @@ fn main() {
         "riscv32" => of_target("OS") != "linux",
         _ => false,
     };
-    if soft_f64 {
-        println!("cargo::rustc-cfg=bertlet_soft_f64");
+    let dsp = target.ends_with("hf")
+        && (target.starts_with("thumbv7em") || DSP.contains(&target_cpu().as_str()));
+    if dsp {
+        let directive = match target.starts_with("thumbv8m") {
+            true => ".cpu cortex-m33",
+            false => ".fpu fpv4-sp-d16",
+        };
+        println!("cargo::rustc-env=BERTLET_ASSEMBLER={directive}");
     }
+    for (name, holds) in [("bertlet_soft_f64", soft_f64), ("bertlet_dsp", dsp)] {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+        if holds {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
+}
+
+/// The CPU that the build is for, as `-C target-cpu` states it.
+fn target_cpu() -> String {
+    let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let cpu = flags.split('\x1f').filter_map(|flag| flag.split_once("target-cpu=")).next_back();
+    cpu.map_or(String::new(), |(_, cpu)| cpu.into())
 }

@@ -96,6 +96,8 @@ macro_rules! instruction_sets {
 // Name, type, and target features, slowest first. A set that only multiplies integers in its own way
 // says so: it takes `other kernels from` a set whose features are a part of its own.
 instruction_sets! {
+    // A program without std for a core with the DSP extension has those kernels alone: flash is small.
+    #[cfg(not(all(bertlet_dsp, not(feature = "std"))))]
     Portable = "portable", super::portable::Portable, [];
 
     #[cfg(target_arch = "x86_64")]
@@ -108,6 +110,9 @@ instruction_sets! {
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni = "avx512vnni", super::x86::avx512vnni::Avx512Vnni,
         ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"];
+
+    #[cfg(bertlet_dsp)]
+    Dsp = "dsp", super::arm::dsp::Dsp, [];
 
     #[cfg(target_arch = "aarch64")]
     Neon = "neon", super::aarch64::baseline::Baseline, ["neon"];
@@ -155,7 +160,8 @@ impl fmt::Display for IsaError {
 impl core::error::Error for IsaError {}
 
 impl Isa {
-    /// The portable implementation, available on every machine.
+    /// The portable implementation, available on every machine. A build without `std` for a core with the DSP
+    /// extension has that alone, and this gives it.
     pub fn portable() -> Self {
         Self(&ALL[0])
     }

@@ -209,12 +209,12 @@ fn rotate<S: Simd>(
     let input = Input { x, prologue, prefetch };
     match (rotation.block, rotation.stride) {
         // The converter's choices for large models, in as many registers as there are.
-        (128, 1) if S::WIDE && plain => first_pass::<S, 8, true>(s, input, row, 16, 1),
-        (4, 32) if S::WIDE && plain => first_pass::<S, 4, true>(s, input, row, 1, 2),
-        (4, 64) if S::WIDE && plain => first_pass::<S, 4, true>(s, input, row, 1, 4),
+        (128, 1) if S::WIDE && plain => first_pass::<S, 8>(s, input, row, 16, 1, true),
+        (4, 32) if S::WIDE && plain => first_pass::<S, 4>(s, input, row, 1, 2, true),
+        (4, 64) if S::WIDE && plain => first_pass::<S, 4>(s, input, row, 1, 4, true),
         (32, 16) if S::WIDE => {
-            first_pass::<S, 8, false>(s, input, row, 1, 1);
-            next_pass::<S, 4>(s, row, 8)
+            first_pass::<S, 8>(s, input, row, 1, 1, false);
+            next_pass::<S, 4>(s, row, 8, true)
         }
         // All others: one register at a time, then four, then two.
         (block, stride) => {
@@ -224,18 +224,19 @@ fn rotate<S: Simd>(
             };
             let mut largest = match lanes {
                 // One loop for all.
-                lanes if S::SMALL => first_pass::<S, 1, true>(s, input, row, lanes, 1),
-                2 => first_pass::<S, 1, true>(s, input, row, 2, 1),
-                4 => first_pass::<S, 1, true>(s, input, row, 4, 1),
-                8 => first_pass::<S, 1, true>(s, input, row, 8, 1),
-                16 => first_pass::<S, 1, true>(s, input, row, 16, 1),
-                _ => first_pass::<S, 1, true>(s, input, row, 1, 1),
+                lanes if S::SMALL => first_pass::<S, 1>(s, input, row, lanes, 1, left == 1),
+                2 => first_pass::<S, 1>(s, input, row, 2, 1, true),
+                4 => first_pass::<S, 1>(s, input, row, 4, 1, true),
+                8 => first_pass::<S, 1>(s, input, row, 8, 1, true),
+                16 => first_pass::<S, 1>(s, input, row, 16, 1, true),
+                _ => first_pass::<S, 1>(s, input, row, 1, 1, true),
             };
             while left >= 4 {
-                largest = next_pass::<S, 4>(s, row, apart);
-                (left, apart) = (left / 4, apart * 4);
+                left /= 4;
+                largest = next_pass::<S, 4>(s, row, apart, !S::SMALL || left == 1);
+                apart *= 4;
             }
-            if left == 2 { next_pass::<S, 2>(s, row, apart) } else { largest }
+            if left == 2 { next_pass::<S, 2>(s, row, apart, true) } else { largest }
         }
     }
 }
@@ -250,14 +251,16 @@ struct Input<'a> {
 }
 
 /// The first pass over a row, from `input` to `row`: the stages within blocks of `lanes` lanes of a vector,
-/// then those between `N` vectors that are `apart`. Returns the largest magnitudes if it is the `LAST`.
+/// then those between `N` vectors that are `apart`. Returns the largest magnitudes if it is the
+/// `last`.
 #[inline(always)]
-fn first_pass<S: Simd, const N: usize, const LAST: bool>(
+fn first_pass<S: Simd, const N: usize>(
     s: S,
     input: Input<'_>,
     row: &mut [F32x16],
     lanes: usize,
     apart: usize,
+    last: bool,
 ) -> S::F {
     let Input { x, prologue, mut prefetch } = input;
     let mut largest = [s.zero(); N];
@@ -271,7 +274,7 @@ fn first_pass<S: Simd, const N: usize, const LAST: bool>(
                     v[j] = math::gelu_int8(s, v[j]);
                 }
             }
-            stages::<S, N, LAST>(s, v, lanes, row, i, apart, &mut largest);
+            stages(s, v, lanes, row, i, apart, last.then_some(&mut largest));
         }
         prefetch = prefetch.wrapping_add(N * apart);
     }
@@ -279,9 +282,9 @@ fn first_pass<S: Simd, const N: usize, const LAST: bool>(
 }
 
 /// A further pass over `row`: the stages between `N` vectors that are `apart`. Returns the largest
-/// magnitudes.
+/// magnitudes if it is the `last`.
 #[inline(always)]
-fn next_pass<S: Simd, const N: usize>(s: S, row: &mut [F32x16], apart: usize) -> S::F {
+fn next_pass<S: Simd, const N: usize>(s: S, row: &mut [F32x16], apart: usize, last: bool) -> S::F {
     let mut largest = [s.zero(); N];
     for row in row.chunks_exact_mut(N * apart) {
         for i in 0..apart {
@@ -289,23 +292,24 @@ fn next_pass<S: Simd, const N: usize>(s: S, row: &mut [F32x16], apart: usize) ->
             for j in 0..N {
                 v[j] = s.load(&row[i + j * apart]);
             }
-            stages::<S, N, true>(s, v, 1, row, i, apart, &mut largest);
+            stages(s, v, 1, row, i, apart, last.then_some(&mut largest));
         }
     }
     most(s, largest)
 }
 
 /// The stages within blocks of `lanes` lanes of `v`, then those between its vectors. Stores these at `i`
-/// and then every `apart` vectors of `row`. Raises `largest` if these are the `LAST` stages.
+/// and then every `apart` vectors of `row`. Raises `largest`, which is there if these are the last
+/// stages.
 #[inline(always)]
-fn stages<S: Simd, const N: usize, const LAST: bool>(
+fn stages<S: Simd, const N: usize>(
     s: S,
     mut v: [S::F; N],
     lanes: usize,
     row: &mut [F32x16],
     i: usize,
     apart: usize,
-    largest: &mut [S::F; N],
+    mut largest: Option<&mut [S::F; N]>,
 ) {
     for j in 0..N {
         if lanes > 1 {
@@ -323,7 +327,7 @@ fn stages<S: Simd, const N: usize, const LAST: bool>(
     }
     let v = butterflies(s, v);
     for j in 0..N {
-        if LAST {
+        if let Some(largest) = &mut largest {
             // One for each register, for a shorter chain.
             largest[j] = s.max_magnitude(largest[j], v[j]);
         }

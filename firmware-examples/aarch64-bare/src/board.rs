@@ -1,9 +1,9 @@
-//! QEMU's `virt` machine: start-up, console and exit by semihosting, counter, stack.
+//! QEMU's `virt` machine: start-up, console and exit by semihosting, counter.
 
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
 
-use bertlet_firmware::{Board, Stack};
+use bertlet_firmware::{Board, paint_stack};
 
 // Vectors of 16 bytes lie at any address, which only normal memory allows, and memory is normal only where the
 // MMU says so: two blocks of 1 GiB at their own addresses, devices below 0x40000000 and RAM above.
@@ -26,7 +26,7 @@ global_asm!(
     "orr x0, x0, x1",
     "msr sctlr_el1, x0",
     "isb",
-    "ldr x0, =__stack",
+    "ldr x0, =_stack_start",
     "mov sp, x0",
     "ldr x0, =__bss",
     "ldr x1, =__ebss",
@@ -85,23 +85,10 @@ impl Board for Virt {
         unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks) }
         (16 * ticks) as u32
     }
-
-    fn stack_used(&mut self) -> usize {
-        stack().used()
-    }
 }
 
 /// Runs a task, and stops the emulator.
 pub fn run(task: fn(&mut Virt) -> fmt::Result) -> ! {
-    stack().paint();
+    paint_stack();
     exit(task(&mut Virt).is_err().into())
-}
-
-fn stack() -> Stack {
-    unsafe extern "C" {
-        static mut __stack_end: u32;
-        static mut __stack: u32;
-    }
-    // SAFETY: what the linker script reserves; the stack pointer starts at its upper end.
-    unsafe { Stack::new(&raw mut __stack_end, &raw mut __stack) }
 }

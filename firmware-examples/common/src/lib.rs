@@ -12,51 +12,14 @@ use bertlet::tasks::{EntityOptions, EntityRecognizer, Features, TextRunner};
 use bertlet::tokenizer::TokenBuffer;
 use bertlet::{Config, Encoder, Isa, Layers, Model, Pooling, SequenceClassifier};
 
-/// What a board gives: a console, to which it writes, a counter, and the depth of its stack.
+mod stack;
+
+pub use stack::paint as paint_stack;
+
+/// What a board gives: a console, to which it writes, and a counter.
 pub trait Board: Write {
     /// Instructions that ran so far, modulo 2^32.
     fn instructions(&mut self) -> u32;
-
-    /// Bytes of stack that were used since the start.
-    fn stack_used(&mut self) -> usize;
-}
-
-/// A stack that grows down, from one past its last word.
-pub struct Stack {
-    end: *mut u32,
-    words: usize,
-}
-
-impl Stack {
-    /// What unused stack is filled with.
-    const PAINT: u32 = 0xdead_beef;
-    /// Bytes below a variable of [`Stack::paint`] that are left alone: the rest of its frame.
-    const SPARED: usize = 256;
-
-    /// # Safety
-    /// The memory between `end` and `start` is the stack.
-    pub unsafe fn new(end: *mut u32, start: *mut u32) -> Self {
-        Self { end, words: (start as usize - end as usize) / 4 }
-    }
-
-    /// Fills what is not in use yet, so that [`Stack::used`] can tell how deep it went.
-    #[inline(never)]
-    pub fn paint(&self) {
-        let mut word = self.end;
-        let here = (&raw mut word).addr() - Self::SPARED;
-        while word.addr() < here {
-            // SAFETY: inside the stack, below the frames in use.
-            unsafe { word.write_volatile(Self::PAINT) }
-            word = word.wrapping_add(1);
-        }
-    }
-
-    /// Bytes that were used since it was painted.
-    pub fn used(&self) -> usize {
-        // SAFETY: inside the stack.
-        let unused = |i: &usize| unsafe { self.end.add(*i).read_volatile() } == Self::PAINT;
-        4 * (self.words - (0..self.words).take_while(unused).count())
-    }
 }
 
 /// Texts of up to as many tokens.
@@ -89,25 +52,29 @@ static MODEL: Aligned<[u8; include_bytes!(env!("BERTLET_MODEL")).len()]> =
 
 const SENTENCE: &str = "a warm , funny , engaging film that never quite loses its way .";
 
-/// Gives a `static` buffer of that many bytes. A task calls this once, and each task has its own.
+/// Gives a `static` array. A task calls this once, and each task has its own.
 macro_rules! memory {
-    ($bytes:expr) => {{
-        static mut MEMORY: Aligned<[u8; $bytes]> = Aligned([0; $bytes]);
+    ([$type:ty; $len:expr]) => {{
+        static mut MEMORY: Aligned<[$type; $len]> = Aligned([0 as $type; $len]);
         // SAFETY: a program runs one task, once.
         unsafe { &mut (*(&raw mut MEMORY)).0 }
     }};
 }
 
+/// Runs the model on texts of up to [`MAX_TOKENS`] tokens.
+fn runner<'s>(scratch: &'s mut [u8], ids: &'s mut [u32; MAX_TOKENS]) -> TextRunner<'static, 's> {
+    let model = Model::from_bytes(&MODEL.0).unwrap();
+    let encoder = Encoder::new(model, Isa::detect(), scratch, MAX_TOKENS).unwrap();
+    TextRunner::new(encoder, TokenBuffer { input_ids: ids, ..Default::default() })
+}
+
 /// Prints the sentiment of a text, for a model such as `models/tiny-sst2`.
 pub fn sentiment(board: &mut impl Board) -> fmt::Result {
-    let model = Model::from_bytes(&MODEL.0).unwrap();
-    let classifier = SequenceClassifier::new(&model).unwrap();
-    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
     let mut ids = [0; MAX_TOKENS];
-    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
-    let mut runner = TextRunner::new(encoder, buffer);
-
+    let mut runner = runner(memory!([u8; SCRATCH]), &mut ids);
+    let classifier = SequenceClassifier::new(&runner.model()).unwrap();
     let (mut logits, mut window) = ([0.0; 2], [0.0; 2]);
+
     let start = board.instructions();
     runner.classify(SENTENCE, &mut logits, &mut window).unwrap();
     let end = board.instructions();
@@ -123,16 +90,13 @@ pub fn sentiment(board: &mut impl Board) -> fmt::Result {
 /// Prints the names in a text, for a model such as `models/tiny-ner`.
 pub fn names(board: &mut impl Board) -> fmt::Result {
     const TEXT: &str = "Ada Lovelace met Charles Babbage in London .";
-    let model = Model::from_bytes(&MODEL.0).unwrap();
-    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
     let mut ids = [0; MAX_TOKENS];
-    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
-    let mut runner = TextRunner::new(encoder, buffer);
+    let mut runner = runner(memory!([u8; SCRATCH]), &mut ids);
     let mut labels = [Default::default(); 9];
-    let recognizer = EntityRecognizer::new(&model, &mut labels).unwrap();
+    let recognizer = EntityRecognizer::new(&runner.model(), &mut labels).unwrap();
 
     let start = board.instructions();
-    let tagged = recognizer.tag(&mut runner, TEXT, memory!(8 << 10)).unwrap();
+    let tagged = recognizer.tag(&mut runner, TEXT, memory!([u8; 8 << 10])).unwrap();
     let end = board.instructions();
 
     writeln!(board, "text {TEXT}")?;
@@ -147,23 +111,11 @@ pub fn names(board: &mut impl Board) -> fmt::Result {
 /// Computes features of a text, for a model such as `models/tiny-sst2`: the mean over its tokens of the last four
 /// hidden states, concatenated.
 pub fn features(board: &mut impl Board) -> fmt::Result {
-    let model = Model::from_bytes(&MODEL.0).unwrap();
-    let encoder = Encoder::new(model, Isa::detect(), memory!(SCRATCH), MAX_TOKENS).unwrap();
     let mut ids = [0; MAX_TOKENS];
-    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
-    let mut runner = TextRunner::new(encoder, buffer);
+    let runner = runner(memory!([u8; SCRATCH]), &mut ids);
     let layers: Layers = "concat:last4".parse().unwrap();
     let features = Features { layers, pooling: Pooling::Mean, normalize: false };
-
-    static mut VECTOR: [f32; 4 * TINY.hidden_size] = [0.0; 4 * TINY.hidden_size];
-    // SAFETY: a program runs one task, once.
-    let vector = unsafe { &mut *(&raw mut VECTOR) };
-    let start = board.instructions();
-    runner.embed(SENTENCE, &features, vector, &mut []).unwrap();
-    let end = board.instructions();
-
-    writeln!(board, "text {SENTENCE}")?;
-    report(board, vector, end.wrapping_sub(start))
+    embed(board, runner, &features, memory!([f32; 4 * TINY.hidden_size]))
 }
 
 /// Computes the vector of a text, as the checkpoint of all-MiniLM-L6-v2 states: the mean of the last hidden state,
@@ -178,20 +130,24 @@ pub fn embedding(board: &mut impl Board) -> fmt::Result {
         max_position_embeddings: 512,
         ..TINY
     };
-    let model = Model::from_bytes(&MODEL.0).unwrap();
-    let scratch = memory!(MINILM.scratch_len(MAX_TOKENS));
-    let encoder = Encoder::new(model, Isa::detect(), scratch, MAX_TOKENS).unwrap();
     let mut ids = [0; MAX_TOKENS];
-    let buffer = TokenBuffer { input_ids: &mut ids, ..Default::default() };
-    let mut runner = TextRunner::new(encoder, buffer);
-    let mut vector = [0.0; MINILM.hidden_size];
+    let runner = runner(memory!([u8; MINILM.scratch_len(MAX_TOKENS)]), &mut ids);
+    let features = Features::of(&runner.model());
+    embed(board, runner, &features, memory!([f32; MINILM.hidden_size]))
+}
 
+fn embed(
+    board: &mut impl Board,
+    mut runner: TextRunner<'_, '_>,
+    features: &Features,
+    vector: &mut [f32],
+) -> fmt::Result {
     let start = board.instructions();
-    runner.embed(SENTENCE, &Features::of(&model), &mut vector, &mut []).unwrap();
+    runner.embed(SENTENCE, features, vector, &mut []).unwrap();
     let end = board.instructions();
 
     writeln!(board, "text {SENTENCE}")?;
-    report(board, &vector, end.wrapping_sub(start))
+    report(board, vector, end.wrapping_sub(start))
 }
 
 /// The lines that `run-all` reads. Of more than four values it compares a digest, FNV-1a of their bytes.
@@ -208,6 +164,5 @@ fn report(board: &mut impl Board, values: &[f32], instructions: u32) -> fmt::Res
         });
         write!(board, "{digest:016x}")?;
     }
-    let stack = board.stack_used();
-    writeln!(board, "\nstack {stack}\ninstructions {instructions}")
+    writeln!(board, "\nstack {}\ninstructions {instructions}", stack::used())
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use bertlet_firmware::{Board, Stack};
+use bertlet_firmware::{Board, paint_stack};
 use cortex_m::peripheral::{SYST, syst::SystClkSource};
 use cortex_m_semihosting::{debug, hio};
 
@@ -10,7 +10,8 @@ use cortex_m_semihosting::{debug, hio};
 const CLOCK: u64 = match env!("BOARD").as_bytes() {
     b"mps3-an547" => 32_000_000,
     b"mps2-an505" => 20_000_000,
-    _ => 25_000_000,
+    b"mps2-an386" | b"mps2-an500" => 25_000_000,
+    _ => panic!("add the clock of this board"),
 };
 
 pub struct CortexM {
@@ -29,24 +30,11 @@ impl Board for CortexM {
         let ticks = 0xff_ffff - SYST::get_current();
         (u64::from(ticks) * 1_000_000_000 / CLOCK) as u32
     }
-
-    fn stack_used(&mut self) -> usize {
-        stack().used()
-    }
-}
-
-fn stack() -> Stack {
-    unsafe extern "C" {
-        static mut _stack_end: u32;
-        static mut _stack_start: u32;
-    }
-    // SAFETY: the linker script of cortex-m-rt reserves it; the stack pointer starts at its upper end.
-    unsafe { Stack::new(&raw mut _stack_end, &raw mut _stack_start) }
 }
 
 /// Runs a task, and stops the emulator.
 pub fn run(task: fn(&mut CortexM) -> fmt::Result) -> ! {
-    stack().paint();
+    paint_stack();
     let mut timer = cortex_m::Peripherals::take().expect("called once").SYST;
     timer.set_clock_source(SystClkSource::Core);
     timer.set_reload(0xff_ffff);

@@ -1,15 +1,15 @@
-//! QEMU's `virt` machine: start-up, serial port, counter of instructions, stack.
+//! QEMU's `virt` machine: start-up, serial port, counter of instructions.
 
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
 
-use bertlet_firmware::{Board, Stack};
+use bertlet_firmware::{Board, paint_stack};
 
 global_asm!(
     ".section .text.boot",
     ".global _start",
     "_start:",
-    "la sp, __stack",
+    "la sp, _stack_start",
     "la t0, __bss",
     "la t1, __ebss",
     "1: bgeu t0, t1, 2f",
@@ -56,23 +56,10 @@ impl Board for Virt {
         unsafe { asm!("csrr {}, minstret", out(reg) count) }
         count
     }
-
-    fn stack_used(&mut self) -> usize {
-        stack().used()
-    }
 }
 
 /// Runs a task, and stops the emulator.
 pub fn run(task: fn(&mut Virt) -> fmt::Result) -> ! {
-    stack().paint();
+    paint_stack();
     exit(u16::from(task(&mut Virt).is_err()))
-}
-
-fn stack() -> Stack {
-    unsafe extern "C" {
-        static mut __stack_end: u32;
-        static mut __stack: u32;
-    }
-    // SAFETY: what the linker script reserves; the stack pointer starts at its upper end.
-    unsafe { Stack::new(&raw mut __stack_end, &raw mut __stack) }
 }
