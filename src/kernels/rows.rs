@@ -222,18 +222,19 @@ fn rotate<S: Simd>(
                 1 => (block.min(16), block.div_ceil(16), 1),
                 _ => (1, block, stride / 16),
             };
+            let last = left == 1;
             let mut largest = match lanes {
                 // One loop for all.
-                lanes if S::SMALL => first_pass::<S, 1>(s, input, row, lanes, 1, left == 1),
-                2 => first_pass::<S, 1>(s, input, row, 2, 1, true),
-                4 => first_pass::<S, 1>(s, input, row, 4, 1, true),
-                8 => first_pass::<S, 1>(s, input, row, 8, 1, true),
-                16 => first_pass::<S, 1>(s, input, row, 16, 1, true),
-                _ => first_pass::<S, 1>(s, input, row, 1, 1, true),
+                lanes if S::SMALL => first_pass::<S, 1>(s, input, row, lanes, 1, last),
+                2 => first_pass::<S, 1>(s, input, row, 2, 1, last),
+                4 => first_pass::<S, 1>(s, input, row, 4, 1, last),
+                8 => first_pass::<S, 1>(s, input, row, 8, 1, last),
+                16 => first_pass::<S, 1>(s, input, row, 16, 1, last),
+                _ => first_pass::<S, 1>(s, input, row, 1, 1, last),
             };
             while left >= 4 {
                 left /= 4;
-                largest = next_pass::<S, 4>(s, row, apart, !S::SMALL || left == 1);
+                largest = next_pass::<S, 4>(s, row, apart, left == 1);
                 apart *= 4;
             }
             if left == 2 { next_pass::<S, 2>(s, row, apart, true) } else { largest }
