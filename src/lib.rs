@@ -70,9 +70,10 @@
 //! | all | `portable` |
 //! | x86-64 | `avx2`, `avxvnni`, `avx512vnni` |
 //! | AArch64 | `neon`, `dotprod`, `i8mm` |
+//! | 32-bit ARM with the DSP extension and a float unit | `dsp` |
 //!
 //! Without `std` there is no detection: [`Isa::detect`] uses what the build enables with
-//! `-C target-feature`.
+//! `-C target-feature` or `-C target-cpu`.
 //!
 //! # Where to read on
 //! * [`Encoder`] runs models. [`Input`] is what it runs on; [`Output`], with [`Layers`], [`Pooling`] and

@@ -35,7 +35,11 @@ fn main() {
         };
         println!("cargo::rustc-env=BERTLET_ASSEMBLER={directive}");
     }
-    for (name, holds) in [("bertlet_soft_f64", soft_f64), ("bertlet_dsp", dsp)] {
+    // A program without std knows its CPU, and flash is small: it has the kernels for that alone.
+    let portable = !dsp || var("CARGO_FEATURE_STD").is_ok();
+    let names =
+        [("bertlet_soft_f64", soft_f64), ("bertlet_dsp", dsp), ("bertlet_portable", portable)];
+    for (name, holds) in names {
         println!("cargo::rustc-check-cfg=cfg({name})");
         if holds {
             println!("cargo::rustc-cfg={name}");

@@ -96,8 +96,7 @@ macro_rules! instruction_sets {
 // Name, type, and target features, slowest first. A set that only multiplies integers in its own way
 // says so: it takes `other kernels from` a set whose features are a part of its own.
 instruction_sets! {
-    // A program without std for a core with the DSP extension has those kernels alone: flash is small.
-    #[cfg(not(all(bertlet_dsp, not(feature = "std"))))]
+    #[cfg(bertlet_portable)]
     Portable = "portable", super::portable::Portable, [];
 
     #[cfg(target_arch = "x86_64")]

@@ -2,9 +2,9 @@
 //!
 //! * `lanes.rs` defines what an instruction set provides: `lanes::Simd`, vectors of sixteen lanes.
 //! * `matmul.rs`, `attention.rs`, `rows.rs` and `math.rs` hold the kernels, each written once over it.
-//! * `portable.rs`, `x86/` and `aarch64/` implement `lanes::Simd`. Instruction sets with the same
+//! * `portable.rs`, `x86/`, `aarch64/` and `arm/` implement `lanes::Simd`. Instruction sets with the same
 //!   registers share a generic type and differ by how they multiply integers: `x86::ymm::Product`,
-//!   `aarch64::neon::Product`. A set may replace one loop, the int8 tile: `Simd::multiply_quads`.
+//!   `aarch64::neon::Product`. Those that compute on arrays in memory share `portable::Arrays`. A set may replace one loop, the int8 tile: `Simd::multiply_quads`.
 //! * `isa.rs` holds the list of instruction sets, and compiles every kernel for each of them.
 //!
 //! Nothing here knows of BERT.

@@ -1,8 +1,6 @@
 //! Arrays of sixteen in memory. With plain Rust on them this is the reference, to whose bits all other
 //! implementations are held; cores without vector registers compute in the same way, in blocks of their own.
 
-use core::array::from_fn;
-
 use super::lanes::{F16x16, F32x16, I8x16, I8x64, I16x32, I32x16, Simd, U16x32};
 use super::matmul::{self, Quads, Tile};
 use super::scalar;
@@ -40,6 +38,11 @@ pub trait Blocks: Copy {
     #[inline(always)]
     fn fma(self, a: &Floats, b: &Floats, c: &Floats) -> Floats {
         fma(a, b, c)
+    }
+    /// [`Simd::max`].
+    #[inline(always)]
+    fn max(self, a: &Floats, b: &Floats) -> Floats {
+        both(a, b, larger)
     }
     /// [`Simd::max_magnitude`].
     #[inline(always)]
@@ -105,12 +108,15 @@ pub trait Blocks: Copy {
 #[derive(Clone, Copy)]
 pub struct Arrays<B>(B);
 
+#[cfg(bertlet_portable)]
 pub type Portable = Arrays<Plain>;
 
 /// Plain Rust.
+#[cfg(bertlet_portable)]
 #[derive(Clone, Copy)]
 pub struct Plain(());
 
+#[cfg(bertlet_portable)]
 impl Blocks for Plain {
     const ROWS: usize = 1;
 
@@ -122,30 +128,50 @@ impl Blocks for Plain {
 
 // Sixteen steps are long code, so these are not inlined where they are used.
 #[inline(never)]
-fn each<T: Copy, R: Copy>(a: &[T; 16], f: impl Fn(T) -> R) -> [R; 16] {
-    from_fn(|i| f(a[i]))
+fn each<T: Copy, R: Copy + Default>(a: &[T; 16], f: impl Fn(T) -> R) -> [R; 16] {
+    let mut out = [R::default(); 16];
+    for i in 0..16 {
+        out[i] = f(a[i]);
+    }
+    out
 }
 
 #[inline(never)]
 fn both(a: &Floats, b: &Floats, f: impl Fn(f32, f32) -> f32) -> Floats {
-    from_fn(|i| f(a[i], b[i]))
+    let mut out = [0.0; 16];
+    for i in 0..16 {
+        out[i] = f(a[i], b[i]);
+    }
+    out
 }
 
 // Inlined where it is one instruction per lane.
 #[cfg_attr(target_feature = "fma", inline(always))]
 #[cfg_attr(not(target_feature = "fma"), inline(never))]
 fn fma(a: &Floats, b: &Floats, c: &Floats) -> Floats {
-    from_fn(|i| scalar::fma(a[i], b[i], c[i]))
+    let mut out = *c;
+    for i in 0..16 {
+        out[i] = scalar::fma(a[i], b[i], c[i]);
+    }
+    out
 }
 
 #[inline(never)]
 fn both_u16(a: &[u16; 32], b: &[u16; 32], f: impl Fn(u32, u32) -> u32) -> [u16; 32] {
-    from_fn(|i| f(a[i].into(), b[i].into()) as u16)
+    let mut out = [0; 32];
+    for i in 0..32 {
+        out[i] = f(a[i].into(), b[i].into()) as u16;
+    }
+    out
 }
 
 #[inline(never)]
 fn butterfly<const H: usize>(v: &Floats) -> Floats {
-    from_fn(|i| if i & H == 0 { v[i] + v[i ^ H] } else { v[i ^ H] - v[i] })
+    let mut out = *v;
+    for i in 0..16 {
+        out[i] = if i & H == 0 { v[i] + v[i ^ H] } else { v[i ^ H] - v[i] };
+    }
+    out
 }
 
 /// `b` where `a` is NaN.
@@ -217,7 +243,7 @@ impl<B: Blocks> Simd for Arrays<B> {
     }
     #[inline(always)]
     fn max(self, a: Floats, b: Floats) -> Floats {
-        both(&a, &b, larger)
+        self.0.max(&a, &b)
     }
     #[inline(always)]
     fn min(self, a: Floats, b: Floats) -> Floats {
@@ -307,7 +333,11 @@ impl<B: Blocks> Simd for Arrays<B> {
     }
     #[inline(never)]
     fn interleave(self, low: Words, high: Words) -> Words {
-        from_fn(|i| low[i] & 0xffff | high[i] << 16)
+        let mut out = low;
+        for i in 0..16 {
+            out[i] = (low[i] & 0xffff) | (high[i] << 16);
+        }
+        out
     }
     #[inline(never)]
     fn sum_of_each(self, v: [Words; 16]) -> Words {
@@ -331,12 +361,14 @@ impl<B: Blocks> Simd for Arrays<B> {
     }
     #[inline(never)]
     fn to_u16(self, a: Floats, b: Floats) -> [u16; 32] {
-        from_fn(|i| {
-            let x = [&a, &b][i / 4 % 2][i / 8 * 4 + i % 4];
+        let mut out = [0; 32];
+        for (i, out) in out.iter_mut().enumerate() {
+            let x = [a, b][i / 4 % 2][i / 8 * 4 + i % 4];
             // A comparison that NaN fails.
             let x = if x > 0.0 { x } else { 0.0 };
-            scalar::round_to_i32(if x < 65535.0 { x } else { 65535.0 }) as u16
-        })
+            *out = scalar::round_to_i32(if x < 65535.0 { x } else { 65535.0 }) as u16;
+        }
+        out
     }
     #[inline(always)]
     fn times_fraction(self, c: [u16; 32], v: [u16; 32]) -> [u16; 32] {

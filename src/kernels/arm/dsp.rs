@@ -97,6 +97,31 @@ unsafe extern "C" fn fma(out: *mut Floats, a: *const Floats, b: *const Floats, c
     )
 }
 
+/// `b` where `a` is not larger, or NaN.
+#[unsafe(naked)]
+unsafe extern "C" fn max(out: *mut Floats, a: *const Floats, b: *const Floats) {
+    macro_rules! larger {
+        ($($a:literal $b:literal),*) => {
+            concat!($(
+                "vcmp.f32 ", $a, ", ", $b, "\n",
+                "vmrs apsr_nzcv, fpscr\n",
+                "it le\n",
+                "vmovle.f32 ", $a, ", ", $b, "\n",
+            )*)
+        };
+    }
+    naked_asm!(
+        extensions!(),
+        ".rept 2",
+        "vldmia r1!, {{s0-s7}}",
+        "vldmia r2!, {{s8-s15}}",
+        larger!("s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11", "s4" "s12", "s5" "s13", "s6" "s14", "s7" "s15"),
+        "vstmia r0!, {{s0-s7}}",
+        ".endr",
+        "bx lr",
+    )
+}
+
 /// `out[i] = the magnitude of b[i] if that is $better than a[i], else a[i]`, for `a` without signs: the bits of
 /// such floats are in the order of the floats.
 macro_rules! of_magnitudes {
@@ -333,6 +358,11 @@ impl Blocks for Smlad {
     fn fma(self, a: &Floats, b: &Floats, c: &Floats) -> Floats {
         // SAFETY: as above.
         written(|out| unsafe { fma(out, a, b, c) })
+    }
+    #[inline(always)]
+    fn max(self, a: &Floats, b: &Floats) -> Floats {
+        // SAFETY: as above.
+        written(|out| unsafe { max(out, a, b) })
     }
     #[inline(always)]
     fn max_magnitude(self, a: &Floats, b: &Floats) -> Floats {
