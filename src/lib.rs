@@ -71,6 +71,7 @@
 //! | x86-64 | `avx2`, `avxvnni`, `avx512vnni` |
 //! | AArch64 | `neon`, `dotprod`, `i8mm` |
 //! | 32-bit ARM with the DSP extension and a float unit | `dsp` |
+//! | Cortex-M with MVE and its floats | `mve` |
 //!
 //! Without `std` there is no detection: [`Isa::detect`] uses what the build enables with
 //! `-C target-feature` or `-C target-cpu`.

@@ -3,17 +3,11 @@
 use std::env::var;
 
 /// Cores with the DSP extension and `vfma.f32` whose targets do not tell.
-const DSP: [&str; 9] = [
-    "cortex-m33",
-    "cortex-m35p",
-    "cortex-m52",
-    "cortex-m55",
-    "cortex-m85",
-    "cortex-a5",
-    "cortex-a7",
-    "cortex-a15",
-    "cortex-a17",
-];
+const DSP: [&str; 6] =
+    ["cortex-m33", "cortex-m35p", "cortex-a5", "cortex-a7", "cortex-a15", "cortex-a17"];
+
+/// Cores with MVE and its floats.
+const MVE: [&str; 3] = ["cortex-m52", "cortex-m55", "cortex-m85"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -26,19 +20,25 @@ fn main() {
         "riscv32" => of_target("OS") != "linux",
         _ => false,
     };
-    let dsp = target.ends_with("hf")
-        && (target.starts_with("thumbv7em") || DSP.contains(&target_cpu().as_str()));
-    if dsp {
+    let cpu = target_cpu();
+    let floats = target.ends_with("hf");
+    let dsp = floats && (target.starts_with("thumbv7em") || DSP.contains(&cpu.as_str()));
+    let mve = floats && MVE.contains(&cpu.as_str());
+    if dsp || mve {
         let directive = match target.starts_with("thumbv8m") {
-            true => ".cpu cortex-m33",
-            false => ".fpu fpv4-sp-d16",
+            true => format!(".cpu {cpu}"),
+            false => ".fpu fpv4-sp-d16".into(),
         };
         println!("cargo::rustc-env=BERTLET_ASSEMBLER={directive}");
     }
     // A program without std knows its CPU, and flash is small: it has the kernels for that alone.
-    let portable = !dsp || var("CARGO_FEATURE_STD").is_ok();
-    let names =
-        [("bertlet_soft_f64", soft_f64), ("bertlet_dsp", dsp), ("bertlet_portable", portable)];
+    let portable = !(dsp || mve) || var("CARGO_FEATURE_STD").is_ok();
+    let names = [
+        ("bertlet_soft_f64", soft_f64),
+        ("bertlet_dsp", dsp),
+        ("bertlet_mve", mve),
+        ("bertlet_portable", portable),
+    ];
     for (name, holds) in names {
         println!("cargo::rustc-check-cfg=cfg({name})");
         if holds {

@@ -113,6 +113,9 @@ instruction_sets! {
     #[cfg(bertlet_dsp)]
     Dsp = "dsp", super::arm::dsp::Dsp, [];
 
+    #[cfg(bertlet_mve)]
+    Mve = "mve", super::arm::mve::Mve, [];
+
     #[cfg(target_arch = "aarch64")]
     Neon = "neon", super::aarch64::baseline::Baseline, ["neon"];
 
@@ -160,7 +163,7 @@ impl core::error::Error for IsaError {}
 
 impl Isa {
     /// The portable implementation, available on every machine. A build without `std` for a core with the DSP
-    /// extension has that alone, and this gives it.
+    /// extension or MVE has that alone, and this gives it.
     pub fn portable() -> Self {
         Self(&ALL[0])
     }

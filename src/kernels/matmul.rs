@@ -290,8 +290,10 @@ macro_rules! with_tile {
             }
         } else if <$s>::SMALL && <$s>::ROWS == 1 {
             with_tile!(1: 1; $rows, $mr, $np, $body)
-        } else if <$s>::SMALL {
+        } else if <$s>::SMALL && <$s>::ROWS == 2 {
             with_tile!(1: 1 2; $rows, $mr, $np, $body)
+        } else if <$s>::SMALL {
+            with_tile!(1: 1 2 4; $rows, $mr, $np, $body)
         } else {
             with_tile!(1: 1 2 4 6; $rows, $mr, $np, $body)
         }

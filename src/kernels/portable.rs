@@ -84,10 +84,14 @@ pub trait Blocks: Copy {
     fn to_i8(self, v: &Words) -> [i8; 16] {
         each(v, |v| v as i8)
     }
-    /// [`Simd::dot_pair`] of one channel.
+    /// [`Simd::dot_pair`].
     #[inline(always)]
-    fn dot_pair(self, acc: i32, a: [i16; 2], w: [i16; 2]) -> i32 {
-        (0..2).fold(acc, |acc, i| acc.wrapping_add(i32::from(a[i]) * i32::from(w[i])))
+    fn dot_pair(self, acc: &mut Words, a: [i16; 2], w: &I16x32) {
+        for (acc, w) in acc.iter_mut().zip(w.0.as_chunks::<2>().0) {
+            for i in 0..2 {
+                *acc = acc.wrapping_add(i32::from(a[i]) * i32::from(w[i]));
+            }
+        }
     }
     /// [`Simd::multiply_quads`].
     ///
@@ -424,9 +428,7 @@ impl<B: Blocks> Simd for Arrays<B> {
     }
     #[inline(always)]
     fn dot_pair(self, mut acc: Words, a: [i16; 2], w: I16x32) -> Words {
-        for (acc, w) in acc.iter_mut().zip(w.0.as_chunks().0) {
-            *acc = self.0.dot_pair(*acc, a, *w);
-        }
+        self.0.dot_pair(&mut acc, a, &w);
         acc
     }
     #[inline(always)]

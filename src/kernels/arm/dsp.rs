@@ -1,15 +1,12 @@
-//! The DSP extension with a floating-point unit: Cortex-M4F, M7, M33 and M55.
+//! The DSP extension with a floating-point unit: Cortex-M4F, M7 and M33.
 //!
 //! `smlad` adds two products of 16 bits to a sum, and `sxtb16` widens two of four bytes to 16 bits. Floats are
 //! computed in blocks of eight, since registers are loaded and stored in blocks.
-//!
-//! Each function is naked. Not every target of these cores lets `asm!` name a floating-point register, and the
-//! products need more registers than `asm!` may have.
 
 use core::arch::naked_asm;
-use core::mem::MaybeUninit;
 
-use crate::lanes::I8x64;
+use super::{extensions, written};
+use crate::lanes::{I8x64, I16x32};
 use crate::matmul::Tile;
 use crate::portable::{Arrays, Blocks, Floats, Words};
 
@@ -18,13 +15,6 @@ pub type Dsp = Arrays<Smlad>;
 /// Proves the DSP extension and `vfma.f32`.
 #[derive(Clone, Copy)]
 pub struct Smlad(());
-
-/// Tells the assembler of the extensions: with link-time optimisation it knows the name of the target alone.
-macro_rules! extensions {
-    () => {
-        env!("BERTLET_ASSEMBLER")
-    };
-}
 
 /// An operation on each of eight floats: `s0`, `s8` and so on.
 macro_rules! eight {
@@ -323,15 +313,6 @@ unsafe extern "C" fn multiply_two_by_two(
     )
 }
 
-/// What `f` writes.
-#[inline(always)]
-fn written<T>(f: impl FnOnce(*mut T)) -> T {
-    let mut out = MaybeUninit::uninit();
-    f(out.as_mut_ptr());
-    // SAFETY: the functions above write all of it.
-    unsafe { out.assume_init() }
-}
-
 impl Blocks for Smlad {
     const ROWS: usize = 2;
 
@@ -341,48 +322,48 @@ impl Blocks for Smlad {
     }
     #[inline(always)]
     fn add(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: `self` proves the instructions, here and below.
-        written(|out| unsafe { add(out, a, b) })
+        // SAFETY: `self` proves the instructions, here and below, and the functions write all of `out`.
+        unsafe { written(|out| add(out, a, b)) }
     }
     #[inline(always)]
     fn sub(self, a: &Floats, b: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { sub(out, a, b) })
+        unsafe { written(|out| sub(out, a, b)) }
     }
     #[inline(always)]
     fn mul(self, a: &Floats, b: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { mul(out, a, b) })
+        unsafe { written(|out| mul(out, a, b)) }
     }
     #[inline(always)]
     fn fma(self, a: &Floats, b: &Floats, c: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { fma(out, a, b, c) })
+        unsafe { written(|out| fma(out, a, b, c)) }
     }
     #[inline(always)]
     fn max(self, a: &Floats, b: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { max(out, a, b) })
+        unsafe { written(|out| max(out, a, b)) }
     }
     #[inline(always)]
     fn max_magnitude(self, a: &Floats, b: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { larger_magnitude(out, a, b) })
+        unsafe { written(|out| larger_magnitude(out, a, b)) }
     }
     #[inline(always)]
     fn min_magnitude(self, a: &Floats, b: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { smaller_magnitude(out, b, a) })
+        unsafe { written(|out| smaller_magnitude(out, b, a)) }
     }
     #[inline(always)]
     fn positive(self, a: &Floats) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { positive(out, a) })
+        unsafe { written(|out| positive(out, a)) }
     }
     #[inline(always)]
     fn load_f16(self, bits: &[u16; 16]) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { from_f16(out, bits) })
+        unsafe { written(|out| from_f16(out, bits)) }
     }
     #[inline(always)]
     fn butterfly<const H: usize>(self, v: &Floats) -> Floats {
@@ -393,39 +374,40 @@ impl Blocks for Smlad {
             _ => butterfly8,
         };
         // SAFETY: as above.
-        written(|out| unsafe { stage(out, v) })
+        unsafe { written(|out| stage(out, v)) }
     }
     #[inline(always)]
     fn to_i32(self, a: &Floats) -> Words {
         // SAFETY: as above.
-        written(|out| unsafe { to_i32(out, a) })
+        unsafe { written(|out| to_i32(out, a)) }
     }
     #[inline(always)]
     fn to_f32(self, a: &Words) -> Floats {
         // SAFETY: as above.
-        written(|out| unsafe { to_f32(out, a) })
+        unsafe { written(|out| to_f32(out, a)) }
     }
     #[inline(always)]
     fn to_i8(self, v: &Words) -> [i8; 16] {
         // SAFETY: as above.
-        written(|out| unsafe { to_i8(out, v) })
+        unsafe { written(|out| to_i8(out, v)) }
     }
     #[inline(always)]
-    fn dot_pair(self, acc: i32, a: [i16; 2], w: [i16; 2]) -> i32 {
-        let words = [a, w].map(|[low, high]| i32::from(low) & 0xffff | i32::from(high) << 16);
-        let sum;
-        // SAFETY: as above; it only computes.
-        unsafe {
-            core::arch::asm!(
-                "smlad {sum}, {a}, {w}, {acc}",
-                sum = lateout(reg) sum,
-                a = in(reg) words[0],
-                w = in(reg) words[1],
-                acc = in(reg) acc,
-                options(pure, nomem, nostack),
-            );
+    fn dot_pair(self, acc: &mut Words, a: [i16; 2], w: &I16x32) {
+        let word = |[low, high]: [i16; 2]| i32::from(low) & 0xffff | i32::from(high) << 16;
+        let a = word(a);
+        for (acc, w) in acc.iter_mut().zip(w.0.as_chunks().0) {
+            // SAFETY: as above; it only computes.
+            unsafe {
+                core::arch::asm!(
+                    "smlad {sum}, {a}, {w}, {acc}",
+                    sum = lateout(reg) *acc,
+                    acc = in(reg) *acc,
+                    a = in(reg) a,
+                    w = in(reg) word(*w),
+                    options(pure, nomem, nostack),
+                );
+            }
         }
-        sum
     }
     #[inline(always)]
     unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
