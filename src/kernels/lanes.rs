@@ -106,7 +106,7 @@ pub trait Simd: Copy {
     const OFFSET: i32;
     /// The most rows of activations that a register tile has.
     const ROWS: usize;
-    /// Whether small code matters more than speed: one copy of each loop, and tiles of one row or two.
+    /// Whether small code matters more than speed: one copy of each loop, and tiles of few rows.
     const SMALL: bool = false;
     /// Whether there are registers for 24 accumulators of sixteen lanes (else for 6).
     const WIDE: bool;

@@ -5,7 +5,7 @@
 
 use core::arch::naked_asm;
 
-use super::{extensions, written};
+use super::{calls, extensions, word, written};
 use crate::lanes::{I8x64, I16x32};
 use crate::matmul::Tile;
 use crate::portable::{Arrays, Blocks, Floats, Words};
@@ -320,83 +320,12 @@ impl Blocks for Smlad {
     unsafe fn assume() -> Self {
         Self(())
     }
-    #[inline(always)]
-    fn add(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: `self` proves the instructions, here and below, and the functions write all of `out`.
-        unsafe { written(|out| add(out, a, b)) }
-    }
-    #[inline(always)]
-    fn sub(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| sub(out, a, b)) }
-    }
-    #[inline(always)]
-    fn mul(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| mul(out, a, b)) }
-    }
-    #[inline(always)]
-    fn fma(self, a: &Floats, b: &Floats, c: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| fma(out, a, b, c)) }
-    }
-    #[inline(always)]
-    fn max(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| max(out, a, b)) }
-    }
-    #[inline(always)]
-    fn max_magnitude(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| larger_magnitude(out, a, b)) }
-    }
-    #[inline(always)]
-    fn min_magnitude(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| smaller_magnitude(out, b, a)) }
-    }
-    #[inline(always)]
-    fn positive(self, a: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| positive(out, a)) }
-    }
-    #[inline(always)]
-    fn load_f16(self, bits: &[u16; 16]) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| from_f16(out, bits)) }
-    }
-    #[inline(always)]
-    fn butterfly<const H: usize>(self, v: &Floats) -> Floats {
-        let stage = match H {
-            1 => butterfly1,
-            2 => butterfly2,
-            4 => butterfly4,
-            _ => butterfly8,
-        };
-        // SAFETY: as above.
-        unsafe { written(|out| stage(out, v)) }
-    }
-    #[inline(always)]
-    fn to_i32(self, a: &Floats) -> Words {
-        // SAFETY: as above.
-        unsafe { written(|out| to_i32(out, a)) }
-    }
-    #[inline(always)]
-    fn to_f32(self, a: &Words) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| to_f32(out, a)) }
-    }
-    #[inline(always)]
-    fn to_i8(self, v: &Words) -> [i8; 16] {
-        // SAFETY: as above.
-        unsafe { written(|out| to_i8(out, v)) }
-    }
+    calls!();
     #[inline(always)]
     fn dot_pair(self, acc: &mut Words, a: [i16; 2], w: &I16x32) {
-        let word = |[low, high]: [i16; 2]| i32::from(low) & 0xffff | i32::from(high) << 16;
         let a = word(a);
         for (acc, w) in acc.iter_mut().zip(w.0.as_chunks().0) {
-            // SAFETY: as above; it only computes.
+            // SAFETY: `self` proves the instruction; it only computes.
             unsafe {
                 core::arch::asm!(
                     "smlad {sum}, {a}, {w}, {acc}",

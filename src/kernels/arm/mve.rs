@@ -4,7 +4,7 @@
 
 use core::arch::naked_asm;
 
-use super::{extensions, written};
+use super::{calls, extensions, word, written};
 use crate::lanes::{I8x64, I16x32};
 use crate::matmul::Tile;
 use crate::portable::{Arrays, Blocks, Floats, Words};
@@ -72,7 +72,7 @@ binary!(mul, "vmul.f32 q0, q0, q1");
 binary!(max, "vcmp.f32 gt, q0, q1", "vpsel q0, q0, q1");
 // The bits of floats without a sign are in the order of the floats.
 binary!(larger_magnitude, "vabs.f32 q1, q1", "vmax.u32 q0, q0, q1");
-binary!(smaller_magnitude, "vabs.f32 q0, q0", "vmin.u32 q0, q0, q1");
+binary!(smaller_magnitude, "vabs.f32 q1, q1", "vmin.u32 q0, q0, q1");
 
 #[unsafe(naked)]
 unsafe extern "C" fn fma(out: *mut Floats, a: *const Floats, b: *const Floats, c: *const Floats) {
@@ -241,82 +241,11 @@ impl Blocks for Helium {
     unsafe fn assume() -> Self {
         Self(())
     }
+    calls!();
     #[inline(always)]
-    fn add(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: `self` proves the instructions, here and below, and the functions write all of `out`.
-        unsafe { written(|out| add(out, a, b)) }
-    }
-    #[inline(always)]
-    fn sub(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| sub(out, a, b)) }
-    }
-    #[inline(always)]
-    fn mul(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| mul(out, a, b)) }
-    }
-    #[inline(always)]
-    fn fma(self, a: &Floats, b: &Floats, c: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| fma(out, a, b, c)) }
-    }
-    #[inline(always)]
-    fn max(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| max(out, a, b)) }
-    }
-    #[inline(always)]
-    fn max_magnitude(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| larger_magnitude(out, a, b)) }
-    }
-    #[inline(always)]
-    fn min_magnitude(self, a: &Floats, b: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| smaller_magnitude(out, a, b)) }
-    }
-    #[inline(always)]
-    fn positive(self, a: &Floats) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| positive(out, a)) }
-    }
-    #[inline(always)]
-    fn load_f16(self, bits: &[u16; 16]) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| from_f16(out, bits)) }
-    }
-    #[inline(always)]
-    fn butterfly<const H: usize>(self, v: &Floats) -> Floats {
-        let stage = match H {
-            1 => butterfly1,
-            2 => butterfly2,
-            4 => butterfly4,
-            _ => butterfly8,
-        };
-        // SAFETY: as above.
-        unsafe { written(|out| stage(out, v)) }
-    }
-    #[inline(always)]
-    fn to_i32(self, a: &Floats) -> Words {
-        // SAFETY: as above.
-        unsafe { written(|out| to_i32(out, a)) }
-    }
-    #[inline(always)]
-    fn to_f32(self, a: &Words) -> Floats {
-        // SAFETY: as above.
-        unsafe { written(|out| to_f32(out, a)) }
-    }
-    #[inline(always)]
-    fn to_i8(self, v: &Words) -> [i8; 16] {
-        // SAFETY: as above.
-        unsafe { written(|out| to_i8(out, v)) }
-    }
-    #[inline(always)]
-    fn dot_pair(self, acc: &mut Words, [low, high]: [i16; 2], w: &I16x32) {
-        let a = i32::from(low) & 0xffff | i32::from(high) << 16;
-        // SAFETY: as above.
-        unsafe { dot_pair(acc, a, w) }
+    fn dot_pair(self, acc: &mut Words, a: [i16; 2], w: &I16x32) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot_pair(acc, word(a), w) }
     }
     #[inline(always)]
     unsafe fn multiply_quads<const MR: usize, const NP: usize, const A: usize>(
